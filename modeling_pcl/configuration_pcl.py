@@ -1,0 +1,129 @@
+"""Every number of a PCL model: sizes, objectives and their weights."""
+
+import math
+from dataclasses import field
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_pcl.PCLConfig",
+    "AutoModel": "modeling_pcl.PCLModel",
+    "AutoModelForPreTraining": "modeling_pcl.PCLForPreTraining",
+    "AutoModelForImageClassification": "modeling_pcl.PCLForImageClassification",
+    "AutoImageProcessor": "image_processing_pcl.PCLImageProcessor",
+}
+
+
+@strict
+class PCLConfig(PreTrainedConfig):
+    """Configuration of a Pose-disentangled Contrastive Learning (PCL) model.
+
+    The defaults are the published model at 64 px. A quarter of its width is
+    `PCLConfig(hidden_sizes=[16, 32, 32, 64], feature_channels=32, projection_size=128, decoder_size=128)`.
+
+    Args:
+        image_size: Side of the square images, in px, at least 32. The encoder alone accepts any size from 32 px; heads
+            and decoder are built for this one.
+        num_channels: Channels of `pixel_values`.
+        hidden_sizes: Channels of the encoder at 1/2, 1/4, 1/8 and 1/16 of the image's side.
+        feature_channels: Channels of the trunk, face and pose maps, each at 1/16 of the image's side (rounded up).
+        negative_slope: Slope of every LeakyReLU of the encoder for negative inputs.
+        projection_hidden_size: Width of the projection heads' hidden layer; None means `16 * feature_channels`.
+        projection_size: Length of the embeddings that the contrastive objectives compare.
+        decoder_size: Width of the decoder's first layer; its hidden convolutions have a half of it, the last a quarter.
+        disentangling_weight: Weight of objective 1 in `loss`: four reconstructions and the orthogonality terms.
+        face_contrast_weight: Weight of objective 2.
+        pose_contrast_weight: Weight of objective 3. A weight of 0 leaves the objective out of `loss`.
+        orthogonality: `"cross_product"`, the published form, or `"cosine"`, the mean squared cosine between the face
+            and pose features of a sample.
+        orthogonality_weight: Weight of the orthogonality terms within objective 1.
+        face_temperature: Temperature of the face contrast.
+        pose_temperature: Temperature of the pose contrast.
+        pose_negatives: `"own"`: an image's negatives are views of its own mirror, as the paper says; `"batch"`: each
+            image gets an equal share of views of every mirror in the batch, as the authors' code computes.
+        head_feature: What a classification or head-pose head reads: `"trunk"`, `"face"` or `"pose"`.
+        auto_map: Where each Auto class finds its code in a saved folder.
+
+    Raises:
+        ValueError: If a size, slope, temperature or weight is out of its range.
+
+    Source:
+        Liu et al. 2023, Pose-disentangled Contrastive Learning for Self-supervised Facial Representation.
+    """
+
+    model_type = "pcl"
+
+    image_size: int = 64
+    num_channels: int = 3
+    hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 128, 256)
+    feature_channels: int = 128
+    negative_slope: float | int = 0.1
+    projection_hidden_size: int | None = None
+    projection_size: int = 512
+    decoder_size: int = 512
+    disentangling_weight: float | int = 1.0
+    face_contrast_weight: float | int = 1.0
+    pose_contrast_weight: float | int = 1.0
+    orthogonality: Literal["cross_product", "cosine"] = "cross_product"
+    orthogonality_weight: float | int = 1.0
+    face_temperature: float | int = 0.07
+    pose_temperature: float | int = 0.07
+    pose_negatives: Literal["own", "batch"] = "own"
+    head_feature: Literal["trunk", "face", "pose"] = "trunk"
+    auto_map: dict[str, str] = field(default_factory=lambda: dict(AUTO_MAP))
+
+    def __post_init__(self, **kwargs):
+        self.hidden_sizes = list(self.hidden_sizes)
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self):
+        if self.image_size < 32:
+            raise ValueError(f"`image_size` must be at least 32 px, got {self.image_size}.")
+        if len(self.hidden_sizes) != 4:
+            raise ValueError(
+                "`hidden_sizes` must hold 4 widths, for 1/2, 1/4, 1/8 and 1/16 of the image's side, "
+                f"got {self.hidden_sizes}."
+            )
+        widths = {
+            "num_channels": self.num_channels,
+            "min(hidden_sizes)": min(self.hidden_sizes),
+            "feature_channels": self.feature_channels,
+            "projection_hidden_size": self.projection_hidden,
+            "projection_size": self.projection_size,
+        }
+        for name, width in widths.items():
+            if width < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {width}.")
+        if self.decoder_size < 4 or self.decoder_size % 4:
+            raise ValueError(f"`decoder_size` must be a positive multiple of 4, got {self.decoder_size}.")
+
+    def validate_objectives(self):
+        for name in ("face_temperature", "pose_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be a positive number, got {getattr(self, name)}.")
+        for name in ("disentangling_weight", "face_contrast_weight", "pose_contrast_weight", "orthogonality_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or a positive number, got {getattr(self, name)}.")
+        if not 0 <= self.negative_slope < 1:
+            raise ValueError(f"`negative_slope` must be in [0, 1), got {self.negative_slope}.")
+
+    @property
+    def feature_size(self) -> int:
+        """Length of a flattened trunk, face or pose map at `image_size`: 2048 for the published model."""
+        return self.feature_channels * math.ceil(self.image_size / 16) ** 2
+
+    @property
+    def projection_hidden(self) -> int:
+        """Width of the projection heads' hidden layer."""
+        return 16 * self.feature_channels if self.projection_hidden_size is None else self.projection_hidden_size
+
+    @property
+    def objective_weights(self) -> dict[str, float]:
+        """Weight of each objective, in the published order of the steps."""
+        return {
+            "disentangling": self.disentangling_weight,
+            "face_contrast": self.face_contrast_weight,
+            "pose_contrast": self.pose_contrast_weight,
+        }
