@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, initialization as init
+from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -14,7 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
 from .configuration_pcl import PCLConfig
 from .decoder_pcl import PCLDecoder
-from .distributed_pcl import gather_rows, rank, world_size
+from .distributed_pcl import gather_rows, rank
 from .losses_pcl import (
     cosine_orthogonality_loss,
     info_nce_loss,
@@ -22,8 +23,6 @@ from .losses_pcl import (
     orthogonality_loss,
     pose_logits,
 )
-
-HALVES = ("face_pose", "face_mirror_pose", "mirror_face_pose", "mirror_face_mirror_pose")
 
 
 @dataclass
