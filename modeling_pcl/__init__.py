@@ -39,3 +39,5 @@ PCLImageProcessor.register_for_auto_class()
 PCLModel.register_for_auto_class("AutoModel")
 PCLForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 PCLForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+# transformers has no Auto class for head pose; the entry makes its folders carry their code all the same.
+PCLForHeadPoseEstimation._auto_class = "AutoModelForHeadPoseEstimation"

@@ -1,0 +1,219 @@
+"""Photometric operations on batches of images, every sample with its own parameters.
+
+Images are `(batch, 3, height, width)` float32 in [0, 1]; a parameter is `(batch,)`. The four adjustments are those of
+torchvision's `ColorJitter`, which takes one factor for all samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+# Not kornia: it draws from the global generator only and computes several of these operations differently (grey
+# weights, contrast around 0, no antialiased crops), and on a CPU it is slower.
+
+JITTER_PROBABILITY = 0.8
+JITTER_RANGE = 0.8  # factors of brightness, contrast and saturation in [1 - 0.8, 1 + 0.8]
+HUE_RANGE = 0.2  # turns of the colour wheel, either way
+GREY_PROBABILITY = 0.2
+BLUR_PROBABILITY = 0.8
+BLUR_TAPS = 7
+BLUR_SIGMA_PX = (0.1, 2.0)
+GRADIENT_PROBABILITY = 0.6
+
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's grey
+GRADIENT_LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)
+
+
+@dataclass(frozen=True)
+class PhotometricParameters:
+    """What is done to each sample of a batch.
+
+    Args:
+        brightness: Factors, `(batch,)`, at least 0; 1 changes nothing, as for the next two.
+        contrast: Factors, `(batch,)`, at least 0.
+        saturation: Factors, `(batch,)`, at least 0.
+        hue: Shifts, `(batch,)`, in turns of the colour wheel.
+        grey: Whether the sample loses its colour, `(batch,)` booleans.
+        blurred: Whether it is blurred, `(batch,)` booleans.
+        blur_sigma_px: Standard deviation of the blur, `(batch,)`, positive, read where `blurred`.
+        gradient: Whether it is replaced by its gradient magnitude, `(batch,)` booleans.
+        order: The names of the four adjustments in the order of their application, one order for the batch.
+    """
+
+    brightness: torch.Tensor
+    contrast: torch.Tensor
+    saturation: torch.Tensor
+    hue: torch.Tensor
+    grey: torch.Tensor
+    blurred: torch.Tensor
+    blur_sigma_px: torch.Tensor
+    gradient: torch.Tensor
+    order: Sequence[str] = ("brightness", "contrast", "saturation", "hue")
+
+
+def draw_photometric(count: int, generator: torch.Generator, order: Sequence[str]) -> PhotometricParameters:
+    """Draw the parameters of `count` samples on the generator's device, without waiting for it."""
+    draws = torch.rand(9, count, generator=generator, device=generator.device)
+    jittered = draws[0] < JITTER_PROBABILITY
+    low, high = BLUR_SIGMA_PX
+    brightness, contrast, saturation = torch.where(jittered, 1 + JITTER_RANGE * (2 * draws[1:4] - 1), 1)
+    return PhotometricParameters(
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=torch.where(jittered, HUE_RANGE * (2 * draws[4] - 1), 0),
+        grey=draws[5] < GREY_PROBABILITY,
+        blurred=draws[6] < BLUR_PROBABILITY,
+        blur_sigma_px=low + (high - low) * draws[7],
+        gradient=draws[8] < GRADIENT_PROBABILITY,
+        order=order,
+    )
+
+
+def photometric(images: torch.Tensor, parameters: PhotometricParameters) -> torch.Tensor:
+    """Colour jitter, grey, Gaussian blur and gradient magnitude, in this order.
+
+    Args:
+        images: `(batch, 3, height, width)`, float32 in [0, 1], sides of at least 4 px (the blur reflects 3).
+        parameters: What to do to each sample. What it leaves out leaves the sample as it is, up to rounding.
+
+    Returns:
+        As `images`, in [0, 1].
+
+    Source:
+        Liu et al. 2023, section 4.1; strengths and probabilities of their released configuration.
+    """
+    for name in parameters.order:
+        images = ADJUSTMENTS[name](images, getattr(parameters, name))
+    images = adjust_saturation(images, 1 - parameters.grey.float())
+    images = gaussian_blur(images, parameters.blur_sigma_px, parameters.blurred)
+    images = torch.where(_per_sample(parameters.gradient), gradient_magnitude(images), images)
+    return images.clamp_(0, 1)
+
+
+def adjust_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Multiply by `factor`, `(batch,)`, at least 0, and clamp to [0, 1]."""
+    return (images * _per_sample(factor)).clamp_(max=1)
+
+
+def adjust_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Move away from the sample's mean grey by `factor`, `(batch,)`, at least 0, and clamp to [0, 1]."""
+    mean = _weighted(images.mean(dim=(2, 3), keepdim=True), LUMA)
+    return torch.lerp(mean, images, _per_sample(factor)).clamp_(0, 1)
+
+
+def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Move away from the pixel's grey by `factor`, `(batch,)`, at least 0, and clamp to [0, 1]; 0 leaves grey."""
+    return torch.lerp(_weighted(images, LUMA), images, _per_sample(factor)).clamp_(0, 1)
+
+
+def adjust_hue(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Turn the hue in HSV space.
+
+    A channel of an HSV colour is `least + chroma * clamp(||hue - peak| - 3| - 1, 0, 1)`, with hue and the channel's
+    peak (red 0, green 2, blue -2) in sixths of a turn, which needs no table of six cases and no modulo.
+
+    Args:
+        images: `(batch, 3, height, width)`, in [0, 1].
+        shift: `(batch,)` turns of the colour wheel, in [-1/3, 1/3], beyond which the formula ends.
+
+    Returns:
+        As `images`.
+    """
+    red, green, blue = images.split(1, dim=1)
+    most, least = images.amax(dim=1, keepdim=True), images.amin(dim=1, keepdim=True)
+    chroma = most - least
+    from_green = (blue - red).add_(chroma, alpha=2)
+    from_blue = (red - green).sub_(chroma, alpha=2)
+    hue = torch.where(most == red, green - blue, torch.where(most == green, from_green, from_blue))
+    hue = hue.div_(chroma.clamp_min(1e-12)).add_(6 * _per_sample(shift))  # grey has hue 0
+    peaks = torch.cat([hue, hue - 2, hue + 2], dim=1)
+    weights = peaks.abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
+    return weights.mul_(chroma).add_(least)
+
+
+ADJUSTMENTS = {
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}
+
+
+def gaussian_blur(images: torch.Tensor, sigma_px: torch.Tensor, blurred: torch.Tensor) -> torch.Tensor:
+    """Gaussian blur of 7 taps with reflected borders.
+
+    Args:
+        images: `(batch, 3, height, width)`, sides of at least 4 px.
+        sigma_px: Standard deviation, `(batch,)`, positive.
+        blurred: `(batch,)` booleans; the others pass unchanged.
+
+    Returns:
+        As `images`.
+    """
+    height, width = images.shape[2:]
+    rows = _blur_matrix(sigma_px, blurred, height)
+    return map_rows_and_columns(images, rows, rows if width == height else _blur_matrix(sigma_px, blurred, width))
+
+
+def _blur_matrix(sigma_px: torch.Tensor, blurred: torch.Tensor, size_px: int) -> torch.Tensor:
+    """The blur along one side as a matrix for each sample, `(batch, size, size)`: the identity where not blurred."""
+    offsets = torch.arange(BLUR_TAPS, device=sigma_px.device) - BLUR_TAPS // 2
+    weights = (-0.5 * (offsets / sigma_px[:, None]).square()).softmax(dim=1)
+    weights = torch.where(blurred[:, None], weights, (offsets == 0).float())  # (batch, taps)
+    pixels = torch.arange(size_px, device=sigma_px.device)
+    sources = (pixels + offsets[:, None]).abs()
+    sources = (size_px - 1) - ((size_px - 1) - sources).abs()  # reflected: (taps, size)
+    taps = (sources[:, :, None] == pixels).float()  # (taps, size, size)
+    return (weights @ taps.flatten(1)).unflatten(1, (size_px, size_px))
+
+
+def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
+    """Length of the grey image's gradient, in all three channels.
+
+    Differences of the two neighbours along each axis, with zeros outside of the image; length
+    `sqrt(gx^2 + gy^2 + 1e-6)`, clamped to [0, 1].
+
+    Args:
+        images: `(batch, 3, height, width)`, in [0, 1].
+
+    Returns:
+        As `images`, a view whose channels share memory.
+
+    Source:
+        The authors' released code, where it is called Sobel.
+    """
+    grey = F.pad(_weighted(images, GRADIENT_LUMA), (1, 1, 1, 1))
+    across = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    down = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+    return across.square_().addcmul_(down, down).add_(1e-6).sqrt_().clamp_(0, 1).expand_as(images)
+
+
+def map_rows_and_columns(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Apply a linear map along each side: `rows @ image @ columns^T` for every sample and channel.
+
+    Args:
+        images: `(batch, channels, height, width)`.
+        rows: `(batch, new_height, height)`.
+        columns: `(batch, new_width, width)`.
+
+    Returns:
+        `(batch, channels, new_height, new_width)`, laid out in memory as (batch, height, channels, width), the layout
+        in which both maps are one matrix product for each sample. What comes laid out so is not copied.
+    """
+    channels, width = images.shape[1], images.shape[3]
+    mapped = rows @ images.transpose(1, 2).flatten(2)  # (batch, new_height, channels * width)
+    mapped = mapped.unflatten(2, (channels, width)).flatten(1, 2) @ columns.mT  # (batch, new_height * channels, ...)
+    return mapped.unflatten(1, (-1, channels)).transpose(1, 2)
+
+
+def _per_sample(values: torch.Tensor) -> torch.Tensor:
+    return values[:, None, None, None]  # (batch,) -> (batch, 1, 1, 1)
+
+
+def _weighted(images: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Weighted sum of the three channels, `(batch, 1, height, width)`."""
+    red, green, blue = images.split(1, dim=1)
+    return (red * weights[0]).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2])

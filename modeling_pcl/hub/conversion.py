@@ -1,0 +1,188 @@
+"""The authors' released checkpoints, as state dicts of this package's models, and back."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+
+from ..configuration_pcl import PCLConfig
+from ..modeling_pcl import PCLForImageClassification, PCLForPreTraining
+
+_STAGES = [
+    # reference module, this package's module, position of its first and second convolution
+    ("encoder.conv1", "pcl.trunk.stages.0", 0, 2),
+    ("encoder.layer1", "pcl.trunk.stages.1", 0, 3),
+    ("encoder.layer2_1", "pcl.trunk.stages.2", 0, 3),
+    ("encoder.layer2_2", "pcl.trunk.stages.3", 0, 2),
+    ("encoder.layer3_1", "pcl.trunk.stages.4", 0, 2),
+    ("encoder.layer3_2_exp", "pcl.face_branch", 0, 2),
+    ("encoder.layer3_2_pose", "pcl.pose_branch", 0, 2),
+]
+_ATTENTION = {"g": "distribute", "theta": "gather", "phi": "describe"}
+_DECODER_CONVOLUTIONS = 6
+
+
+def _module_names() -> dict[str, str]:
+    """Reference module names to this package's, for every module that holds tensors."""
+    names = {}
+    for reference, ours, first, second in _STAGES:
+        names[f"{reference}.{first}"] = f"{ours}.conv1"
+        names[f"{reference}.{second}"] = f"{ours}.conv2"
+    for stage in (1, 2):
+        reference = _STAGES[stage][0]
+        names |= {
+            f"{reference}.2.{letter}": f"pcl.trunk.stages.{stage}.attention.{_ATTENTION[letter]}"
+            for letter in _ATTENTION
+        }
+    for block in (0, 1):
+        names |= {f"encoder.resblock{block + 1}.conv{c}": f"pcl.trunk.stages.2.blocks.{block}.conv{c}" for c in (1, 2)}
+    for reference, ours in (("exp_fc", "face_projection"), ("pose_fc", "pose_projection")):
+        names |= {f"{reference}.0": f"{ours}.fc1", f"{reference}.2": f"{ours}.fc2", f"{reference}.3": f"{ours}.norm"}
+    names["decoder.fc"] = "decoder.fc"
+    for block in range(_DECODER_CONVOLUTIONS):
+        names[f"decoder.model.{2 + 4 * block}"] = f"decoder.blocks.{block}.conv"
+        names[f"decoder.model.{3 + 4 * block}"] = f"decoder.norms.{block}"
+    return names
+
+
+REFERENCE_MODULES = _module_names()
+
+
+def _renamed(name: str, modules: Mapping[str, str]) -> str | None:
+    module, _, tensor = name.rpartition(".")
+    return f"{modules[module]}.{tensor}" if module in modules else None
+
+
+def convert_reference_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the tensors of the authors' network to this package's names.
+
+    Args:
+        state_dict: The released checkpoint's `state_dict`, its names with or without `module.`: the pre-training
+            network, or the backbone (`encoder.`) with a `linear_classifier`.
+
+    Returns:
+        State dict of `PCLForPreTraining`, or of `PCLForImageClassification` where there is a `linear_classifier`. A
+        batch norm in front of the classifier is folded into it; a backbone checkpoint's projection heads and decoder,
+        which the classification model does not have, are left out.
+
+    Raises:
+        ValueError: If a tensor is missing, is not part of the network, or has another shape than the published one;
+            the message names every such tensor.
+    """
+    reference = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    classifier = {name: reference.pop(name) for name in list(reference) if name.startswith("linear_classifier.")}
+    converted = {_renamed(name, REFERENCE_MODULES) or name: tensor for name, tensor in reference.items()}
+    if not classifier:
+        _check_complete(converted, _published_shapes(PCLForPreTraining), state_dict)
+        return converted
+    expected = {name: shape for name, shape in _published_shapes(PCLForImageClassification).items() if "pcl." in name}
+    heads = _published_shapes(PCLForPreTraining)
+    converted = {name: tensor for name, tensor in converted.items() if name in expected or name not in heads}
+    _check_complete(converted, expected, state_dict)
+    return converted | _fold_classifier(classifier)
+
+
+def revert_to_reference_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the tensors of a full-width `PCLForPreTraining` to the authors' names, without `module.`.
+
+    Args:
+        state_dict: State dict of `PCLForPreTraining`.
+
+    Returns:
+        The state dict that the authors' network loads; `convert_reference_state_dict` undoes it.
+
+    Raises:
+        ValueError: If a tensor is missing, is not part of the network, or has another shape than the published one.
+    """
+    _check_complete(state_dict, _published_shapes(PCLForPreTraining), state_dict)
+    modules = {ours: reference for reference, ours in REFERENCE_MODULES.items()}
+    return {_renamed(name, modules): tensor for name, tensor in state_dict.items()}
+
+
+def _published_shapes(model_class: type) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        model = model_class(PCLConfig())
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _check_complete(converted: Mapping, expected: Mapping[str, tuple[int, ...]], original: Mapping):
+    """Compare names and shapes; speak of each tensor by the name it has in the file."""
+    file_names = {_renamed(name.removeprefix("module."), REFERENCE_MODULES): name for name in original}
+    reference_modules = {ours: reference for reference, ours in REFERENCE_MODULES.items()}
+
+    def name_in_file(name: str) -> str:
+        return file_names.get(name) or (_renamed(name, reference_modules) if name in expected else None) or name
+
+    complaints = [f"missing: {name_in_file(name)}" for name in expected if name not in converted]
+    complaints += [f"not part of the network: {name_in_file(name)}" for name in converted if name not in expected]
+    complaints += [
+        f"{name_in_file(name)} is {tuple(converted[name].shape)}, must be {shape}"
+        for name, shape in expected.items()
+        if name in converted and tuple(converted[name].shape) != shape
+    ]
+    if complaints:
+        raise ValueError("This is not a checkpoint of the published PCL network. " + "; ".join(complaints) + ".")
+
+
+def _fold_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`linear_classifier.…` tensors, one linear layer behind an optional batch norm, as one linear layer."""
+    names = sorted(tensors)
+    weights = [name for name in names if name.endswith("weight") and tensors[name].dim() == 2]
+    means = [name for name in names if name.endswith("running_mean")]
+    if len(weights) != 1 or len(means) > 1:
+        raise ValueError(f"`linear_classifier` must hold one linear layer and at most one batch norm, got {names}.")
+    layer = weights[0].removesuffix("weight")
+    weight, bias = tensors.pop(weights[0]), tensors.pop(f"{layer}bias", None)
+    bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
+    if means:
+        norm = means[0].removesuffix("running_mean")
+        scale = tensors.pop(f"{norm}weight") / (tensors.pop(f"{norm}running_var") + 1e-5).sqrt()
+        shift = tensors.pop(f"{norm}bias") - tensors.pop(means[0]) * scale
+        tensors.pop(f"{norm}num_batches_tracked", None)
+        weight, bias = weight * scale, bias + weight @ shift
+    if tensors:
+        raise ValueError(f"`linear_classifier` holds tensors that are not part of it: {sorted(tensors)}.")
+    if bias.shape != weight.shape[:1]:
+        raise ValueError(f"`linear_classifier`'s bias is {tuple(bias.shape)}, its weight {tuple(weight.shape)}.")
+    return {"classifier.weight": weight, "classifier.bias": bias}
+
+
+def classifier_image_size(weight: torch.Tensor, config: PCLConfig) -> int:
+    """Image size whose flattened features a linear layer reads, in px: 64, 100 or 256 where published, else 16 n.
+
+    Args:
+        weight: `(labels, feature_channels * n * n)`.
+        config: Gives `feature_channels`.
+
+    Raises:
+        ValueError: If the width of `weight` is not `feature_channels` times a square.
+    """
+    side = math.isqrt(weight.shape[1] // config.feature_channels)
+    if side == 0 or config.feature_channels * side**2 != weight.shape[1]:
+        raise ValueError(
+            f"`linear_classifier` reads {weight.shape[1]} features, not {config.feature_channels} times a square."
+        )
+    return 100 if side == 7 else 16 * side
+
+
+def load_reference_checkpoint(path: str) -> dict[str, torch.Tensor]:
+    """Open an authors' checkpoint file without running any code in it.
+
+    Args:
+        path: A file written by `torch.save`: `{"epoch", "state_dict": {"module.…": tensor}}` or the state dict alone.
+
+    Raises:
+        ValueError: If the file holds anything but tensors and plain values, or no state dict.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises pickle, zip and runtime errors alike
+        reason = re.split(r"\n|\. ", str(error).strip())[0]
+        raise ValueError(f"{path} is not a checkpoint of tensors that can be opened safely: {reason}.") from error
+    state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not state_dict or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
+        raise ValueError(f"{path} holds no `state_dict` of tensors.")
+    return dict(state_dict)

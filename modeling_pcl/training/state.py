@@ -1,0 +1,141 @@
+"""Where a run stands, and its way into a checkpoint and back."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from .checkpoints import CheckpointFolder, read_state
+from .steps import DynamicWeightAverage
+
+
+@dataclass
+class RunState:
+    """What changes from one iteration to the next, beside weights and optimizer.
+
+    Args:
+        step: Iterations done.
+        weight_average: Epoch means of the contrastive losses.
+        epoch_sums: This process's sums of these losses since the epoch began, `(2,)`.
+    """
+
+    step: int = 0
+    weight_average: DynamicWeightAverage = field(default_factory=DynamicWeightAverage)
+    epoch_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
+
+    def add(self, terms: dict[str, torch.Tensor], steps_per_epoch: int, accelerator: Accelerator):
+        """Count an iteration; at the end of an epoch hand the losses' means to the weight average."""
+        self.step += 1
+        names = [f"{name}_loss" for name in self.weight_average.names]
+        if not all(name in terms for name in names):
+            return
+        self.epoch_sums = self.epoch_sums.to(terms[names[0]].device)
+        self.epoch_sums += torch.stack([terms[name].float() for name in names])
+        if self.step % steps_per_epoch == 0:
+            means = accelerator.reduce(self.epoch_sums, reduction="mean") / steps_per_epoch
+            self.weight_average.end_epoch(means.tolist())
+            self.epoch_sums = torch.zeros_like(self.epoch_sums)
+
+
+@dataclass
+class Trained:
+    """The objects whose state a checkpoint holds.
+
+    Args:
+        accelerator: Its processes write together; it may hold a loss scaler.
+        model: The prepared `PCLForPreTraining`.
+        processor: Image processor to save beside the model.
+        optimizer: The prepared optimizer.
+        scheduler: The learning-rate schedule.
+    """
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    processor: object
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+    def _shared_parts(self) -> dict:
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.accelerator.scaler}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def save(self, folder: CheckpointFolder, state: RunState, loader_position: dict, options: dict) -> Path | None:
+        """Write a checkpoint; every process must call it. Returns its path in the main process."""
+        accelerator, path = self.accelerator, folder.begin(state.step)
+        own = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
+        torch.save(own, path / f"process-{accelerator.process_index}.pt")
+        final = None
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(self.model).save_pretrained(path / "model")
+            self.processor.save_pretrained(path / "model")
+            torch.save({name: part.state_dict() for name, part in self._shared_parts().items()}, path / "optimizer.pt")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            record = {"step": state.step, "processes": accelerator.num_processes, "options": options}
+            final = folder.finish(state.step, record | {"loss_history": state.weight_average.history})
+        accelerator.wait_for_everyone()
+        return final
+
+    def load(self, checkpoint: Path) -> tuple[RunState, dict]:
+        """Take over a checkpoint's state, but for the weights, which the model was made with.
+
+        Returns:
+            Where the run stands, and the loader's position.
+        """
+        parts = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
+        for name, part in self._shared_parts().items():
+            part.load_state_dict(parts[name])
+        own = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
+        _set_random_states(own["random"])
+        record = read_state(checkpoint)
+        average = DynamicWeightAverage(history=record["loss_history"])
+        return RunState(record["step"], average, own["epoch_sums"]), own["loader"]
+
+
+def check_same_run(checkpoint: Path, options: dict, processes: int, may_change: set[str]):
+    """Refuse to resume with options under which the run would not be the same.
+
+    Raises:
+        ValueError: Naming each option, its value then and now.
+    """
+    record = read_state(checkpoint)
+    if record["processes"] != processes:
+        raise ValueError(
+            f"{checkpoint} was written by {record['processes']} processes, this run has {processes}: launch as many, "
+            "or start a new run with `--init_from` and its model folder."
+        )
+    changed = [
+        f"`--{name}` was {record['options'].get(name)!r}, is {value!r}"
+        for name, value in options.items()
+        if name not in may_change and record["options"].get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{checkpoint} belongs to a run with other options: {'; '.join(changed)}. Give the same options, or start "
+            "a new run in another `--output_dir` with `--init_from` and its model folder."
+        )
+
+
+def _random_states() -> dict:
+    """Python's, numpy's and torch's global generators. Views and loaders have their own and do not use these."""
+    version, words, position = random.getstate()
+    name, keys, at, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), position],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _set_random_states(states: dict):
+    version, words, position = states["python"]
+    random.setstate((version, tuple(words), position))
+    name, keys, at, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), at, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

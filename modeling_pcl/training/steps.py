@@ -1,0 +1,122 @@
+"""One iteration: which objectives share an optimizer step, and how they are weighted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+
+OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")
+
+
+def freeze_unused(model: torch.nn.Module, objectives: list[str]):
+    """Take the parts that no objective in use reaches out of training, so that decay does not shrink them.
+
+    Args:
+        model: A `PCLForPreTraining`.
+        objectives: Names out of `OBJECTIVES`.
+    """
+    used = set(objectives)
+    for module, users in (
+        (model.decoder, {"disentangling"}),
+        (model.face_projection, {"face_contrast"}),
+        (model.pose_projection, {"pose_contrast"}),
+        (model.pcl.face_branch, {"disentangling", "face_contrast"}),
+        (model.pcl.pose_branch, {"disentangling", "pose_contrast"}),
+    ):
+        module.requires_grad_(bool(used & users))
+
+
+def give_zero_gradients(model: torch.nn.Module):
+    """Start every trained parameter with a gradient of zeros.
+
+    Differs from the paper: there a parameter has no gradient before its objective's first step, so that in the very
+    first iteration decay does not act on it yet; a resumed run could not tell.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+@dataclass
+class Stepper:
+    """Makes the optimizer steps of an iteration.
+
+    Args:
+        accelerator: Gives autocast, loss scaling and gradient synchronisation.
+        model: The prepared `PCLForPreTraining`.
+        optimizer: The prepared optimizer.
+        groups: Objectives that share an optimizer step: `[(a,), (b,), (c,)]` alternating, `[(a, b, c)]` joint.
+        keep_zero_gradients: Leave gradients of zeros where an objective does not reach, instead of none.
+        max_grad_norm: L2 norm to clip each step's gradient to; None does not clip.
+    """
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    groups: list[tuple[str, ...]]
+    keep_zero_gradients: bool = True
+    max_grad_norm: float | None = None
+
+    def step(
+        self,
+        make_inputs: Callable[[str, int], dict[str, torch.Tensor]],
+        weights: Mapping[str, float],
+        micro_batches: int = 1,
+    ) -> dict[str, torch.Tensor]:
+        """Make one optimizer step for each group.
+
+        Args:
+            make_inputs: From an objective and a micro-batch's index to keyword arguments of the model.
+            weights: Factor of each objective's loss.
+            micro_batches: How many to sum up before each optimizer step.
+
+        Returns:
+            Every term that the model returned, unweighted, mean over the micro-batches; detached, on the device.
+        """
+        terms = {}
+        for group in self.groups:
+            self.optimizer.zero_grad(set_to_none=not self.keep_zero_gradients)
+            for index in range(micro_batches):
+                inputs = {name: value for objective in group for name, value in make_inputs(objective, index).items()}
+                for name, value in self._backward(group, inputs, weights, index + 1 < micro_batches, micro_batches):
+                    terms[name] = terms.get(name, 0.0) + value / micro_batches
+            if self.max_grad_norm is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+            self.optimizer.step()
+        return terms
+
+    def _backward(self, group, inputs, weights, is_partial: bool, micro_batches: int):
+        with self.accelerator.no_sync(self.model) if is_partial else torch.enable_grad():
+            outputs = self.model(**inputs)
+            loss = sum(weights[objective] * outputs[f"{objective}_loss"] for objective in group)
+            self.accelerator.backward(loss / micro_batches)
+        return [(name, value.detach()) for name, value in outputs.items() if name != "loss"]
+
+
+@dataclass
+class DynamicWeightAverage:
+    """Weights of the face and pose contrast by how fast each one falls, from the third epoch on.
+
+    With r = L(t-1) / L(t-2) of the epoch means of the unweighted losses, the weights are 2 * softmax(r / 2): an
+    objective whose loss falls more slowly weighs more. Both are 1 in the first two epochs.
+
+    Source:
+        Liu et al. 2019, End-to-end multi-task learning with attention; constants as in Liu et al. 2023.
+    """
+
+    names: tuple[str, ...] = ("face_contrast", "pose_contrast")
+    temperature: float = 2.0
+    history: list[list[float]] = field(default_factory=list)
+
+    def end_epoch(self, means: list[float]):
+        """Take the epoch means of the unweighted losses, in the order of `names`."""
+        self.history = [*self.history, list(means)][-2:]
+
+    def weights(self) -> dict[str, float]:
+        """The factor of each objective in the current epoch; they sum to their number."""
+        if len(self.history) < 2 or any(loss == 0 for loss in self.history[0]):
+            return dict.fromkeys(self.names, 1.0)
+        before, last = torch.tensor(self.history, dtype=torch.float64)
+        shares = torch.softmax(last / before / self.temperature, dim=0)
+        return dict(zip(self.names, (len(self.names) * shares).tolist()))

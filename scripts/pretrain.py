@@ -1,0 +1,375 @@
+"""Pre-train PCL on images of faces:
+
+accelerate launch scripts/pretrain.py --corpus path/to/images --output_dir runs/mine
+
+`python scripts/pretrain.py` does the same in one process. The model lands in the output folder, where
+`AutoModel.from_pretrained` opens it; the same command with `--resume` continues a run that was stopped.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+
+import httpx
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
+
+from modeling_pcl import PCLConfig, PCLForPreTraining, PCLImageProcessor
+from modeling_pcl.data.corpora import corpus_revision, load_corpus, select_subjects
+from modeling_pcl.data.loading import BrokenFiles, make_loader
+from modeling_pcl.data.views import ViewMaker, ViewSettings
+from modeling_pcl.distributed_pcl import synchronise_batch_norm
+from modeling_pcl.training.arguments import (
+    PRESETS,
+    CorpusArguments,
+    LoggingArguments,
+    ModelArguments,
+    ObjectiveArguments,
+    TrainingArguments,
+    check_arguments,
+)
+from modeling_pcl.training.checkpoints import CheckpointFolder
+from modeling_pcl.training.monitor import Monitor, check_finite_weights
+from modeling_pcl.training.pictures import draw_rows, reconstruction_rows
+from modeling_pcl.training.record import describe_run, write_record
+from modeling_pcl.training.state import RunState, Trained, check_same_run
+from modeling_pcl.training.steps import Stepper, freeze_unused, give_zero_gradients
+
+logger = logging.getLogger("pretrain")
+
+# What may differ between a run and its resumption.
+MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {"output_dir", "num_workers", "max_broken_share"}
+
+
+@dataclass
+class Options:
+    """All options, by group."""
+
+    corpus: CorpusArguments
+    model: ModelArguments
+    objective: ObjectiveArguments
+    views: ViewSettings
+    training: TrainingArguments
+    logging: LoggingArguments
+
+    def flat(self) -> dict:
+        return {name: value for group in fields(self) for name, value in asdict(getattr(self, group.name)).items()}
+
+
+def parse_options() -> Options:
+    groups = (CorpusArguments, ModelArguments, ObjectiveArguments, ViewSettings, TrainingArguments, LoggingArguments)
+    parser = HfArgumentParser(groups, description=__doc__)
+    method = parser.parse_args_into_dataclasses(return_remaining_strings=True)[2].method
+    parser.set_defaults(**PRESETS[method])
+    options = Options(*parser.parse_args_into_dataclasses())
+    check_arguments(options.training, options.logging)
+    return options
+
+
+def scaled_widths(config: PCLConfig, factor: float) -> dict:
+    """Every width of the config times `factor`, the decoder's kept a multiple of 4."""
+    hidden = config.projection_hidden_size
+    return {
+        "hidden_sizes": [max(1, round(width * factor)) for width in config.hidden_sizes],
+        "feature_channels": max(1, round(config.feature_channels * factor)),
+        "projection_hidden_size": hidden and max(1, round(hidden * factor)),
+        "projection_size": max(1, round(config.projection_size * factor)),
+        "decoder_size": max(4, 4 * round(config.decoder_size * factor / 4)),
+    }
+
+
+def build_config(options: Options) -> PCLConfig:
+    start = options.model.config or options.model.init_from
+    config = PCLConfig.from_pretrained(start) if start else PCLConfig()
+    changes = {name: value for name, value in asdict(options.objective).items() if name != "method"}
+    changes["image_size"] = options.model.image_size
+    if options.model.width != 1:
+        changes |= scaled_widths(config, options.model.width)
+    changed = {name: value for name, value in changes.items() if value is not None}
+    return PCLConfig(**(config.to_dict() | changed))
+
+
+def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
+    training = options.training
+    if checkpoint is not None:
+        model = PCLForPreTraining.from_pretrained(checkpoint / "model")
+    elif options.model.init_from:
+        model = PCLForPreTraining.from_pretrained(options.model.init_from, config=build_config(options))
+    else:
+        model = PCLForPreTraining(build_config(options))
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if training.sync_batch_norm:
+        synchronise_batch_norm(model)
+    if training.compile:
+        for part in (model.pcl, model.face_projection, model.pose_projection, model.decoder):
+            part.compile()
+    freeze_unused(model, [name for name, weight in model.config.objective_weights.items() if weight > 0])
+    return model.to(memory_format=torch.channels_last) if training.channels_last else model
+
+
+def build_accelerator(options: Options) -> Accelerator:
+    trackers = options.logging.report_to
+    return Accelerator(
+        mixed_precision=options.training.mixed_precision,
+        log_with=None if trackers == "none" else trackers.split(","),
+        project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def prepare(accelerator: Accelerator, options: Options, model: PCLForPreTraining) -> Trained:
+    training = options.training
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
+    scheduler = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
+    processor = PCLImageProcessor.for_image_size(model.config.image_size)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Trained(accelerator, model.train(), processor, optimizer, scheduler)
+
+
+def trackable(options: dict) -> dict:
+    """Options as the values that every tracker takes."""
+    return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in options.items()}
+
+
+def find_start(options: Options, folder: CheckpointFolder, accelerator: Accelerator) -> Path | None:
+    """The checkpoint to go on from; None for a new run, which does not write over an old one."""
+    newest = folder.newest()
+    if not options.logging.resume:
+        if newest is not None:
+            raise ValueError(f"{newest} exists already: give `--resume` to go on, or another `--output_dir`.")
+        return None
+    if newest is None:
+        raise ValueError(f"{folder.folder} holds no complete checkpoint to resume from.")
+    check_same_run(newest, options.flat(), accelerator.num_processes, MAY_CHANGE)
+    return newest
+
+
+def open_corpus(options: Options):
+    arguments = options.corpus
+    corpus = load_corpus(arguments.corpus, arguments.split, arguments.streaming, arguments.corpus_revision)
+    return corpus if arguments.subjects is None else select_subjects(corpus, arguments.subjects)
+
+
+def open_loader(options: Options, corpus, model: PCLForPreTraining, accelerator: Accelerator, position: dict | None):
+    return make_loader(
+        corpus,
+        load_size_px=options.corpus.load_size_px or 2 * model.config.image_size,
+        batch_size=options.training.batch_size,
+        seed=options.training.seed,
+        subjects=options.corpus.subject_sampling,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=options.corpus.num_workers,
+        position=position,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+def steps_per_epoch(options: Options, loader) -> int:
+    """Iterations an epoch has for dynamic weight averaging."""
+    if options.training.steps_per_epoch is not None:
+        return options.training.steps_per_epoch
+    if loader.batches_per_epoch is None:
+        if options.training.dynamic_weight_averaging:
+            raise ValueError("The stream's length is unknown: give `--steps_per_epoch` for dynamic weight averaging.")
+        return options.training.steps
+    return max(1, loader.batches_per_epoch // options.training.gradient_accumulation_steps)
+
+
+class Pretraining:
+    """A run: the parts that `train_step` and the loop around it use."""
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.accelerator = build_accelerator(options)
+        self.output_dir = Path(options.training.output_dir)
+        self.folder = CheckpointFolder(self.output_dir / "checkpoints", options.logging.save_total_limit)
+        if self.accelerator.is_main_process:
+            self.folder.clean()
+        self.accelerator.wait_for_everyone()
+        checkpoint = find_start(options, self.folder, self.accelerator)
+        corpus = open_corpus(options)
+        self.data_revision = corpus_revision(corpus)
+        set_seed(options.training.seed)
+        self.trained = prepare(self.accelerator, options, build_model(options, checkpoint))
+        self.model = self.accelerator.unwrap_model(self.trained.model)
+        self.state, position = self.trained.load(checkpoint) if checkpoint else (RunState(), None)
+        if options.training.keep_zero_gradients:
+            give_zero_gradients(self.model)
+        self.loader = open_loader(options, corpus, self.model, self.accelerator, position)
+        self.steps_per_epoch = steps_per_epoch(options, self.loader)
+        self.broken = BrokenFiles(options.corpus.max_broken_share)
+        self.views = ViewMaker(
+            options.views,
+            self.model.config.image_size,
+            options.training.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        weights = self.model.config.objective_weights
+        self.objectives = tuple(name for name, weight in weights.items() if weight > 0)
+        if not self.objectives:
+            raise ValueError("Every objective's weight is 0: there is nothing to train.")
+        is_joint = options.training.schedule == "joint"
+        self.stepper = Stepper(
+            self.accelerator,
+            self.trained.model,
+            self.trained.optimizer,
+            [self.objectives] if is_joint else [(name,) for name in self.objectives],
+            options.training.keep_zero_gradients,
+            options.training.max_grad_norm,
+        )
+
+    def objective_weights(self) -> dict[str, float]:
+        weights = dict(self.model.config.objective_weights)
+        if self.options.training.dynamic_weight_averaging:
+            for name, factor in self.state.weight_average.weights().items():
+                weights[name] *= factor
+        return weights
+
+    def read_images(self, batches) -> list[torch.Tensor]:
+        """The next iteration's micro-batches, `(batch_size, 3, load_size, load_size)` uint8, on the device."""
+        images = []
+        for _ in range(self.options.training.gradient_accumulation_steps):
+            batch = next(batches)
+            self.broken.add(batch)
+            images.append(batch.images.to(self.accelerator.device, non_blocking=True))
+        return images
+
+    def save_checkpoint(self) -> Path | None:
+        check_finite_weights(self.model, self.state.step)
+        return self.trained.save(self.folder, self.state, self.loader.position(), self.options.flat())
+
+
+def train_step(run: Pretraining, images: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One iteration: every objective's optimizer steps on views of the same images."""
+    step = run.state.step
+
+    def make_inputs(objective: str, index: int) -> dict[str, torch.Tensor]:
+        return getattr(run.views, objective)(images[index], step * len(images) + index)
+
+    terms = run.stepper.step(make_inputs, run.objective_weights(), len(images))
+    run.trained.scheduler.step()
+    run.state.add(terms, run.steps_per_epoch, run.accelerator)
+    return terms
+
+
+def train(run: Pretraining):
+    """The loop: read, step, and every so often log, draw and save."""
+    logging_options, steps = run.options.logging, run.options.training.steps
+    images_per_step = run.options.training.batch_size * run.options.training.gradient_accumulation_steps
+    monitor = Monitor(run.accelerator, steps, run.state.step, images_per_step * run.accelerator.num_processes)
+    batches = iter(run.loader)
+
+    def is_due(interval: int) -> bool:
+        return interval > 0 and run.state.step % interval == 0 or run.state.step == steps
+
+    while run.state.step < steps:
+        images = run.read_images(batches)
+        terms = train_step(run, images)
+        monitor.add(run.state.step, terms)
+        saves = is_due(logging_options.save_steps)
+        if saves or is_due(logging_options.logging_steps):
+            monitor.flush(run.trained.scheduler.get_last_lr()[0])
+        if logging_options.picture_steps > 0 and is_due(logging_options.picture_steps):
+            draw_picture(run, images[0][:8])
+        if saves:
+            run.save_checkpoint()
+    monitor.bar.close()
+
+
+def draw_picture(run: Pretraining, images: torch.Tensor):
+    """Save and track what the decoder makes of some of the last images."""
+    if not run.accelerator.is_main_process or "disentangling" not in run.objectives:
+        return
+    noiseless = run.views.disentangling(images, run.state.step)["pixel_values"]
+    picture = draw_rows(reconstruction_rows(run.model, noiseless), title=f"step {run.state.step}")
+    folder = run.output_dir / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / f"step-{run.state.step:08d}.png")
+    for tracker in run.accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            tracker.log_images({"reconstructions": np.asarray(picture)[None]}, step=run.state.step)
+
+
+def write_result(run: Pretraining, record: dict):
+    """The finished model, its image processor and `run.json`, in the output folder."""
+    if not run.accelerator.is_main_process:
+        return
+    run.model.save_pretrained(run.output_dir)
+    run.trained.processor.save_pretrained(run.output_dir)
+    record["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record["images_seen"] = run.state.step * record["images_per_step"]
+    record["broken_files"] = run.broken.count
+    write_record(run.output_dir, record)
+    logger.info("The model is in %s", run.output_dir)
+
+
+def push(options: Options):
+    """Upload the output folder but for its checkpoints; what was computed stays here whatever happens."""
+    folder, repo_id = options.training.output_dir, options.logging.hub_model_id
+    try:
+        api = HfApi()
+        api.create_repo(repo_id, private=options.logging.hub_private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=["checkpoints/*", "logs/*"])
+    except (HfHubHTTPError, HFValidationError, OSError, httpx.HTTPError) as error:
+        raise SystemExit(
+            f"error: the upload to {repo_id} failed: {error}\nThe model is safe in {folder}; "
+            f"`hf upload {repo_id} {folder}` sends it once the Hub answers."
+        ) from error
+    logger.info("Uploaded to %s", commit.repo_url)
+
+
+def run_to_end(options: Options):
+    run = Pretraining(options)
+    training = options.training
+    record = describe_run(options.flat(), run.data_revision) | {
+        "processes": run.accelerator.num_processes,
+        "parameters": run.model.num_parameters(),
+        "resumed_from_step": run.state.step,
+        "steps_per_epoch": run.steps_per_epoch,
+        "images_per_step": training.batch_size * training.gradient_accumulation_steps * run.accelerator.num_processes,
+    }
+    if run.accelerator.is_main_process:
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+        write_record(run.output_dir, record)
+    run.accelerator.init_trackers("pretrain", config=trackable(options.flat()))
+    try:
+        train(run)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"{error}. The last good checkpoint is {run.folder.newest()}; a lower `--learning_rate`, `--max_grad_norm` "
+            "or `--mixed_precision no` may help."
+        ) from error
+    finally:
+        run.accelerator.end_training()
+    write_result(run, record)
+    if run.accelerator.is_main_process and options.logging.push_to_hub:
+        push(options)
+
+
+def main():
+    options = parse_options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        with logging_redirect_tqdm():
+            run_to_end(options)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
