@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
-import httpx
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
 
@@ -275,7 +273,7 @@ def train(run: Pretraining):
     batches = iter(run.loader)
 
     def is_due(interval: int) -> bool:
-        return interval > 0 and run.state.step % interval == 0 or run.state.step == steps
+        return (interval > 0 and run.state.step % interval == 0) or run.state.step == steps
 
     while run.state.step < steps:
         images = run.read_images(batches)
@@ -325,7 +323,7 @@ def push(options: Options):
         api = HfApi()
         api.create_repo(repo_id, private=options.logging.hub_private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=["checkpoints/*", "logs/*"])
-    except (HfHubHTTPError, HFValidationError, OSError, httpx.HTTPError) as error:
+    except Exception as error:  # Whatever network or Hub raise must not hide that the model is safe.
         raise SystemExit(
             f"error: the upload to {repo_id} failed: {error}\nThe model is safe in {folder}; "
             f"`hf upload {repo_id} {folder}` sends it once the Hub answers."
