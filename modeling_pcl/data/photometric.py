@@ -1,4 +1,4 @@
-"""Photometric operations on batches of images, every sample with its own parameters.
+"""Operations on batches of images, every sample with its own parameters: the photometric list, and cropping.
 
 Images are `(batch, 3, height, width)` float32 in [0, 1]; a parameter is `(batch,)`. The four adjustments are those of
 torchvision's `ColorJitter`, which takes one factor for all samples.
@@ -155,7 +155,7 @@ def gaussian_blur(images: torch.Tensor, sigma_px: torch.Tensor, blurred: torch.T
     """
     height, width = images.shape[2:]
     rows = _blur_matrix(sigma_px, blurred, height)
-    return map_rows_and_columns(images, rows, rows if width == height else _blur_matrix(sigma_px, blurred, width))
+    return _map_sides(images, rows, rows if width == height else _blur_matrix(sigma_px, blurred, width))
 
 
 def _blur_matrix(sigma_px: torch.Tensor, blurred: torch.Tensor, size_px: int) -> torch.Tensor:
@@ -191,11 +191,47 @@ def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
     return across.square_().addcmul_(down, down).add_(1e-6).sqrt_().clamp_(0, 1).expand_as(images)
 
 
-def map_rows_and_columns(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+def resized_crop(images: torch.Tensor, boxes_px: torch.Tensor, size_px: int, mirrored: torch.Tensor) -> torch.Tensor:
+    """Cut one box from each image, resize it with antialiasing, and flip it along the width where asked to.
+
+    On boxes of whole pixels this is torchvision's `resized_crop`: a triangle filter over the box's pixels. A pixel that
+    is only partly in a box counts by the part that is.
+
+    Args:
+        images: `(batch, 3, height, width)` uint8.
+        boxes_px: Top, left, height and width, `(batch, 4)`, within the image.
+        size_px: Side of the result.
+        mirrored: `(batch,)` booleans.
+
+    Returns:
+        `(batch, 3, size, size)` float32 in [0, 1].
+    """
+    top, left, height, width = boxes_px.unbind(dim=1)
+    right = left + width
+    rows = _resize_matrix(top, top + height, images.shape[2], size_px) / 255
+    first, last = torch.where(mirrored, right, left), torch.where(mirrored, left, right)
+    columns = _resize_matrix(first, last, images.shape[3], size_px)
+    return _map_sides(images, rows, columns).clamp_(0, 1)
+
+
+def _resize_matrix(first: torch.Tensor, last: torch.Tensor, input_px: int, output_px: int) -> torch.Tensor:
+    """Antialiased resizing of a stretch of one side, `(batch, output, input)`; mirrored where `first > last`."""
+    pixels = torch.arange(input_px, device=first.device) + 0.5
+    start, end = torch.minimum(first, last)[:, None], torch.maximum(first, last)[:, None]
+    inside = (torch.minimum(pixels + 0.5, end) - torch.maximum(pixels - 0.5, start)).clamp_(0, 1)  # (batch, input)
+    steps = (torch.arange(output_px, device=first.device) + 0.5) / output_px
+    centres = torch.lerp(first[:, None], last[:, None], steps)  # (batch, output)
+    reach = ((end - start) / output_px).clamp_(min=1)
+    distances = (centres / reach)[:, :, None] - (pixels / reach)[:, None]  # (batch, output, input)
+    weights = distances.abs_().neg_().add_(1).clamp_(min=0).mul_(inside[:, None])
+    return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def _map_sides(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Apply a linear map along each side: `rows @ image @ columns^T` for every sample and channel.
 
     Args:
-        images: `(batch, channels, height, width)`.
+        images: `(batch, channels, height, width)`, float or uint8.
         rows: `(batch, new_height, height)`.
         columns: `(batch, new_width, width)`.
 
@@ -204,7 +240,7 @@ def map_rows_and_columns(images: torch.Tensor, rows: torch.Tensor, columns: torc
         in which both maps are one matrix product for each sample. What comes laid out so is not copied.
     """
     channels, width = images.shape[1], images.shape[3]
-    mapped = rows @ images.transpose(1, 2).flatten(2)  # (batch, new_height, channels * width)
+    mapped = rows @ images.transpose(1, 2).flatten(2).to(rows.dtype)  # (batch, new_height, channels * width)
     mapped = mapped.unflatten(2, (channels, width)).flatten(1, 2) @ columns.mT  # (batch, new_height * channels, ...)
     return mapped.unflatten(1, (-1, channels)).transpose(1, 2)
 

@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from modeling_pcl import PCLConfig, PCLForPreTraining
+from modeling_pcl.training.steps import (
+    OBJECTIVES,
+    DynamicWeightAverage,
+    Stepper,
+    freeze_unused,
+    give_zero_gradients,
+)
+
+
+def tiny_model(**config) -> PCLForPreTraining:
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "hidden_sizes": [4, 4, 4, 8], "feature_channels": 4, "projection_size": 8}
+    return PCLForPreTraining(PCLConfig(**sizes, decoder_size=16, **config)).train()
+
+
+def inputs_of(objective: str, index: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(17 + index)
+    images = torch.rand(8, 3, 32, 32, generator=generator)
+    return {
+        "disentangling": {"pixel_values": images},
+        "face_contrast": {"face_views": images},
+        "pose_contrast": {"pose_views": images[:4], "pose_negative_views": images.view(2, 4, 3, 32, 32)},
+    }[objective]
+
+
+def make_stepper(model, groups, **options) -> Stepper:
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=1e-3)
+    accelerator = Accelerator(cpu=True)
+    return Stepper(accelerator, *accelerator.prepare(model, optimizer), groups, **options)
+
+
+ONES = dict.fromkeys(OBJECTIVES, 1.0)
+ALTERNATING = [(name,) for name in OBJECTIVES]
+
+
+def test_alternating_steps_equal_adam_written_out():
+    model, twin = tiny_model(), tiny_model()
+    give_zero_gradients(model)
+    make_stepper(model, ALTERNATING).step(inputs_of, ONES)
+
+    optimizer = torch.optim.Adam(twin.parameters(), lr=1e-3, weight_decay=1e-3)
+    for parameter in twin.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for objective in OBJECTIVES:
+        for parameter in twin.parameters():
+            parameter.grad.zero_()
+        twin(**inputs_of(objective))[f"{objective}_loss"].backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_zero_gradients_let_decay_act_on_what_an_objective_does_not_reach():
+    model = tiny_model()
+    before = model.decoder.fc.weight.detach().clone()
+    give_zero_gradients(model)
+    make_stepper(model, [("face_contrast",)], keep_zero_gradients=True).step(inputs_of, ONES)
+    assert not torch.equal(model.decoder.fc.weight, before)
+
+
+def test_without_zero_gradients_an_objective_leaves_other_parts_alone():
+    model = tiny_model()
+    before = model.decoder.fc.weight.detach().clone()
+    make_stepper(model, [("face_contrast",)], keep_zero_gradients=False).step(inputs_of, ONES)
+    assert torch.equal(model.decoder.fc.weight, before)
+
+
+def test_joint_step_follows_the_gradient_of_the_weighted_sum():
+    model, twin = tiny_model(), tiny_model()
+    weights = {"disentangling": 1.0, "face_contrast": 0.5, "pose_contrast": 2.0}
+    make_stepper(model, [OBJECTIVES]).step(inputs_of, weights)
+    inputs = {name: value for objective in OBJECTIVES for name, value in inputs_of(objective).items()}
+    outputs = twin(**inputs)
+    sum(weights[name] * outputs[f"{name}_loss"] for name in OBJECTIVES).backward()
+    for ours, theirs in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_accumulated_micro_batches_give_the_mean_gradient_and_the_mean_terms():
+    model, twin = tiny_model(), tiny_model()
+    terms = make_stepper(model, [("disentangling",)]).step(inputs_of, ONES, micro_batches=2)
+    losses = []
+    for index in range(2):
+        loss = twin(**inputs_of("disentangling", index)).disentangling_loss
+        (loss / 2).backward()
+        losses.append(loss.item())
+    assert terms["disentangling_loss"].item() == pytest.approx(sum(losses) / 2, rel=1e-6)
+    torch.testing.assert_close(model.pcl.trunk.stages[0].conv1.weight.grad, twin.pcl.trunk.stages[0].conv1.weight.grad)
+
+
+def test_clipping_bounds_the_norm_of_each_step():
+    model = tiny_model()
+    make_stepper(model, [("face_contrast",)], keep_zero_gradients=False, max_grad_norm=1e-3).step(inputs_of, ONES)
+    gradients = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
+    assert torch.stack(gradients).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "frozen"),
+    [
+        (["face_contrast"], {"decoder", "pose_projection", "pose_branch"}),
+        (["pose_contrast"], {"decoder", "face_projection", "face_branch"}),
+        (["disentangling"], {"face_projection", "pose_projection"}),
+        (list(OBJECTIVES), set()),
+    ],
+)
+def test_parts_that_no_objective_reaches_are_not_trained(objectives, frozen):
+    model = tiny_model()
+    freeze_unused(model, objectives)
+    names = {name.removeprefix("pcl.").split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
+    assert names == frozen
+
+
+def test_weights_are_one_until_two_epochs_have_ended():
+    average = DynamicWeightAverage()
+    assert average.weights() == {"face_contrast": 1.0, "pose_contrast": 1.0}
+    average.end_epoch([5.0, 4.0])
+    assert average.weights() == {"face_contrast": 1.0, "pose_contrast": 1.0}
+
+
+def test_weights_follow_the_closed_form_and_favour_the_slower_loss():
+    average = DynamicWeightAverage()
+    for means in ([9.0, 9.0], [4.0, 4.0], [4.0, 2.0]):  # Only the last two epochs count.
+        average.end_epoch(means)
+    face, pose = math.exp(1.0 / 2), math.exp(0.5 / 2)
+    weights = average.weights()
+    assert weights["face_contrast"] == pytest.approx(2 * face / (face + pose))
+    assert weights["pose_contrast"] == pytest.approx(2 * pose / (face + pose))
+    assert weights["face_contrast"] > weights["pose_contrast"]
+
+
+def test_a_loss_of_zero_gives_even_weights_and_not_nan():
+    average = DynamicWeightAverage(history=[[0.0, 1.0], [0.0, 1.0]])
+    assert average.weights() == {"face_contrast": 1.0, "pose_contrast": 1.0}
