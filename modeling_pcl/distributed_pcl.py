@@ -66,14 +66,15 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or world_size() == 1:
             return super().forward(input)
-        rows = input.float().movedim(1, -1).flatten(0, -2)  # (batch, C, ...) -> (batch * positions, C)
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        rows = values.movedim(1, -1).flatten(0, -2)  # (batch, C, ...) -> (batch * positions, C)
         count = rows.shape[0] * world_size()
         mean = _SumOverProcesses.apply(rows.sum(0)) / count
         variance = _SumOverProcesses.apply((rows - mean).square().sum(0)) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         shape = (-1,) + (1,) * (input.dim() - 2)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return input * scale.view(shape) + (self.bias - mean * scale).view(shape)
+        return (values * scale.view(shape) + (self.bias - mean * scale).view(shape)).to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: torch.Tensor, variance: torch.Tensor):

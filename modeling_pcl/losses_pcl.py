@@ -13,14 +13,15 @@ from torch.nn import functional as F
 def _full_precision(loss):
     """Run a loss outside of autocast, on tensors of at least float32."""
 
-    @functools.wraps(loss)
-    def wrapper(first: torch.Tensor, *args, **kwargs):
-        def raised(value):
-            is_half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-            return value.float() if is_half else value
+    def raised(value):
+        is_half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+        return value.float() if is_half else value
 
-        with torch.autocast(first.device.type, enabled=False):
-            return loss(raised(first), *map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
+    @functools.wraps(loss)
+    def wrapper(*args, **kwargs):
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return loss(*map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
 
     return wrapper
 
@@ -151,11 +152,12 @@ def mixed_negative_logits(
         partners = negatives[:, permutation]
         across = gram.flatten().gather(0, (negatives * rows + partners).flatten()).view_as(mix)
         squares = lengths.square()
-        mixed_square = (
-            mix.square() * squares[negatives] + (1 - mix).square() * squares[partners] + 2 * mix * (1 - mix) * across
-        )
+        unpermuted, permuted = mix.square() * squares[negatives], (1 - mix).square() * squares[partners]
+        mixed_square = unpermuted + permuted + 2 * mix * (1 - mix) * across
+        # Where the two nearly cancel out, the rest is rounding: keep it from being blown up to unit length.
+        least_square = 8 * torch.finfo(gram.dtype).eps * (unpermuted + permuted).detach()
         mixed_dot = mix * plain + (1 - mix) * dots.gather(1, partners)
-        negative = mixed_dot / mixed_square.clamp_min(1e-24).sqrt()
+        negative = mixed_dot / torch.maximum(mixed_square, least_square).sqrt()
     return torch.cat([positive, negative], dim=1) / (lengths[anchors, None] * temperature)
 
 
@@ -193,14 +195,13 @@ def pose_logits(
     Source:
         Liu et al. 2023, pose-related contrastive learning, with the negatives mixed as in their released code.
     """
-    images, count = negatives.shape[:2]
-    if negatives.dim() != 3 or queries.shape != (2 * images, negatives.shape[2]):
+    if negatives.dim() != 3 or queries.shape != (2 * negatives.shape[0], negatives.shape[2]):
         raise ValueError(
             "`queries` must be (2 * images, dim) and `negatives` (images, K, dim), "
             f"got {tuple(queries.shape)} and {tuple(negatives.shape)}."
         )
     _check_temperature(temperature)
-    _check_mix(mix, permutation, (images, count))
+    _check_mix(mix, permutation, tuple(negatives.shape[:2]))
     if mix is not None:
         mix = mix.to(negatives.dtype)[:, :, None]
         negatives = mix * negatives + (1 - mix) * negatives[:, permutation]

@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from huggingface_hub import HfApi
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_pcl import PCLConfig, PCLForPreTraining, PCLImageProcessor
 from modeling_pcl.data.corpora import corpus_revision, load_corpus, select_subjects
@@ -300,7 +301,8 @@ def draw_picture(run: Pretraining, images: torch.Tensor):
     picture.save(folder / f"step-{run.state.step:08d}.png")
     for tracker in run.accelerator.trackers:
         if hasattr(tracker, "log_images"):
-            tracker.log_images({"reconstructions": np.asarray(picture)[None]}, step=run.state.step)
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({"reconstructions": np.asarray(picture)[None]}, step=run.state.step, **layout)
 
 
 def write_result(run: Pretraining, record: dict):
@@ -360,9 +362,10 @@ def run_to_end(options: Options):
 
 
 def main():
-    options = parse_options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    disable_progress_bar()  # transformers' own, for every file it writes; the run has one of its own.
     try:
+        options = parse_options()
         with logging_redirect_tqdm():
             run_to_end(options)
     except (ValueError, FileNotFoundError) as error:

@@ -202,7 +202,7 @@ class ViewMaker:
         views = torch.empty(count, 3, self.image_size_px, self.image_size_px, device=device)
         # Differs from the paper: the order of the colour adjustments is drawn for a chunk, not for each sample.
         for rows in torch.arange(count, device=device).split(CPU_CHUNK if device.type == "cpu" else GPU_CHUNK):
-            order = host_generator.permutation(list(ADJUSTMENTS))
+            order = host_generator.permutation(list(ADJUSTMENTS)).tolist()
             parameters = draw_photometric(len(rows), generator, order)
             views[rows] = photometric(sources(rows), parameters)
         return views
@@ -248,7 +248,8 @@ def draw_symmetric_beta(alpha: float, shape: Sequence[int], generator: torch.Gen
     """Draw from Beta(alpha, alpha), `alpha` positive; torch's own Beta takes no generator.
 
     Source:
-        Devroye 1986, Non-Uniform Random Variate Generation, IX.3.6 (through Bailey's polar method for Student's t).
+        Bailey 1994, Polar generation of random variates with the t-distribution: t with 2 alpha degrees of freedom is a
+        monotone function of a symmetric beta, so neither needs rejection.
     """
     radius, angle = torch.rand(2, *shape, generator=generator, device=generator.device)
     cosine = angle.mul_(2 * math.pi).cos_()

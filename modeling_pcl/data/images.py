@@ -1,0 +1,117 @@
+"""One image of a corpus: its bytes to a square of uint8 pixels."""
+
+import io
+from collections.abc import Mapping
+
+import fsspec
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# A large JPEG is decoded at no less than this many times the wanted size; the rest is resized, as for any other file.
+DRAFT_GAP = 3
+
+
+class BrokenImageError(ValueError):
+    """An image that cannot be used.
+
+    Args:
+        name: Its path, or where in the corpus it stands.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: str = ""):
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def image_bytes(record: Mapping | None) -> bytes:
+    """The encoded image of a row.
+
+    Args:
+        record: What `datasets.Image(decode=False)` gives: `{"bytes": ..., "path": ...}`, where the path counts if there
+            are no bytes and may be an address that fsspec opens (`hf://...`).
+
+    Raises:
+        ValueError: If there are neither bytes nor a path.
+        OSError: If the path cannot be read.
+    """
+    if record is None or (record["bytes"] is None and record["path"] is None):
+        raise ValueError("the row holds no image")
+    if record["bytes"] is not None:
+        return record["bytes"]
+    path = record["path"]
+    with fsspec.open(path) if "://" in path else open(path, "rb") as file:
+        return file.read()
+
+
+def decode_image(
+    record: Mapping | None, size_px: int, max_pixels: int = 64_000_000, name: str = "image without a name"
+) -> torch.Tensor:
+    """Decode one image with the crop of `PCLImageProcessor`.
+
+    EXIF orientation is applied, transparency is laid on white, 16 bits are scaled to 8, and of an animation the first
+    frame is taken. The shorter side is resized to `size_px` (bilinear, antialiased) and the central square kept.
+
+    Args:
+        record: `{"bytes": ..., "path": ...}`, as `image_bytes` reads it.
+        size_px: Side of the square, at least 1.
+        max_pixels: Images of more pixels than this are refused before they are decoded.
+        name: What to call the image in errors if it has no path.
+
+    Returns:
+        `(3, size_px, size_px)`, uint8, RGB.
+
+    Raises:
+        BrokenImageError: If the file is missing, empty, cut short, too large or no image.
+    """
+    name = (record or {}).get("path") or name
+    try:
+        content = image_bytes(record)
+        if not content:
+            raise ValueError("the file is empty")
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = _decode(image, size_px, max_pixels)
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(name, "no image format that PIL knows") from error
+    except Exception as error:  # PIL's decoders raise whatever they stumble on in broken bytes, SyntaxError included.
+        raise BrokenImageError(name, str(error) or type(error).__name__) from error
+    # (h, w, 3) -> (3, h, w), by numpy, since torch wakes its threads for so little.
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _decode(image: Image.Image, size_px: int, max_pixels: int) -> np.ndarray:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"{width} x {height} px are more than `max_pixels` = {max_pixels}")
+    image.draft(None, (DRAFT_GAP * size_px, DRAFT_GAP * size_px))
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(_central_square(_to_8_bits(image), size_px).convert("RGB"))
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """RGB or grey, without transparency."""
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode.startswith("I"):  # 16 bits a pixel; PIL itself would clip them.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no stated range")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _central_square(image: Image.Image, size_px: int) -> Image.Image:
+    """Resize the shorter side and cut the centre out, in one step: only the part that is kept is computed."""
+    width, height = image.size
+    short = min(width, height)
+    new_width, new_height = size_px * width // short, size_px * height // short
+    left, top = (new_width - size_px) // 2, (new_height - size_px) // 2
+    scale_x, scale_y = width / new_width, height / new_height
+    right, bottom = min((left + size_px) * scale_x, width), min((top + size_px) * scale_y, height)
+    return image.resize(
+        (size_px, size_px), Image.Resampling.BILINEAR, box=(left * scale_x, top * scale_y, right, bottom)
+    )

@@ -1,0 +1,56 @@
+"""Set-up of all tests: no network, no caches of this machine, the same threads and the same seed everywhere."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+# Hugging Face's libraries read these once, when they are imported. `HF_HUB_OFFLINE=0 pytest -m network` goes online.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="pcl_tests_")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
+import logging  # noqa: E402
+
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+
+from modeling_pcl import PCLConfig  # noqa: E402
+
+
+def pytest_configure():
+    torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    offline = pytest.mark.skip(reason="offline; set HF_HUB_OFFLINE=0 to run it")
+    without_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "network" in item.keywords and os.environ["HF_HUB_OFFLINE"] != "0":
+            item.add_marker(offline)
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(without_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_config() -> PCLConfig:
+    """A model that runs in milliseconds."""
+    return tiny.config()
+
+
+@pytest.fixture
+def transformers_log(caplog: pytest.LogCaptureFixture):
+    """caplog with what transformers logs, which it keeps from the root logger."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        yield caplog
+    logger.removeHandler(caplog.handler)

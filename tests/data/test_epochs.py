@@ -1,0 +1,136 @@
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+from datasets import Dataset, concatenate_datasets
+
+from modeling_pcl.data.epochs import EpochBatchSampler, EpochPlan, shuffled_rows
+
+
+def rows(count: int, **columns) -> Dataset:
+    return Dataset.from_dict({"image": [str(row) for row in range(count)], **columns})
+
+
+def videos() -> Dataset:
+    """Three subjects, shuffled: a has video 0 of one frame and 1 of five, b video 0 of three, c video 7 of two."""
+    subjects = list("aaaaaabbbcc")
+    numbers = [0, 1, 1, 1, 1, 1, 0, 0, 0, 7, 7]
+    order = np.random.default_rng(0).permutation(len(subjects))
+    return rows(len(subjects), subject=[subjects[i] for i in order], video=[numbers[i] for i in order])
+
+
+class TestEpochPlan:
+    def test_without_subjects_an_epoch_is_every_row_once(self):
+        plan = EpochPlan(rows(50))
+        assert len(plan) == 50
+        assert sorted(plan.order(0, 0)) == list(range(50))
+
+    @pytest.mark.parametrize("by_subject", [False, True])
+    def test_order_is_a_function_of_seed_and_epoch(self, by_subject):
+        corpus = rows(300, subject=[str(row // 6) for row in range(300)])
+        orders = {
+            (seed, epoch): EpochPlan(corpus, by_subject).order(seed, epoch).tolist()
+            for seed in (0, 1)
+            for epoch in (0, 1, 2)
+        }
+        plan = EpochPlan(corpus, by_subject)
+        assert all(plan.order(*key).tolist() == order for key, order in reversed(orders.items()))
+        assert len({tuple(order) for order in orders.values()}) == 6
+
+    def test_an_epoch_by_subject_has_each_subject_once(self):
+        corpus = videos()
+        plan = EpochPlan(corpus, by_subject=True)
+        assert len(plan) == 3
+        for epoch in range(20):
+            assert sorted(corpus["subject"][row] for row in plan.order(0, epoch)) == ["a", "b", "c"]
+
+    def test_a_video_is_drawn_evenly_then_a_frame_of_it_evenly(self):
+        corpus = videos()
+        plan = EpochPlan(corpus, by_subject=True)
+        drawn = Counter(row for epoch in range(3000) for row in plan.order(0, epoch).tolist())
+        columns = list(zip(corpus["subject"], corpus["video"]))
+        shares = {("a", 0): 1 / 2, ("a", 1): 1 / 10, ("b", 0): 1 / 3, ("c", 7): 1 / 2}
+        for row, video in enumerate(columns):
+            # Five standard deviations of a share over 3000 draws are at most 0.046.
+            assert drawn[row] / 3000 == pytest.approx(shares[video], abs=0.05)
+
+    def test_without_a_video_column_a_subject_is_one_video(self):
+        plan = EpochPlan(rows(6, subject=[1, 2, 1, 2, 1, 2]), by_subject=True)
+        assert {row for epoch in range(50) for row in plan.order(0, epoch)} == set(range(6))
+
+    def test_subjects_come_in_random_order(self):
+        plan = EpochPlan(rows(5, subject=list("abcde")), by_subject=True)
+        assert len({tuple(plan.order(0, epoch)) for epoch in range(20)}) > 10
+
+    def test_selected_and_concatenated_rows_are_numbered_as_they_stand(self):
+        corpus = concatenate_datasets([videos(), videos()]).select(range(3, 20))
+        for row in EpochPlan(corpus, by_subject=True).order(0, 0).tolist():
+            assert 0 <= row < 17
+        assert len(EpochPlan(corpus, by_subject=True)) == len(set(corpus["subject"]))
+
+    def test_missing_columns_and_gaps_are_refused(self):
+        with pytest.raises(ValueError, match=r"needs a column `subject`; its columns are \['image'\]"):
+            EpochPlan(rows(3), by_subject=True)
+        with pytest.raises(ValueError, match="`video` is empty in 1 of 3 rows"):
+            EpochPlan(rows(3, subject=list("aab"), video=[0, None, 1]), by_subject=True)
+
+
+class TestEpochBatchSampler:
+    def batches(self, count: int, corpus: Dataset | None = None, **options) -> list[list[int]]:
+        return list(islice(EpochBatchSampler(EpochPlan(corpus or rows(23)), seed=0, **options), count))
+
+    def test_batches_are_stretches_of_the_epoch_and_the_rest_is_left_out(self):
+        plan = EpochPlan(rows(23))
+        expected = [plan.order(0, epoch)[start : start + 5].tolist() for epoch in (0, 1) for start in (0, 5, 10, 15)]
+        assert self.batches(8, batch_size=5) == expected
+        assert EpochBatchSampler(plan, 5, 0).batches_per_epoch == 4
+
+    def test_the_processes_parts_make_the_batch_of_one_process(self):
+        alone = self.batches(12, batch_size=6)
+        parts = [self.batches(12, batch_size=2, rank=rank, world_size=3) for rank in range(3)]
+        assert [sum(together, []) for together in zip(*parts)] == alone
+
+    @pytest.mark.parametrize("start", [0, 1, 4, 11, 400_000])
+    def test_a_later_start_passes_over_batches(self, start):
+        if start < 12:
+            assert self.batches(5, batch_size=5, start_batch=start) == self.batches(start + 5, batch_size=5)[start:]
+        else:  # At once, without going through the epochs before.
+            plan = EpochPlan(rows(23))
+            assert self.batches(1, batch_size=5, start_batch=start)[0] == plan.order(0, start // 4)[:5].tolist()
+
+    def test_an_epoch_smaller_than_a_batch_is_refused_with_the_way_out(self):
+        with pytest.raises(ValueError, match="23 images, is smaller than one batch.*12 in each of 2.*at most 11"):
+            EpochBatchSampler(EpochPlan(rows(23)), 12, 0, world_size=2)
+        plan = EpochPlan(videos(), by_subject=True)
+        with pytest.raises(ValueError, match="each of 3 subjects.*at most 3, or switch subject sampling off.*all 11"):
+            EpochBatchSampler(plan, 4, 0)
+
+
+class TestShuffledRows:
+    def drawn(self, shards: int, epoch: int = 0, rank: int = 0, world_size: int = 1, buffer_size: int = 8) -> list[int]:
+        stream = rows(60).to_iterable_dataset(shards)
+        return [int(row["image"]) for row in shuffled_rows(stream, epoch, 0, rank, world_size, buffer_size)]
+
+    @pytest.mark.parametrize("shards", [1, 3, 12])
+    def test_a_pass_has_every_row_once_in_an_order_of_its_own(self, shards):
+        passes = [self.drawn(shards, epoch) for epoch in range(3)]
+        assert all(sorted(each) == list(range(60)) for each in passes)
+        assert len({tuple(each) for each in passes}) == 3
+        assert self.drawn(shards, 1) == passes[1]
+
+    @pytest.mark.parametrize("shards", [1, 4, 6])
+    @pytest.mark.parametrize("epoch", [0, 1])
+    def test_processes_share_a_pass_out(self, shards, epoch):
+        parts = [self.drawn(shards, epoch, rank, world_size=4) for rank in range(4)]
+        assert sorted(sum(parts, [])) == list(range(60))
+        assert {len(part) for part in parts} == {15}
+
+    def test_rows_of_several_shards_come_side_by_side(self):
+        shards = [row // 15 for row in self.drawn(4, buffer_size=1)]
+        assert all(len(set(shards[start : start + 4])) == 4 for start in range(0, 60, 4))
+
+    def test_a_buffer_larger_than_the_stream_shuffles_all_of_it(self):
+        drawn = np.array(self.drawn(1, buffer_size=1000))
+        assert sorted(drawn) == list(range(60))
+        assert abs(np.corrcoef(drawn, np.arange(60))[0, 1]) < 0.4  # three standard deviations

@@ -1,0 +1,145 @@
+import io
+import pickle
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_pcl import PCLImageProcessor
+from modeling_pcl.data.images import BrokenImageError, decode_image
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> dict:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth shapes, edges and grain, from a fixed seed."""
+    generator = np.random.default_rng(0)
+    shapes = Image.fromarray(generator.integers(0, 256, (9, 7, 3), dtype=np.uint8)).resize((width, height))
+    shapes.paste((255, 250, 240), (width // 4, height // 4, width // 2, height // 2))
+    grain = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.blend(shapes, grain, 0.1)
+
+
+def processed(image: Image.Image, size_px: int) -> torch.Tensor:
+    return 255 * PCLImageProcessor.for_image_size(size_px)(image, return_tensors="pt")["pixel_values"][0]
+
+
+@pytest.mark.parametrize("width, height", [(100, 100), (89, 109), (217, 333), (333, 217), (20, 37), (48, 500), (1, 9)])
+@pytest.mark.parametrize("size_px", [48, 65])
+def test_the_crop_is_that_of_the_image_processor(width, height, size_px):
+    image = photograph(width, height)
+    # Both round to whole grey levels after resizing, and may round to different sides.
+    assert (decode_image(encode(image), size_px) - processed(image, size_px)).abs().max() <= 1.01
+
+
+@pytest.mark.parametrize("width, height", [(640, 800), (1100, 700)])
+def test_a_large_jpeg_decoded_at_a_lower_scale_looks_as_if_decoded_in_full(width, height):
+    record = encode(photograph(width, height), "JPEG", quality=95)
+    in_full = Image.open(io.BytesIO(record["bytes"]))
+    in_full.load()
+    assert (decode_image(record, 64) - processed(in_full, 64)).abs().max() <= 2.01
+
+
+def test_the_result_is_contiguous_uint8_with_three_channels_first():
+    pixels = decode_image(encode(Image.new("RGB", (20, 10), (1, 2, 3))), 8)
+    assert pixels.shape == (3, 8, 8) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert pixels[:, 4, 4].tolist() == [1, 2, 3]
+
+
+MODES = {
+    "1": (Image.new("1", (9, 9), 1), "PNG", [255, 255, 255]),
+    "L": (Image.new("L", (9, 9), 70), "PNG", [70, 70, 70]),
+    "pgm": (Image.new("L", (9, 9), 70), "PPM", [70, 70, 70]),
+    "P": (Image.new("RGB", (9, 9), (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE), "GIF", [10, 20, 30]),
+    "opaque RGBA": (Image.new("RGBA", (9, 9), (10, 20, 30, 255)), "PNG", [10, 20, 30]),
+    "clear RGBA": (Image.new("RGBA", (9, 9), (10, 20, 30, 0)), "PNG", [255, 255, 255]),
+    "half clear LA": (Image.new("LA", (9, 9), (55, 128)), "PNG", [155, 155, 155]),
+    "I;16": (Image.fromarray(np.full((9, 9), 128 * 257, np.uint16)), "PNG", [128, 128, 128]),
+    "16-bit TIFF": (Image.fromarray(np.full((9, 9), 3 * 257, np.uint16)), "TIFF", [3, 3, 3]),
+    "32-bit TIFF": (Image.fromarray(np.full((9, 9), 128 * 257, np.int32)), "TIFF", [128, 128, 128]),
+    "CMYK": (Image.new("CMYK", (9, 9), (0, 255, 255, 0)), "TIFF", [255, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb(mode):
+    image, kind, expected = MODES[mode]
+    assert decode_image(encode(image, kind), 9)[:, 4, 4].tolist() == expected
+
+
+def test_a_transparent_palette_colour_becomes_white():
+    image = Image.new("P", (9, 9), 1)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    assert decode_image(encode(image, transparency=1), 9)[:, 4, 4].tolist() == [255, 255, 255]
+
+
+def test_a_cmyk_jpeg_keeps_its_colours():
+    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
+    pixel = decode_image(encode(red, "JPEG", quality=100), 16)[:, 8, 8].int()
+    assert (pixel - torch.tensor([255, 0, 0])).abs().max() <= 3
+
+
+def test_of_an_animation_the_first_frame_is_taken():
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    record = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(record, 9)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (16, 8), "black")
+    image.paste("white", (0, 0, 16, 4))  # the top half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned a quarter clockwise: the top half becomes the right one
+    pixels = decode_image(encode(image, exif=exif.tobytes()), 8)
+    assert pixels[0, :, 7].min() == 255 and pixels[0, :, 0].max() == 0
+
+
+def broken_records() -> dict[str, dict]:
+    whole = encode(photograph(60, 60), "JPEG")["bytes"]
+    png = encode(photograph(60, 60))["bytes"]
+    return {
+        "the file is empty": {"bytes": b"", "path": "face.jpg"},
+        "no image format": {"bytes": b"not an image at all", "path": "face.jpg"},
+        "truncated": {"bytes": whole[: len(whole) // 2], "path": "face.jpg"},
+        "file is truncated": {"bytes": png[: len(png) // 2], "path": "face.jpg"},
+        "No such file": {"bytes": None, "path": "nowhere/face.jpg"},
+        "more than `max_pixels`": encode(Image.new("L", (400, 300))) | {"path": "face.jpg"},
+        "floating-point": encode(Image.new("F", (9, 9)), "TIFF") | {"path": "face.jpg"},
+    }
+
+
+@pytest.mark.parametrize("reason, record", broken_records().items())
+def test_a_broken_image_is_named_with_its_reason(reason, record):
+    with pytest.raises(BrokenImageError, match=reason) as first:
+        decode_image(record, 8, max_pixels=100_000)
+    assert first.value.name == record["path"]
+    with pytest.raises(BrokenImageError) as second:
+        decode_image(record, 8, max_pixels=100_000)
+    assert first.value.reason == second.value.reason
+
+
+@pytest.mark.parametrize("record", [None, {"bytes": None, "path": None}])
+def test_a_row_without_an_image_is_named_by_its_place(record):
+    with pytest.raises(BrokenImageError, match="row 17: the row holds no image"):
+        decode_image(record, 8, name="row 17")
+
+
+def test_a_broken_image_error_survives_the_way_from_a_worker():
+    error = pickle.loads(pickle.dumps(BrokenImageError("face.jpg", "the file is empty")))
+    assert (error.name, error.reason) == ("face.jpg", "the file is empty")
+
+
+def test_a_path_may_be_a_file_or_an_address(tmp_path):
+    image = photograph(20, 20)
+    image.save(tmp_path / "face.png")
+    with fsspec.open("memory://faces/face.png", "wb") as file:
+        file.write(encode(image)["bytes"])
+    expected = decode_image(encode(image), 16)
+    for path in (str(tmp_path / "face.png"), "memory://faces/face.png"):
+        assert torch.equal(decode_image({"bytes": None, "path": path}, 16), expected)

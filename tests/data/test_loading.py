@@ -1,0 +1,226 @@
+import io
+import json
+import logging
+import random
+from itertools import islice
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Value
+from PIL import Image
+
+from modeling_pcl.data.loading import Batch, BrokenFiles, make_loader
+
+BROKEN = (3, 4, 11, 25)
+
+
+def png(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8), level).save(file, "PNG")
+    return file.getvalue()
+
+
+def corpus(count: int = 30, broken=(), **columns) -> Dataset:
+    """Image n has grey level n all over; those in `broken` are no images."""
+    images = [{"bytes": b"broken" if row in broken else png(row), "path": None} for row in range(count)]
+    features = {"image": datasets.Image(decode=False)} | {name: Value("string") for name in columns}
+    return Dataset.from_dict({"image": images, **columns}, features=Features(features))
+
+
+def stream(*arguments, shards: int = 3, **columns) -> datasets.IterableDataset:
+    return corpus(*arguments, **columns).to_iterable_dataset(shards)
+
+
+def levels(batch: Batch) -> list[int]:
+    return batch.images[:, 0, 0, 0].tolist()
+
+
+def same(first: Batch, second: Batch) -> bool:
+    return torch.equal(first.images, second.images) and vars(first) | {"images": 0} == vars(second) | {"images": 0}
+
+
+def take(loader, count: int) -> list[Batch]:
+    return list(islice(loader, count))
+
+
+class TestRows:
+    def test_an_epoch_shows_every_image_once(self):
+        loader = make_loader(corpus(), 8, batch_size=10)
+        assert loader.batches_per_epoch == 3
+        epochs = [take(loader, 3), take(loader, 3)]
+        for batches in epochs:
+            assert all(batch.images.shape == (10, 3, 8, 8) and batch.images.dtype == torch.uint8 for batch in batches)
+            assert sorted(sum(map(levels, batches), [])) == list(range(30))
+        assert levels(epochs[0][0]) != levels(epochs[1][0])
+
+    def test_two_processes_make_the_batches_of_one_without_overlap(self):
+        alone = take(make_loader(corpus(), 8, 10), 6)
+        parts = [take(make_loader(corpus(), 8, 5, rank=rank, world_size=2), 6) for rank in range(2)]
+        for whole, first, second in zip(alone, *parts):
+            assert not set(levels(first)) & set(levels(second))
+            assert torch.equal(whole.images, torch.cat([first.images, second.images]))
+
+    def test_a_broken_row_is_replaced_by_the_next_good_one_and_reported(self):
+        whole = [levels(batch) for batch in take(make_loader(corpus(), 8, 10), 3)]
+        batches = take(make_loader(corpus(broken=BROKEN), 8, 10), 3)
+        successor = {3: 5, 4: 5, 11: 12, 25: 26}
+        assert [levels(batch) for batch in batches] == [[successor.get(row, row) for row in rows] for rows in whole]
+        assert sum(batch.attempted for batch in batches) == 30 + 5  # rows 3 and 4 fail once for 3, row 4 for itself
+        names = sorted(name for batch in batches for name, _ in batch.broken)
+        assert names == ["row 11", "row 25", "row 3", "row 4", "row 4"]
+
+    def test_the_last_row_is_followed_by_the_first(self):
+        batch = next(iter(make_loader(corpus(5, broken=[4]), 8, 5)))
+        assert sorted(levels(batch)) == [0, 0, 1, 2, 3]
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_a_corpus_without_good_images_is_refused(self, num_workers):
+        with pytest.raises(ValueError, match=r"7 images in a row do not decode. The first is row \d: no image format"):
+            next(iter(make_loader(corpus(7, broken=range(7)), 8, 2, num_workers=num_workers)))
+
+    @pytest.mark.parametrize("subjects, size", [("auto", 6), ("on", 6), ("off", 30)])
+    def test_subjects_make_the_epoch_where_they_are_known(self, subjects, size):
+        faces = corpus(subject=[str(row // 5) for row in range(30)])
+        loader = make_loader(faces, 8, 3, subjects=subjects)
+        assert loader.batches_per_epoch == size // 3
+        epoch = sum(map(levels, take(loader, size // 3)), [])
+        assert len(epoch) == size and {level // 5 for level in epoch} == set(range(6))
+
+    def test_without_a_subject_column_auto_takes_every_image(self):
+        assert make_loader(corpus(), 8, 3).batches_per_epoch == 10
+        with pytest.raises(ValueError, match="needs a column `subject`"):
+            make_loader(corpus(), 8, 3, subjects="on")
+
+    def test_an_epoch_smaller_than_a_batch_is_refused_before_anything_is_read(self):
+        with pytest.raises(ValueError, match="30 images, is smaller than one batch"):
+            make_loader(corpus(), 8, 31)
+
+
+KINDS = {"rows": corpus, "stream": stream}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestBothKinds:
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_a_resumed_loader_gives_exactly_the_batches_that_would_have_followed(self, kind, num_workers):
+        options = {"load_size_px": 8, "batch_size": 4, "seed": 3, "num_workers": num_workers}
+        whole = take(make_loader(KINDS[kind](30, BROKEN), **options), 18)  # over two epochs
+        assert sum(len(batch.broken) for batch in whole) > 4
+        for stop in (1, 5, 7, 16):
+            stopped = make_loader(KINDS[kind](30, BROKEN), **options)
+            take(stopped, stop)
+            position = json.loads(json.dumps(stopped.position()))
+            resumed = make_loader(KINDS[kind](30, BROKEN), **options, position=position)
+            assert resumed.position() == position
+            assert all(map(same, take(resumed, 18 - stop), whole[stop:]))
+
+    def test_position_is_that_of_the_last_batch_taken_whatever_workers_read_ahead(self, kind):
+        loader = make_loader(KINDS[kind](30, BROKEN), 8, 4, num_workers=1)
+        for batch in islice(loader, 3):
+            assert loader.position() == batch.position
+        assert same(next(iter(loader)), take(make_loader(KINDS[kind](30, BROKEN), 8, 4), 4)[3])
+
+    def test_workers_change_nothing(self, kind):
+        here = take(make_loader(KINDS[kind](30, BROKEN), 8, 4), 12)
+        there = take(make_loader(KINDS[kind](30, BROKEN), 8, 4, num_workers=1), 12)
+        assert all(map(same, here, there))
+
+    def test_the_seed_decides_the_order_and_global_random_states_are_left_alone(self, kind):
+        states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+        first, second = (take(make_loader(KINDS[kind](), 8, 6, seed=seed), 5) for seed in (0, 1))
+        assert [levels(batch) for batch in first] != [levels(batch) for batch in second]
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+
+    def test_options_out_of_range_are_refused(self, kind):
+        good = {"load_size_px": 8, "batch_size": 4}
+        for name, value in {"load_size_px": 0, "batch_size": 0, "seed": -1, "rank": 1, "subjects": "yes"}.items():
+            with pytest.raises(ValueError, match=f"`{name}` must be"):
+                make_loader(KINDS[kind](), **good | {name: value})
+        with pytest.raises(ValueError, match="`position` must have the entries"):
+            make_loader(KINDS[kind](), **good, position={"step": 3})
+
+
+class TestStream:
+    @pytest.mark.parametrize("shards", [1, 2, 3])
+    def test_two_processes_share_a_pass_without_overlap(self, shards):
+        loaders = [make_loader(stream(shards=shards), 8, 5, rank=rank, world_size=2) for rank in range(2)]
+        parts = [set(sum(map(levels, take(loader, 2)), [])) for loader in loaders]
+        assert len(parts[0]) == len(parts[1]) == 10 and not parts[0] & parts[1]
+
+    def test_a_pass_shows_every_image_once_and_leaves_an_incomplete_batch_out(self):
+        loader = make_loader(stream(), 8, 7)
+        assert loader.batches_per_epoch is None
+        batches = take(loader, 8)
+        assert [batch.position["epoch"] for batch in batches] == [0] * 4 + [1] * 4
+        for half in (batches[:4], batches[4:]):
+            assert len(set(sum(map(levels, half), []))) == 28
+
+    def test_broken_images_are_skipped_and_each_attempt_is_counted_once(self):
+        batches = take(make_loader(stream(30, BROKEN), 8, 6), 12)
+        assert not any(set(levels(batch)) & set(BROKEN) for batch in batches)
+        assert all(len(batch.images) == 6 for batch in batches)
+        whole_passes = batches[-1].position["epoch"]
+        assert sum(batch.attempted for batch in batches) == 30 * whole_passes + batches[-1].position["row"]
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_a_pass_without_one_batch_is_refused(self, num_workers):
+        with pytest.raises(ValueError, match=r"gave this process 0 images.*5 broken[^$]*no image format"):
+            next(iter(make_loader(stream(5, range(5), shards=1), 8, 2, num_workers=num_workers)))
+        with pytest.raises(ValueError, match="gave this process 5 images, fewer than `batch_size` 6"):
+            next(iter(make_loader(stream(5, shards=1), 8, 6, num_workers=num_workers)))
+
+    def test_parquet_is_streamed_from_disk(self, tmp_path):
+        for part in range(2):
+            corpus().select(range(15 * part, 15 * part + 15)).to_parquet(tmp_path / f"{part}.parquet")
+        files = str(tmp_path / "*.parquet")
+        faces = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+        batches = take(make_loader(faces.cast_column("image", datasets.Image(decode=False)), 8, 10, num_workers=1), 6)
+        assert sorted(sum(map(levels, batches[:3]), [])) == list(range(30))
+
+    def test_subjects_and_many_workers_are_refused(self):
+        faces = stream(subject=[str(row // 5) for row in range(30)])
+        with pytest.raises(ValueError, match=r'`subjects="on"` needs an index'):
+            make_loader(faces, 8, 3, subjects="on")
+        with pytest.raises(ValueError, match="`num_workers` must be 0 or 1 for a stream, got 2"):
+            make_loader(faces, 8, 3, num_workers=2)
+        assert make_loader(faces, 8, 3, subjects="auto").batches_per_epoch is None
+
+
+class TestBrokenFiles:
+    def batch(self, attempted: int, *broken: str) -> Batch:
+        return Batch(torch.empty(0), attempted, [(name, "the file is empty") for name in broken])
+
+    def test_each_file_is_logged_once_and_counted_every_time(self, caplog):
+        files = BrokenFiles()
+        with caplog.at_level(logging.WARNING):
+            files.add(self.batch(50, "a.jpg", "b.jpg"))
+            files.add(self.batch(50, "a.jpg"))
+        assert [record.getMessage() for record in caplog.records] == [
+            "skipped a.jpg: the file is empty",
+            "skipped b.jpg: the file is empty",
+        ]
+        assert (files.attempted, files.count, list(files.reasons)) == (100, 3, ["a.jpg", "b.jpg"])
+
+    def test_too_large_a_share_stops_the_run_and_names_files(self):
+        files = BrokenFiles(max_broken_share=0.1)
+        files.add(self.batch(199, *(f"{n}.jpg" for n in range(50))))  # too early to judge
+        with pytest.raises(
+            ValueError, match=r"(?s)50 of 200.*0\.250.*`max_broken_share` allows 0\.1.*0\.jpg: the file"
+        ):
+            files.add(self.batch(1))
+
+    def test_an_epoch_is_enough_to_judge(self):
+        with pytest.raises(ValueError, match="2 of 20"):
+            BrokenFiles(images_per_epoch=20).add(self.batch(20, "a.jpg", "b.jpg"))
+
+    def test_the_share_itself_is_allowed(self):
+        BrokenFiles(max_broken_share=0.01).add(self.batch(200, "a.jpg", "b.jpg"))
+        BrokenFiles(max_broken_share=1).add(self.batch(200, *map(str, range(200))))
+
+    @pytest.mark.parametrize("share", [-0.1, 1.1])
+    def test_a_share_outside_0_to_1_is_refused(self, share):
+        with pytest.raises(ValueError, match=r"`max_broken_share` must be in \[0, 1\]"):
+            BrokenFiles(share)

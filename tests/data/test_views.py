@@ -1,0 +1,329 @@
+import dataclasses
+import itertools
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torchvision.transforms.v2 import functional as torchvision_ops
+
+from modeling_pcl import PCLConfig, PCLForPreTraining
+from modeling_pcl.data import views
+from modeling_pcl.data.views import ViewMaker, ViewSettings, draw_crops, draw_symmetric_beta, draw_windows
+
+OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")
+SMALL = ViewSettings(pose_images=3, pose_negatives_per_image=5)
+
+
+def make_images(count: int = 4, side_px: int = 64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)  # blobs, as noise would average out
+    return (torch.nn.functional.interpolate(coarse, size=side_px, mode="bicubic").clamp(0, 1) * 255).byte()
+
+
+def make_ramps(count: int, side_px: int) -> torch.Tensor:
+    """Red tells the column and green the row, blue the image."""
+    ramp = torch.arange(side_px).float() / side_px * 255
+    images = torch.stack([ramp.expand(side_px, -1), ramp[:, None].expand(-1, side_px), torch.zeros(side_px, side_px)])
+    images = images.repeat(count, 1, 1, 1)
+    images[:, 2] = torch.arange(count)[:, None, None]
+    return images.byte()
+
+
+@pytest.fixture
+def without_photometric(monkeypatch):
+    monkeypatch.setattr(views, "photometric", lambda images, parameters: images)
+
+
+def assert_same(first: dict, second: dict):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize(("size_px", "side_px", "count"), [(32, 50, 4), (100, 200, 2), (64, 64, 3), (33, 20, 2)])
+@pytest.mark.parametrize("face_views", ["windows", "random_resized_crop"])
+def test_shapes_dtypes_and_ranges_hold_at_any_size(size_px, side_px, count, face_views):
+    maker = ViewMaker(dataclasses.replace(SMALL, face_views=face_views), size_px, seed=0, world_size=2)
+    images = make_images(count, side_px)
+    made = {name: value for objective in OBJECTIVES for name, value in getattr(maker, objective)(images, 7).items()}
+    shape = (3, size_px, size_px)
+    used = min(count, 3)  # fewer images than `pose_images` are all used
+    assert {name: tuple(value.shape) for name, value in made.items()} == {
+        "pixel_values": (count, *shape),
+        "noise": (2 * count, *shape),
+        "face_views": (2 * count, *shape),
+        "face_mix": (2 * count, 4 * count - 2),
+        "face_permutation": (4 * count - 2,),
+        "pose_views": (2 * used, *shape),
+        "pose_negative_views": (used, 5, *shape),
+        "pose_mix": (used, 5),
+        "pose_permutation": (5,),
+    }
+    for name, value in made.items():
+        assert value.dtype == (torch.int64 if name.endswith("permutation") else torch.float32), name
+        if not name.endswith("permutation") and name != "noise":
+            assert value.min() >= 0, name
+            assert value.max() <= 1, name
+    for name in ("face_permutation", "pose_permutation"):
+        assert sorted(made[name].tolist()) == list(range(len(made[name])))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_views_are_the_keyword_arguments_of_the_model(objective):
+    torch.manual_seed(0)
+    config = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 4], feature_channels=4, projection_size=8, decoder_size=8)
+    outputs = PCLForPreTraining(config)(**getattr(ViewMaker(SMALL, 32, seed=0), objective)(make_images(), 0))
+    assert outputs[f"{objective}_loss"].isfinite()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_views_are_a_function_of_seed_step_and_rank(objective):
+    images = make_images()
+
+    def make(seed=1, step=2, rank=0):
+        return getattr(ViewMaker(SMALL, 32, seed, rank, world_size=2), objective)(images, step)
+
+    first = make()
+    assert_same(make(), first)
+    for other in (make(seed=2), make(step=3), make(rank=1)):
+        for name, value in other.items():
+            if name not in ("pixel_values", "face_permutation", "pose_permutation"):
+                assert not torch.equal(value, first[name]), name
+
+
+def test_all_ranks_share_the_face_permutation_of_a_step_and_each_step_has_its_own():
+    images = make_images()
+    permutations = [
+        [
+            ViewMaker(SMALL, 32, 1, rank, world_size=3).face_contrast(images, step)["face_permutation"]
+            for rank in range(3)
+        ]
+        for step in range(2)
+    ]
+    for of_ranks in permutations:
+        assert all(torch.equal(permutation, of_ranks[0]) for permutation in of_ranks)
+    assert not torch.equal(permutations[0][0], permutations[1][0])
+
+
+def test_global_generators_are_neither_read_nor_moved():
+    images, made = make_images(), []
+    for seed in range(2):
+        torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+        before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+        made.append([getattr(ViewMaker(SMALL, 32, seed=0), objective)(images, 0) for objective in OBJECTIVES])
+        after = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+        assert torch.equal(before[0], after[0])
+        assert before[1:] == after[1:]
+    for first, second in zip(*made):
+        assert_same(first, second)
+
+
+def test_views_are_the_same_and_without_gradient_under_autocast():
+    maker, images = ViewMaker(SMALL, 32, seed=0), make_images()
+    for objective in OBJECTIVES:
+        expected = getattr(maker, objective)(images, 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = getattr(maker, objective)(images, 0)
+        assert_same(made, expected)
+        assert not any(value.requires_grad for value in made.values())
+
+
+@pytest.mark.parametrize("face_views", ["windows", "random_resized_crop"])
+def test_equal_images_in_one_batch_get_different_views(face_views):
+    images = make_images(1).repeat(4, 1, 1, 1)
+    maker = ViewMaker(dataclasses.replace(SMALL, face_views=face_views), 32, seed=0)
+    made = maker.pose_contrast(images, 0)
+    batches = [maker.face_contrast(images, 0)["face_views"], made["pose_views"], *made["pose_negative_views"]]
+    for batch in batches:
+        for first, second in itertools.combinations(batch, 2):
+            assert (first - second).abs().max() > 0.01
+
+
+def test_disentangling_resizes_the_whole_image_and_its_noise_is_normal():
+    images = make_images(4, 128)
+    made = ViewMaker(ViewSettings(noise_std=0.4), 64, seed=0).disentangling(images, 0)
+    expected = torchvision_ops.resize(images / 255, [64, 64], antialias=True)
+    torch.testing.assert_close(made["pixel_values"], expected, atol=1e-6, rtol=0)
+    # 98,304 draws: four standard errors of their mean and of their standard deviation.
+    assert abs(made["noise"].mean()) < 4 * 0.4 / math.sqrt(98_304)
+    assert abs(made["noise"].std() - 0.4) < 4 * 0.4 / math.sqrt(2 * 98_304)
+
+
+def test_zero_noise_and_zero_mixing_leave_their_keys_out():
+    maker = ViewMaker(dataclasses.replace(SMALL, noise_std=0.0, mixing_alpha=0.0), 32, seed=0)
+    assert maker.disentangling(make_images(), 0).keys() == {"pixel_values"}
+    assert maker.face_contrast(make_images(), 0).keys() == {"face_views"}
+    assert maker.pose_contrast(make_images(), 0).keys() == {"pose_views", "pose_negative_views"}
+
+
+def test_windows_lie_inside_the_image_in_two_different_quadrants_all_pairs_alike():
+    count = 12_000
+    boxes = draw_windows(count, torch.Generator().manual_seed(0))
+    top, left, height, width = boxes.unbind(1)
+    assert (boxes[:, 2:] == 0.4).all()
+    assert boxes.min() >= -1e-6
+    assert (top + height).max() <= 1 + 1e-6
+    assert (left + width).max() <= 1 + 1e-6
+    centres = torch.stack([top + height / 2, left + width / 2])
+    nearer = torch.minimum(centres, 1 - centres)
+    assert nearer.min() >= 0.2 - 1e-6
+    assert nearer.max() <= 0.3 + 1e-6
+    assert abs(nearer.mean() - 0.25) < 4 * 0.1 / math.sqrt(12 * 4 * count)
+    first, second = (2 * (centres[0] > 0.5) + (centres[1] > 0.5)).chunk(2)
+    pairs = torch.bincount(4 * first + second, minlength=16).view(4, 4)
+    assert (pairs.diag() == 0).all()
+    # Twelve ordered pairs, 1,000 expected of each, four standard deviations of 30.
+    assert (pairs[~torch.eye(4, dtype=torch.bool)] - 1000).abs().max() < 4 * math.sqrt(1000)
+
+
+def test_crops_lie_inside_the_image_with_the_stated_areas_and_aspects():
+    boxes = draw_crops(20_000, 0.2, torch.Generator().manual_seed(0))
+    top, left, height, width = boxes.unbind(1)
+    assert boxes.min() >= 0
+    assert (top + height).max() <= 1 + 1e-6
+    assert (left + width).max() <= 1 + 1e-6
+    assert (width / height).min() >= 3 / 4 - 1e-5
+    assert (width / height).max() <= 4 / 3 + 1e-5
+    whole = torch.maximum(height, width) < 1  # no side was cut to the image's
+    assert (height * width)[whole].min() >= 0.2 - 1e-6
+    # No side is cut for areas up to 3/4: there they are uniform, and positions uniform in the room that is left.
+    area = height * width
+    small = area[area < 0.74]
+    assert stats.kstest(small, stats.uniform(0.2, 0.54).cdf).pvalue > 0.01
+    assert (
+        stats.kstest((width / height).log()[area < 0.5], stats.uniform(-math.log(4 / 3), 2 * math.log(4 / 3)).cdf)[1]
+        > 0.01
+    )
+    assert stats.kstest((top / (1 - height))[whole], stats.uniform.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 1.6, 20.0])
+def test_mixing_shares_follow_the_beta_distribution(alpha):
+    shares = draw_symmetric_beta(alpha, (100, 200), torch.Generator().manual_seed(0))
+    assert shares.min() >= 0
+    assert shares.max() <= 1
+    assert stats.kstest(shares.flatten(), stats.beta(alpha, alpha).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e4])
+def test_extreme_mixing_stays_finite(alpha):
+    shares = draw_symmetric_beta(alpha, (1000, 100), torch.Generator().manual_seed(0))
+    assert shares.isfinite().all()
+
+
+def test_face_views_are_windows_of_their_own_image_in_different_quadrants(without_photometric):
+    made = ViewMaker(ViewSettings(), 32, seed=0).face_contrast(make_ramps(40, 100), 0)["face_views"]
+    columns, rows, images = (made.mean(dim=(2, 3)) * torch.tensor([1, 1, 255.0])).T
+    torch.testing.assert_close(images, torch.arange(40.0).repeat(2), atol=1e-3, rtol=0)
+    first, second = (2 * (rows > 0.5) + (columns > 0.5)).chunk(2)
+    assert (first != second).all()
+    # The ramp runs from 0 to 0.99 over the image, 0.4 * 31/32 of it between a window's outer pixel centres.
+    extent = made[:, 0, :, -1] - made[:, 0, :, 0]
+    torch.testing.assert_close(extent, torch.full_like(extent, 0.4 * 31 / 32), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("face_views", ["windows", "random_resized_crop"])
+def test_face_views_are_mirrored_as_often_as_asked(without_photometric, face_views):
+    images = make_ramps(50, 64)
+
+    def mirrored_share(probability):
+        settings = ViewSettings(face_views=face_views, face_mirror_probability=probability)
+        made = ViewMaker(settings, 32, seed=0).face_contrast(images, 0)["face_views"]
+        return (made[:, 0, 0, 0] > made[:, 0, 0, -1]).float().mean().item()
+
+    assert ViewSettings().face_mirror_probability == 0
+    assert mirrored_share(0.0) == 0
+    assert mirrored_share(1.0) == 1
+    assert abs(mirrored_share(0.5) - 0.5) < 4 * math.sqrt(0.25 / 100)
+
+
+def test_pose_negatives_come_from_each_images_own_mirror(without_photometric):
+    images = make_images(5)
+    maker = ViewMaker(SMALL, 32, seed=0)
+    made = maker.pose_contrast(images, 0)
+    whole = maker.disentangling(images, 0)["pixel_values"][:3]
+    assert torch.equal(made["pose_views"], whole.repeat(2, 1, 1, 1))
+    assert torch.equal(made["pose_negative_views"], whole.flip(3)[:, None].expand(-1, 5, -1, -1, -1))
+
+
+def test_chunks_draw_different_orders_of_the_colour_adjustments(monkeypatch):
+    orders = set()
+    monkeypatch.setattr(views, "photometric", lambda images, parameters: orders.add(tuple(parameters.order)) or images)
+    maker = ViewMaker(ViewSettings(pose_images=4), 8, seed=0)
+    maker.pose_contrast(make_images(4, 16), 0)  # 400 negatives, 13 chunks
+    assert len(orders) > 3
+    assert all(sorted(order) == sorted(views.ADJUSTMENTS) for order in orders)
+
+
+def test_settings_are_plain_values():
+    assert ViewSettings(**json.loads(json.dumps(dataclasses.asdict(SMALL)))) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("face_views", "crops"),
+        ("face_mirror_probability", -0.1),
+        ("face_mirror_probability", 1.1),
+        ("crop_area_min", 0.0),
+        ("crop_area_min", 1.5),
+        ("mixing_alpha", -1.0),
+        ("mixing_alpha", math.nan),
+        ("noise_std", -0.4),
+        ("noise_std", math.inf),
+        ("pose_images", 0),
+        ("pose_negatives_per_image", 0),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        ViewSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("image_size_px", {"image_size_px": 3, "seed": 0}),
+        ("seed", {"image_size_px": 32, "seed": -1}),
+        ("rank", {"image_size_px": 32, "seed": 0, "rank": 2, "world_size": 2}),
+        ("rank", {"image_size_px": 32, "seed": 0, "rank": -1}),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(name, numbers):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        ViewMaker(ViewSettings(), **numbers)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 3, 8, 8),
+        torch.zeros(3, 8, 8, dtype=torch.uint8),
+        torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
+        torch.zeros(0, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(2, 3, 8, 9, dtype=torch.uint8),
+    ],
+)
+def test_images_of_another_kind_are_refused(objective, images):
+    with pytest.raises(ValueError, match="`images` must be"):
+        getattr(ViewMaker(ViewSettings(), 8, seed=0), objective)(images, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_views_on_the_gpu_stay_there_and_never_wait_for_it():
+    maker, images = ViewMaker(SMALL, 32, seed=0), make_images().cuda()
+    for objective in OBJECTIVES:
+        expected = getattr(maker, objective)(images, 0)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            made = getattr(maker, objective)(images, 0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert all(value.is_cuda for value in made.values())
+        assert_same(made, expected)

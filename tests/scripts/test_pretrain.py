@@ -1,0 +1,361 @@
+import base64
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
+
+
+def load_script():
+    specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["pretrain"] = module  # Dataclasses look their module up.
+    specification.loader.exec_module(module)
+    return module
+
+
+pretrain = load_script()
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    """Forty smooth images, of ten subjects by folder."""
+    folder = tmp_path_factory.mktemp("faces")
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        path = folder / f"{number:02d}.png"
+        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "config.json"
+    sizes = {"image_size": 32, "hidden_sizes": [4, 4, 4, 8], "feature_channels": 4, "projection_size": 8}
+    path.write_text(json.dumps({"model_type": "pcl", "decoder_size": 16, **sizes}))
+    return path
+
+
+@pytest.fixture
+def options(faces, tiny_config, tmp_path) -> dict:
+    return {
+        "corpus": faces,
+        "config": tiny_config,
+        "output_dir": tmp_path / "run",
+        "steps": 7,
+        "batch_size": 8,
+        "save_steps": 3,
+        "picture_steps": 0,
+        "logging_steps": 1,
+        "num_workers": 0,
+        "pose_images": 2,
+        "pose_negatives_per_image": 4,
+        "mixed_precision": "no",
+        "report_to": "none",
+        "learning_rate": 1e-3,
+    }
+
+
+def command_line(options: dict, *flags: str) -> list[str]:
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))] + list(flags)
+
+
+def train(monkeypatch, options: dict, *flags: str) -> Path:
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *command_line(options, *flags)])
+    pretrain.main()
+    return options["output_dir"]
+
+
+def start(options: dict, *flags: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [sys.executable, *launcher, str(SCRIPT), *command_line(options, *flags)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path):
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_run_leaves_a_model_that_auto_classes_open_and_a_record(monkeypatch, options):
+    folder = train(monkeypatch, options | {"picture_steps": 7, "report_to": "tensorboard"})
+    pre_trained = AutoModelForPreTraining.from_pretrained(folder)
+    encoder = AutoModel.from_pretrained(folder)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, pre_trained.pcl.state_dict()[name])
+    assert AutoImageProcessor.from_pretrained(folder).crop_size["height"] == 32
+    record = json.loads((folder / "run.json").read_text())
+    assert record["options"]["steps"] == 7
+    assert record["images_seen"] == 56
+    assert record["steps_per_epoch"] == 5
+    assert record["finished"] >= record["started"]
+    with Image.open(folder / "pictures" / "step-00000007.png") as picture:
+        assert picture.width > 500
+    assert list(folder.glob("logs/**/events.out.tfevents*"))
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000006", "step-00000007"]
+
+
+@pytest.mark.parametrize("schedule", ["alternating", "joint"])
+def test_losses_fall(monkeypatch, options, schedule, caplog):
+    means = []
+    flush = pretrain.Monitor.flush
+
+    def record(self, learning_rate):
+        means.append(flush(self, learning_rate))
+        return means[-1]
+
+    monkeypatch.setattr(pretrain.Monitor, "flush", record)
+    changes = {"steps": 60, "save_steps": 0, "schedule": schedule, "face_views": "random_resized_crop"}
+    temperatures = {"face_temperature": 0.2, "pose_temperature": 0.2, "logging_steps": 10, "learning_rate": 3e-3}
+    train(monkeypatch, options | changes | temperatures)
+    for name in ("disentangling_loss", "pose_contrast_loss"):
+        assert means[-1][name] < 0.8 * means[0][name], (name, means)
+    assert means[-1]["face_contrast_loss"] < means[0]["face_contrast_loss"], means
+
+
+def test_simclr_trains_the_face_objective_alone_on_unmixed_mirrored_crops(monkeypatch, options):
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *command_line(options, "--method", "simclr")])
+    parsed = pretrain.parse_options()
+    assert parsed.views.face_views == "random_resized_crop"
+    assert parsed.views.face_mirror_probability == 0.5
+    assert parsed.views.mixing_alpha == 0
+    run = pretrain.Pretraining(parsed)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    terms = pretrain.train_step(run, run.read_images(iter(run.loader)))
+    assert set(terms) == {"face_contrast_loss"}
+    changed = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    parts = {name.removeprefix("pcl.").split(".")[0] for name in changed}
+    assert parts == {"trunk", "face_branch", "face_projection"}
+
+
+def test_options_beside_a_method_hold_against_its_defaults(monkeypatch, options):
+    arguments = command_line(options, "--method", "simclr", "--face_views", "windows", "--disentangling_weight", "0.5")
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
+    parsed = pretrain.parse_options()
+    assert parsed.views.face_views == "windows"
+    assert parsed.objective.disentangling_weight == 0.5
+    assert parsed.objective.pose_contrast_weight == 0
+
+
+def test_accumulated_micro_batches_read_that_many_batches(monkeypatch, options):
+    folder = train(monkeypatch, options | {"gradient_accumulation_steps": 2, "steps": 3, "max_grad_norm": 1.0})
+    record = json.loads((folder / "run.json").read_text())
+    assert record["images_seen"] == 48
+    state = torch.load(folder / "checkpoints/step-00000003/process-0.pt", weights_only=True)
+    assert state["loader"] == {"batch": 6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_killed_run_resumes_bit_for_bit_from_the_middle_of_an_epoch(options, tmp_path, streaming):
+    changes = {"steps": 11, "save_steps": 2, "num_workers": 1, "mixed_precision": "bf16"}
+    flags = ("--streaming", "--steps_per_epoch", "5") if streaming else ()
+    whole, killed = (options | changes | {"output_dir": tmp_path / name} for name in ("whole", "killed"))
+    runs = [start(whole, *flags), start(killed | {"logging_steps": 1}, *flags)]
+    checkpoints = killed["output_dir"] / "checkpoints"
+    while runs[1].poll() is None and not list(checkpoints.glob("step-0000000[48]")):
+        time.sleep(0.005)
+    os.kill(runs[1].pid, signal.SIGKILL)
+    runs[1].communicate()
+    finish(runs[0])
+    newest = pretrain.CheckpointFolder(checkpoints).newest()
+    step = json.loads((newest / "state.json").read_text())["step"]
+    assert step < 11
+    assert step % 5  # Five batches are an epoch, so this is within one.
+    finish(start(killed, "--resume", *flags))
+    assert_same_weights(whole["output_dir"], killed["output_dir"])
+    optimizers = [
+        torch.load(run["output_dir"] / "checkpoints/step-00000011/optimizer.pt", weights_only=True)
+        for run in (whole, killed)
+    ]
+    for ours, theirs in zip(*(state["optimizer"]["state"].values() for state in optimizers)):
+        assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"])
+    assert optimizers[0]["scheduler"]["last_epoch"] == optimizers[1]["scheduler"]["last_epoch"] == 11
+
+
+def test_a_run_is_not_written_over(monkeypatch, options):
+    train(monkeypatch, options | {"steps": 3})
+    with pytest.raises(SystemExit, match="exists already: give `--resume`"):
+        train(monkeypatch, options | {"steps": 3})
+
+
+def test_resuming_with_other_options_is_refused_by_name(monkeypatch, options):
+    train(monkeypatch, options | {"steps": 3})
+    with pytest.raises(SystemExit, match="`--batch_size` was 8, is 4"):
+        train(monkeypatch, options | {"steps": 3, "batch_size": 4}, "--resume")
+
+
+def test_resuming_nothing_is_an_error(monkeypatch, options):
+    with pytest.raises(SystemExit, match="no complete checkpoint"):
+        train(monkeypatch, options, "--resume")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(monkeypatch, options):
+    step = pretrain.train_step
+
+    def broken_step(run, images):
+        terms = step(run, images)
+        if run.state.step == 5:
+            terms["face_contrast_loss"] = terms["face_contrast_loss"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(pretrain, "train_step", broken_step)
+    with pytest.raises(SystemExit, match=r"at step 5 `face_contrast_loss` is nan.*step-00000003"):
+        train(monkeypatch, options)
+    AutoModel.from_pretrained(options["output_dir"] / "checkpoints" / "step-00000003" / "model")
+
+
+def test_too_many_broken_files_stop_the_run_and_name_the_option(monkeypatch, options, faces, tmp_path):
+    folder = tmp_path / "some-broken"
+    folder.mkdir()
+    for number, path in enumerate(sorted(faces.iterdir())):
+        (folder / path.name).write_bytes(path.read_bytes()[: 60 if number % 4 == 0 else None])
+    with pytest.raises(SystemExit, match="max_broken_share"):
+        train(monkeypatch, options | {"corpus": folder, "steps": 30})
+    output = train(monkeypatch, options | {"corpus": folder, "max_broken_share": 0.5, "output_dir": tmp_path / "ok"})
+    assert json.loads((output / "run.json").read_text())["broken_files"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 64}, "40"),
+        ({"steps": 0}, "`--steps` must be at least 1"),
+        ({"corpus": "/nowhere/faces"}, "/nowhere/faces"),
+        (
+            {"disentangling_weight": 0, "face_contrast_weight": 0, "pose_contrast_weight": 0},
+            "Every objective's weight is 0",
+        ),
+        ({"face_temperature": -1}, "face_temperature"),
+        ({"mixing_alpha": -1}, "mixing_alpha"),
+    ],
+)
+def test_bad_options_end_in_one_clear_line(monkeypatch, options, changes, message):
+    with pytest.raises(SystemExit, match=message):
+        train(monkeypatch, options | changes)
+
+
+def test_a_misspelt_option_is_refused(monkeypatch, options, capsys):
+    with pytest.raises(SystemExit):
+        train(monkeypatch, options, "--batchsize", "8")
+    assert "--batchsize" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_follow_one_process_with_twice_the_batch(options, tmp_path):
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0")
+    changes = {"steps": 4, "save_steps": 2, "noise_std": 0, "mixing_alpha": 0, "schedule": "joint"}
+    two = options | changes | {"output_dir": tmp_path / "two", "batch_size": 4}
+    output = finish(start(two, "--sync_batch_norm", launcher=launcher))
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["processes"] == 2, output
+    assert record["images_seen"] == 32
+    state = json.loads((tmp_path / "two/checkpoints/step-00000004/state.json").read_text())
+    assert state["processes"] == 2
+    assert (tmp_path / "two/checkpoints/step-00000004/process-1.pt").exists()
+    resumed = subprocess.run(
+        [sys.executable, str(SCRIPT), *command_line(two, "--sync_batch_norm", "--resume")],
+        capture_output=True,
+        text=True,
+    )
+    assert resumed.returncode == 1
+    assert "written by 2 processes, this run has 1" in resumed.stderr
+
+
+class LocalHub(BaseHTTPRequestHandler):
+    """Just enough of the Hub to take a repository's files in one commit."""
+
+    files: dict[str, bytes] = {}
+    fails = False
+
+    def do_GET(self):
+        self.reply({"name": "user", "type": "user", "siblings": [], "sha": "0" * 40, "id": "user/faces"})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.fails:
+            self.reply({"error": "no"}, status=401)
+        elif self.path.endswith("/repos/create"):
+            self.reply({"url": "http://hub/user/faces", "id": "user/faces"})
+        elif "/preupload/" in self.path:
+            paths = [entry["path"] for entry in json.loads(body)["files"]]
+            self.reply({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
+        elif "/commit/" in self.path:
+            for entry in map(json.loads, body.splitlines()):
+                if entry["key"] == "file":
+                    self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            self.reply({"success": True, "commitUrl": "http://hub/user/faces/commit/1", "commitOid": "1" * 40})
+        else:
+            self.reply({"error": self.path}, status=404)
+
+    def reply(self, content: dict, status: int = 200):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), LocalHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint, HfApi = f"http://127.0.0.1:{server.server_port}", pretrain.HfApi
+    monkeypatch.setattr(pretrain, "HfApi", lambda: HfApi(endpoint=endpoint, token="hf_none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    LocalHub.files, LocalHub.fails = {}, False
+    yield LocalHub
+    server.shutdown()
+
+
+def test_the_finished_model_is_uploaded_without_its_checkpoints(monkeypatch, options, hub):
+    folder = train(monkeypatch, options | {"hub_model_id": "user/faces"}, "--push_to_hub")
+    assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    assert {"config.json", "modeling_pcl.py", "preprocessor_config.json", "run.json"} <= set(hub.files)
+    assert not [name for name in hub.files if name.startswith(("checkpoints", "logs"))]
+
+
+def test_a_failed_upload_says_where_the_model_is(monkeypatch, options, hub):
+    hub.fails = True
+    with pytest.raises(SystemExit, match=r"the upload to user/faces failed.*\n.*safe in .*run.*hf upload"):
+        train(monkeypatch, options | {"hub_model_id": "user/faces"}, "--push_to_hub")
+    assert (options["output_dir"] / "model.safetensors").exists()

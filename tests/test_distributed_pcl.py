@@ -1,0 +1,104 @@
+import pytest
+import tiny
+import torch
+import two_processes
+from torch import nn
+
+from modeling_pcl import PCLForPreTraining
+from modeling_pcl.distributed_pcl import gather_rows, rank, synchronise_batch_norm, world_size
+
+# All in float64: what differs is the order of summation, about 1e-15 of the largest summand; 1e-9 leaves room for the
+# batch norms, which divide by small deviations. A gradient without the gather's part is wrong by tens of per cent.
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two gloo processes found."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    torch.multiprocessing.spawn(two_processes.work, args=(str(folder),), nprocs=two_processes.PROCESSES)
+    return [torch.load(folder / f"{index}.pt") for index in range(two_processes.PROCESSES)]
+
+
+def in_one_process(objectives: list[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """The same on the whole batch, with torch's own batch norms."""
+    model = two_processes.pretraining_model()
+    outputs = model(**two_processes.inputs(model.config, objectives))
+    outputs.loss.backward()
+    return two_processes.results(outputs, model)
+
+
+def mean_over(processes: list[dict], run: str, kind: str) -> dict[str, torch.Tensor]:
+    found = [process[run][kind] for process in processes]
+    assert found[0].keys() == found[1].keys()
+    return {name: torch.stack([values[name] for values in found]).mean(0) for name in found[0]}
+
+
+@pytest.mark.distributed
+def test_gathered_rows_are_those_of_all_processes_in_order(processes):
+    expected = torch.cat([process["gather"]["rows"] for process in processes])
+    for process in processes:
+        torch.testing.assert_close(process["gather"]["gathered"], expected, rtol=0, atol=0)
+
+
+@pytest.mark.distributed
+def test_gradient_of_gathered_rows_comes_from_all_processes(processes):
+    # Process r weights the squares by 1 + r, so a row's gradient is 2 * row * (1 + 2) wherever it came from.
+    for process in processes:
+        torch.testing.assert_close(process["gather"]["gradient"], 6 * process["gather"]["rows"], rtol=0, atol=0)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("run", ["face_contrast", "face_contrast_wrapped", "all", "all_wrapped"])
+def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, run):
+    expected = in_one_process(["face_contrast"] if run.startswith("face") else list(tiny.INPUTS))
+    terms = mean_over(processes, run, "terms")
+    for name in set(expected["terms"]) - {"orthogonality_loss", "mirror_orthogonality_loss"}:
+        torch.testing.assert_close(terms[name], expected["terms"][name], **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+    # The loss is a mean over processes, so each process holds a part of the gradient, and their mean is the whole.
+    gradients = mean_over(processes, run, "gradients")
+    assert expected["gradients"].keys() <= gradients.keys()
+    for name, gradient in expected["gradients"].items():
+        torch.testing.assert_close(gradients[name], gradient, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+    for process in processes:
+        for name, buffer in expected["buffers"].items():
+            torch.testing.assert_close(process[run]["buffers"][name], buffer, **CLOSE)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("run", ["face_contrast_wrapped", "all_wrapped"])
+def test_distributed_data_parallel_leaves_the_same_gradient_in_every_process(processes, run):
+    first, second = (process[run]["gradients"] for process in processes)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+
+
+@pytest.mark.distributed
+def test_synchronised_batch_norm_equals_torch_on_all_rows_in_half_precision(processes):
+    rows = torch.cat([process["batch_norm"]["rows"] for process in processes])
+    norm = nn.BatchNorm2d(3)
+    expected = norm(rows)
+    trained = torch.cat([process["batch_norm"]["trained"] for process in processes])
+    assert trained.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(trained, expected)
+    evaluated = torch.cat([process["batch_norm"]["evaluated"] for process in processes])
+    torch.testing.assert_close(evaluated, norm.eval()(rows.float()))
+
+
+def test_one_process_is_rank_0_of_1_and_gathers_its_own_rows():
+    rows = torch.randn(3, 2)
+    assert (world_size(), rank()) == (1, 0)
+    assert gather_rows(rows) is rows
+
+
+def test_synchronising_keeps_the_names_and_outputs_of_a_single_process(tiny_config):
+    inputs = tiny.all_inputs(tiny_config)
+    model = PCLForPreTraining(tiny_config).train()
+    twin = PCLForPreTraining(tiny_config).train()
+    twin.load_state_dict(model.state_dict())
+    assert synchronise_batch_norm(twin) is twin
+    assert twin.state_dict().keys() == model.state_dict().keys()
+    assert not any(type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) for module in twin.modules())
+    torch.testing.assert_close(twin(**inputs).loss, model(**inputs).loss)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(twin.get_buffer(name), buffer)

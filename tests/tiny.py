@@ -1,0 +1,64 @@
+"""A model that runs in milliseconds, and inputs for it."""
+
+import torch
+
+from modeling_pcl import PCLConfig
+
+
+def config(**changes) -> PCLConfig:
+    """A config whose widths all differ, so that no two can be mixed up unseen."""
+    sizes = {
+        "image_size": 32,
+        "hidden_sizes": [4, 6, 10, 12],
+        "feature_channels": 8,
+        "projection_hidden_size": 24,
+        "projection_size": 20,
+        "decoder_size": 16,
+    }
+    return PCLConfig(**(sizes | changes))
+
+
+def images(config: PCLConfig, *batch: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Random images `(*batch, channels, size, size)` in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*batch, config.num_channels, config.image_size, config.image_size)
+    return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def disentangling_inputs(config: PCLConfig, count: int = 4, **options) -> dict[str, torch.Tensor]:
+    return {
+        "pixel_values": images(config, count, seed=1, **options),
+        "noise": 0.4 * images(config, 2 * count, seed=2, **options) - 0.2,
+    }
+
+
+def face_contrast_inputs(config: PCLConfig, count: int = 4, **options) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    negatives = 2 * count - 2
+    return {
+        "face_views": images(config, 2 * count, seed=4, **options),
+        "face_mix": torch.rand(2 * count, negatives, generator=generator),
+        "face_permutation": torch.randperm(negatives, generator=generator),
+    }
+
+
+def pose_contrast_inputs(config: PCLConfig, count: int = 4, negatives: int = 4, **options) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return {
+        "pose_views": images(config, 2 * count, seed=6, **options),
+        "pose_negative_views": images(config, count, negatives, seed=7, **options),
+        "pose_mix": torch.rand(count, negatives, generator=generator),
+        "pose_permutation": torch.randperm(negatives, generator=generator),
+    }
+
+
+INPUTS = {
+    "disentangling": disentangling_inputs,
+    "face_contrast": face_contrast_inputs,
+    "pose_contrast": pose_contrast_inputs,
+}
+
+
+def all_inputs(config: PCLConfig, **options) -> dict[str, torch.Tensor]:
+    """Inputs of all three objectives."""
+    return {name: value for inputs in INPUTS.values() for name, value in inputs(config, **options).items()}
