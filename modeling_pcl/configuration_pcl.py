@@ -47,13 +47,16 @@ class PCLConfig(PreTrainedConfig):
         auto_map: Where each Auto class finds its code in a saved folder.
 
     Raises:
-        ValueError: If a size, slope, temperature or weight is out of its range.
+        huggingface_hub.errors.StrictDataclassError: If a value is of the wrong type or out of its range. It names the
+            field; behind a range error stands the `ValueError` that says what the value must be.
 
     Source:
         Liu et al. 2023, Pose-disentangled Contrastive Learning for Self-supervised Facial Representation.
     """
 
     model_type = "pcl"
+    # With it, here and in the models, what is saved carries its code and opens where this package is absent.
+    _auto_class = "AutoConfig"
 
     image_size: int = 64
     num_channels: int = 3

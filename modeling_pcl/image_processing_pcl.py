@@ -20,6 +20,8 @@ class PCLImageProcessor(TorchvisionBackend):
         ```
     """
 
+    _auto_class = "AutoImageProcessor"
+
     resample = PILImageResampling.BILINEAR
     size = {"shortest_edge": 64}
     crop_size = {"height": 64, "width": 64}

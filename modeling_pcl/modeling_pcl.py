@@ -102,6 +102,22 @@ class PCLPreTrainedModel(PreTrainedModel):
             init.zeros_(module.num_batches_tracked)
 
 
+def _check_images(name: str, images: torch.Tensor, channels: int, size_px: int | None = None, axes: int = 4):
+    """Refuse what the encoder cannot read, or, with `size_px`, the linear layers behind its flattened maps."""
+    is_sized = size_px is None or images.shape[-2:] == (size_px, size_px)
+    if images.dim() != axes or images.shape[-3] != channels or not is_sized:
+        sides = "height, width" if size_px is None else f"{size_px}, {size_px}"
+        raise ValueError(
+            f"`{name}` must be ({'batch' if axes == 4 else 'images, K'}, {channels}, {sides}), got "
+            f"{tuple(images.shape)}; PCLImageProcessor makes it from images, and `image_size` builds the model for "
+            "another size."
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"`{name}` must be floating point in [0, 1], got {images.dtype}; PCLImageProcessor makes it from images."
+        )
+
+
 class PCLModel(PCLPreTrainedModel):
     """The PCL encoder: one trunk, and on it a face-aware and a pose-related branch.
 
@@ -114,6 +130,7 @@ class PCLModel(PCLPreTrainedModel):
         ```
     """
 
+    _auto_class = "AutoModel"
     # A pre-training checkpoint opens without a warning about the parts that the encoder does not have.
     _keys_to_ignore_on_load_unexpected = [r"^(face_projection|pose_projection|decoder|classifier|regressor)\."]
 
@@ -139,17 +156,7 @@ class PCLModel(PCLPreTrainedModel):
         Raises:
             ValueError: If `pixel_values` has another number of axes or channels, or is not floating point.
         """
-        channels = self.config.num_channels
-        if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
-            raise ValueError(
-                f"`pixel_values` must be (batch, {channels}, height, width), got {tuple(pixel_values.shape)}; "
-                "PCLImageProcessor makes it from images."
-            )
-        if not pixel_values.is_floating_point():
-            raise ValueError(
-                f"`pixel_values` must be floating point in [0, 1], got {pixel_values.dtype}; "
-                "PCLImageProcessor makes it from images."
-            )
+        _check_images("pixel_values", pixel_values, self.config.num_channels)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         hidden_states = self.trunk(pixel_values.to(self.dtype))
@@ -176,17 +183,10 @@ class PCLProjectionHead(nn.Module):
         return self.norm(self.fc2(self.fc1(features).relu()))
 
 
-def _check_size(name: str, images: torch.Tensor, config: PCLConfig):
-    """Linear layers behind the flattened maps are built for one image size."""
-    if images.shape[-2:] != (config.image_size, config.image_size):
-        raise ValueError(
-            f"`{name}` must be {config.image_size} px high and wide for this model's linear layers, got "
-            f"{tuple(images.shape)}; resize with PCLImageProcessor, or build the model with another `image_size`."
-        )
-
-
 class PCLForPreTraining(PCLPreTrainedModel):
     """The encoder with projection heads and decoder, computing the three PCL objectives."""
+
+    _auto_class = "AutoModelForPreTraining"
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)
@@ -260,7 +260,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         return PCLForPreTrainingOutput(loss=loss, **terms)
 
     def _disentangling(self, pixel_values: torch.Tensor, noise: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        _check_size("pixel_values", pixel_values, self.config)
+        _check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
         images = {"": pixel_values, "mirror_": pixel_values.flip(3)}
         encoded = torch.cat(list(images.values()))
         if noise is not None:
@@ -290,7 +290,9 @@ class PCLForPreTraining(PCLPreTrainedModel):
     def _face_contrast(
         self, views: torch.Tensor, mix: torch.Tensor | None, permutation: torch.Tensor | None
     ) -> torch.Tensor:
-        _check_size("face_views", views, self.config)
+        _check_images("face_views", views, self.config.num_channels, self.config.image_size)
+        if views.shape[0] % 2:
+            raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
         embeddings = self.face_projection(self.pcl(views).face_features)
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
         own = torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
@@ -307,9 +309,14 @@ class PCLForPreTraining(PCLPreTrainedModel):
         mix: torch.Tensor | None,
         permutation: torch.Tensor | None,
     ) -> torch.Tensor:
-        _check_size("pose_views", views, self.config)
-        _check_size("pose_negative_views", negative_views, self.config)
+        _check_images("pose_views", views, self.config.num_channels, self.config.image_size)
+        _check_images("pose_negative_views", negative_views, self.config.num_channels, self.config.image_size, axes=5)
         images, count = negative_views.shape[:2]
+        if views.shape[0] != 2 * images:
+            raise ValueError(
+                f"`pose_views` must hold two views of each of the {images} images that `pose_negative_views` mirrors, "
+                f"got {views.shape[0]} views."
+            )
         encoded = self.pcl(torch.cat([views, negative_views.flatten(0, 1)]))
         # Two projections, since batch norm must not mix the views' statistics with the many negatives'.
         split = [views.shape[0], images * count]
@@ -332,7 +339,7 @@ class _PCLWithHead(PCLPreTrainedModel):
     """The encoder under one linear layer that reads the feature named by `config.head_feature`."""
 
     def _logits(self, head: nn.Linear, pixel_values: torch.Tensor, output_hidden_states: bool | None):
-        _check_size("pixel_values", pixel_values, self.config)
+        _check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
         outputs = self.pcl(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         names = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
         return head(outputs[names[self.config.head_feature]]), outputs.hidden_states
@@ -344,6 +351,8 @@ class PCLForImageClassification(_PCLWithHead):
     `config.problem_type` selects the loss as everywhere in transformers: `"single_label_classification"`,
     `"multi_label_classification"` or `"regression"`; None infers it from the labels.
     """
+
+    _auto_class = "AutoModelForImageClassification"
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)
@@ -381,6 +390,9 @@ class PCLForImageClassification(_PCLWithHead):
 
 class PCLForHeadPoseEstimation(_PCLWithHead):
     """A linear layer on the encoder that gives the three head angles."""
+
+    # transformers has no Auto class for head pose; the entry makes its folders carry their code all the same.
+    _auto_class = "AutoModelForHeadPoseEstimation"
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)

@@ -2,11 +2,13 @@
 
 accelerate launch scripts/pretrain.py --corpus path/to/images --output_dir runs/mine
 
-`python scripts/pretrain.py` does the same in one process. The model lands in the output folder, where
-`AutoModel.from_pretrained` opens it; the same command with `--resume` continues a run that was stopped.
+`python scripts/pretrain.py` does the same in one process, `accelerate launch --multi_gpu --num_processes 2` in two, with
+or without GPUs. The model lands in the output folder, where `AutoModel.from_pretrained` opens it; the same command with
+`--resume` continues a run that was stopped.
 """
 
 import logging
+import os
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from huggingface_hub import HfApi
+from huggingface_hub.errors import StrictDataclassError
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
 from transformers.utils.logging import disable_progress_bar
@@ -116,7 +119,14 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
 
 def build_accelerator(options: Options) -> Accelerator:
     trackers = options.logging.report_to
+    started = {"LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & set(os.environ)
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and not started:
+        raise ValueError(
+            "`accelerate launch --cpu` starts one process, however many it is asked for. Use `accelerate launch "
+            "--multi_gpu --num_processes N`, which starts N on a machine without GPUs too."
+        )
     return Accelerator(
+        cpu=not torch.accelerator.is_available(),  # Without this, several CPU processes do not find each other.
         mixed_precision=options.training.mixed_precision,
         log_with=None if trackers == "none" else trackers.split(","),
         project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),
@@ -368,7 +378,7 @@ def main():
         options = parse_options()
         with logging_redirect_tqdm():
             run_to_end(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, StrictDataclassError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """What `test_distributed_pcl.py` runs in each of two processes; a module of its own, so that a new process finds it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import tiny
@@ -23,7 +24,7 @@ def pretraining_model() -> PCLForPreTraining:
     return PCLForPreTraining(tiny.config(**CONFIG)).double().train()
 
 
-def inputs(config: PCLConfig, objectives: list[str]) -> dict[str, torch.Tensor]:
+def inputs(config: PCLConfig, objectives: Iterable[str]) -> dict[str, torch.Tensor]:
     """Inputs for all processes together."""
     return {
         name: value.double() if value.is_floating_point() else value
@@ -50,7 +51,7 @@ def results(outputs: dict[str, torch.Tensor], model: nn.Module) -> dict[str, dic
     }
 
 
-def train_once(objectives: list[str], is_wrapped: bool = False) -> dict[str, dict[str, torch.Tensor]]:
+def train_once(objectives: Iterable[str], is_wrapped: bool = False) -> dict[str, dict[str, torch.Tensor]]:
     """Terms, gradients and statistics of one backward pass, on this process's share of the inputs."""
     model = synchronise_batch_norm(pretraining_model())
     called = DistributedDataParallel(model, find_unused_parameters=True) if is_wrapped else model
@@ -85,9 +86,9 @@ def work(index: int, folder: str):
         "gather": gather(),
         "batch_norm": batch_norm(),
         "face_contrast": train_once(["face_contrast"]),
-        "all": train_once(list(tiny.INPUTS)),
+        "all": train_once(tiny.INPUTS),
         "face_contrast_wrapped": train_once(["face_contrast"], is_wrapped=True),
-        "all_wrapped": train_once(list(tiny.INPUTS), is_wrapped=True),
+        "all_wrapped": train_once(tiny.INPUTS, is_wrapped=True),
     }
     torch.save(everything, Path(folder) / f"{index}.pt")
     torch.distributed.destroy_process_group()

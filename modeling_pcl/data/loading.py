@@ -77,13 +77,13 @@ class BrokenFiles:
         if self.attempted >= self.first_judged_at and self.count > self.max_broken_share * self.attempted:
             raise ValueError(
                 f"{self.count} of {self.attempted} images do not decode, a share of {self.count / self.attempted:.3f}; "
-                f"`max_broken_share` allows {self.max_broken_share}{_examples(list(self.reasons.items()))}. "
-                "Mend or remove these files, or raise `max_broken_share`."
+                f"`max_broken_share` allows {self.max_broken_share}. Mend or remove the broken files, or raise "
+                f"`max_broken_share`.{_examples(list(self.reasons.items()))}"
             )
 
 
 def _examples(broken: list[tuple[str, str]]) -> str:
-    return "".join(f"\n  {name}: {reason}" for name, reason in broken[:3]) + ("\n" if broken else "")
+    return "".join(f"\n  {name}: {reason}" for name, reason in broken[:3])
 
 
 class Loader:
@@ -270,5 +270,5 @@ class StreamBatches(torch.utils.data.IterableDataset):
     def _refuse(self, attempted: int, broken: list[tuple[str, str]]):
         raise ValueError(
             f"One pass over the stream gave this process {attempted - len(broken)} images, fewer than `batch_size` "
-            f"{self.batch_size}; {len(broken)} broken{_examples(broken)}. Lower `batch_size` or mend the corpus."
+            f"{self.batch_size}, and {len(broken)} broken ones. Lower it or mend the corpus.{_examples(broken)}"
         )

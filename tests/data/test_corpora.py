@@ -72,7 +72,8 @@ class TestEveryKindOfCorpusOpens:
         table(subject=list("aabb")).save_to_disk(tmp_path / "one")
         DatasetDict(train=table(2), extra=table(3)).save_to_disk(tmp_path / "splits")
         corpus = load_corpus(str(tmp_path / "one"), streaming=streaming)
-        assert levels(corpus) == [0, 1, 2, 3] and set(corpus.column_names) == {"image", "subject"}
+        assert levels(corpus) == [0, 1, 2, 3]
+        assert set(corpus.column_names) == {"image", "subject"}
         assert levels(load_corpus(str(tmp_path / "splits"), "extra", streaming)) == [0, 1, 2]
 
     def test_orl(self, streaming):
@@ -95,7 +96,8 @@ class TestEveryKindOfCorpusOpens:
         photos = table().cast_column("image", datasets.Image()).rename_column("image", "img")
         photos.to_parquet(tmp_path / "photos.parquet")
         corpus = load_corpus(str(tmp_path / "photos.parquet"), streaming=streaming)
-        assert corpus.column_names == ["image"] and levels(corpus) == [0, 1, 2, 3]
+        assert corpus.column_names == ["image"]
+        assert levels(corpus) == [0, 1, 2, 3]
 
 
 class TestWhatDoesNotOpenSaysWhy:
@@ -190,7 +192,8 @@ class TestSelectSubjects:
         assert self.chosen("v1_2-v1_3", ["v1_1", "v1_2", "v1_3"]) == ["v1_2", "v1_3"]
 
     def test_a_name_with_a_dash_is_a_name(self):
-        assert self.chosen("a-1") == ["a-1"] and self.chosen("Jean-Paul") == ["Jean-Paul"]
+        assert self.chosen("a-1") == ["a-1"]
+        assert self.chosen("Jean-Paul") == ["Jean-Paul"]
 
     def test_class_labels_are_chosen_by_name(self):
         features = Features({"subject": ClassLabel(names=["ann", "bob"]), "image": Value("string")})
@@ -216,7 +219,8 @@ class TestSelectSubjects:
 
     def test_orl_divides_by_subjects(self):
         orl = load_corpus("orl")
-        assert len(select_subjects(orl, "s1-s30")) == 300 and len(keep_subjects(orl, ["s31"])) == 10
+        assert len(select_subjects(orl, "s1-s30")) == 300
+        assert len(keep_subjects(orl, ["s31"])) == 10
 
 
 class TestCorpusRevision:

@@ -30,7 +30,9 @@ def processed(image: Image.Image, size_px: int) -> torch.Tensor:
     return 255 * PCLImageProcessor.for_image_size(size_px)(image, return_tensors="pt")["pixel_values"][0]
 
 
-@pytest.mark.parametrize("width, height", [(100, 100), (89, 109), (217, 333), (333, 217), (20, 37), (48, 500), (1, 9)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(100, 100), (89, 109), (217, 333), (333, 217), (20, 37), (48, 500), (1, 9)]
+)
 @pytest.mark.parametrize("size_px", [48, 65])
 def test_the_crop_is_that_of_the_image_processor(width, height, size_px):
     image = photograph(width, height)
@@ -38,7 +40,7 @@ def test_the_crop_is_that_of_the_image_processor(width, height, size_px):
     assert (decode_image(encode(image), size_px) - processed(image, size_px)).abs().max() <= 1.01
 
 
-@pytest.mark.parametrize("width, height", [(640, 800), (1100, 700)])
+@pytest.mark.parametrize(("width", "height"), [(640, 800), (1100, 700)])
 def test_a_large_jpeg_decoded_at_a_lower_scale_looks_as_if_decoded_in_full(width, height):
     record = encode(photograph(width, height), "JPEG", quality=95)
     in_full = Image.open(io.BytesIO(record["bytes"]))
@@ -48,7 +50,9 @@ def test_a_large_jpeg_decoded_at_a_lower_scale_looks_as_if_decoded_in_full(width
 
 def test_the_result_is_contiguous_uint8_with_three_channels_first():
     pixels = decode_image(encode(Image.new("RGB", (20, 10), (1, 2, 3))), 8)
-    assert pixels.shape == (3, 8, 8) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert pixels.shape == (3, 8, 8)
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
     assert pixels[:, 4, 4].tolist() == [1, 2, 3]
 
 
@@ -97,7 +101,8 @@ def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned a quarter clockwise: the top half becomes the right one
     pixels = decode_image(encode(image, exif=exif.tobytes()), 8)
-    assert pixels[0, :, 7].min() == 255 and pixels[0, :, 0].max() == 0
+    assert pixels[0, :, 7].min() == 255
+    assert pixels[0, :, 0].max() == 0
 
 
 def broken_records() -> dict[str, dict]:
@@ -114,7 +119,7 @@ def broken_records() -> dict[str, dict]:
     }
 
 
-@pytest.mark.parametrize("reason, record", broken_records().items())
+@pytest.mark.parametrize(("reason", "record"), broken_records().items())
 def test_a_broken_image_is_named_with_its_reason(reason, record):
     with pytest.raises(BrokenImageError, match=reason) as first:
         decode_image(record, 8, max_pixels=100_000)
