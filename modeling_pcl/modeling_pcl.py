@@ -267,7 +267,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
             if noise.shape != encoded.shape:
                 raise ValueError(f"`noise` must be {tuple(encoded.shape)}, got {tuple(noise.shape)}.")
             encoded = encoded + noise
-        outputs = self.pcl(encoded)
+        outputs = self.pcl(encoded, return_dict=True)
         face = dict(zip(images, outputs.face_features.chunk(2)))
         pose = dict(zip(images, outputs.pose_features.chunk(2)))
 
@@ -293,7 +293,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         _check_images("face_views", views, self.config.num_channels, self.config.image_size)
         if views.shape[0] % 2:
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
-        embeddings = self.face_projection(self.pcl(views).face_features)
+        embeddings = self.face_projection(self.pcl(views, return_dict=True).face_features)
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
         own = torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
         anchors = torch.cat([own, own + first.shape[0]])
@@ -317,7 +317,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
                 f"`pose_views` must hold two views of each of the {images} images that `pose_negative_views` mirrors, "
                 f"got {views.shape[0]} views."
             )
-        encoded = self.pcl(torch.cat([views, negative_views.flatten(0, 1)]))
+        encoded = self.pcl(torch.cat([views, negative_views.flatten(0, 1)]), return_dict=True)
         # Two projections, since batch norm must not mix the views' statistics with the many negatives'.
         split = [views.shape[0], images * count]
         queries, negatives = (self.pose_projection(part) for part in encoded.pose_features.split(split))

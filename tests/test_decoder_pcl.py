@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import tiny
 import torch
@@ -22,7 +24,7 @@ def test_images_have_the_size_of_the_config(image_size):
     config = tiny.config(image_size=image_size)
     decoder = PCLDecoder(config)
     sides = [1, *(block.upsample.size[0] for block in decoder.blocks)]
-    assert all(before < after <= 2 * before for before, after in zip(sides, sides[1:]))
+    assert all(before < after <= 2 * before for before, after in itertools.pairwise(sides))
     assert decoder(torch.randn(2, config.feature_size)).shape == (2, 3, image_size, image_size)
 
 

@@ -57,7 +57,9 @@ def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, run):
     expected = in_one_process(*(["face_contrast"] if run.startswith("face") else tiny.INPUTS))
     terms = mean_over(processes, run, "terms")
     for name in set(expected["terms"]) - {"orthogonality_loss", "mirror_orthogonality_loss"}:
-        torch.testing.assert_close(terms[name], expected["terms"][name], **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            terms[name], expected["terms"][name], **CLOSE, msg=lambda text, n=name: f"{n}: {text}"
+        )
     # The loss is a mean over processes, so each process holds a part of the gradient, and their mean is the whole.
     gradients = mean_over(processes, run, "gradients")
     assert expected["gradients"].keys() <= gradients.keys()

@@ -95,7 +95,9 @@ def test_orthogonality_ignores_offset_scale_and_order_of_the_batch():
     assert loss > 0
 
 
-@pytest.mark.parametrize(("face", "pose"), [((1, 4), (1, 4)), ((3, 4), (3, 5)), ((3, 4), (2, 4)), ((3, 4, 1), (3, 4, 1))])
+@pytest.mark.parametrize(
+    ("face", "pose"), [((1, 4), (1, 4)), ((3, 4), (3, 5)), ((3, 4), (2, 4)), ((3, 4, 1), (3, 4, 1))]
+)
 def test_orthogonality_refuses_shapes_that_do_not_fit(face, pose):
     with pytest.raises(ValueError, match="`face` and `pose`"):
         orthogonality_loss(randn(*face), randn(*pose))

@@ -235,7 +235,9 @@ def test_pose_negatives_of_the_batch_are_dealt_in_equal_shares(tiny_config):
     inputs = tiny.pose_contrast_inputs(tiny_config, count=3, negatives=6)
     views = inputs["pose_negative_views"]
     # Of each image's six views, image 0 gets the first two, image 1 the next two, image 2 the last two.
-    dealt = torch.stack([torch.cat([views[giver, 2 * taker : 2 * taker + 2] for giver in range(3)]) for taker in range(3)])
+    dealt = torch.stack(
+        [torch.cat([views[giver, 2 * taker : 2 * taker + 2] for giver in range(3)]) for taker in range(3)]
+    )
     expected = own(**(inputs | {"pose_negative_views": dealt})).pose_contrast_loss
     torch.testing.assert_close(batch(**inputs).pose_contrast_loss, expected)
     assert (own(**inputs).pose_contrast_loss - expected).abs() > 1e-3
@@ -285,15 +287,19 @@ def is_blind_to(name: str) -> bool:
 
 @pytest.mark.parametrize("objective", TRAINED)
 def test_gradient_reaches_exactly_the_parts_that_an_objective_trains(objective, tiny_config):
-    model = PCLForPreTraining(tiny_config).train()
-    model(**tiny.INPUTS[objective](tiny_config)).loss.backward()
+    # In float64, where the gradient of a bias that nothing sees is rounding of 1e-12, and all others are far above.
+    model = PCLForPreTraining(tiny_config).double().train()
+    model(**tiny.INPUTS[objective](tiny_config, dtype=torch.float64)).loss.backward()
     for name, parameter in model.named_parameters():
         if not any(name.startswith(f"{part}.") for part in TRAINED[objective]):
             assert parameter.grad is None, name
         elif is_blind_to(name):
-            assert parameter.grad.abs().max() < 1e-5, name  # rounding; the others' start at 1e-3
+            assert parameter.grad.abs().max() < 1e-11, name
+        elif name.endswith("projection.fc1.bias"):
+            # The batch norm takes it off but for units that are active in some rows only, of which there may be none.
+            assert parameter.grad is not None, name
         else:
-            assert parameter.grad.abs().max() > 1e-5, name
+            assert parameter.grad.abs().max() > 1e-8, name
 
 
 @pytest.mark.parametrize("head_feature", ["trunk", "face", "pose"])
@@ -308,7 +314,9 @@ def test_a_head_reads_and_trains_the_feature_that_the_config_names(model_class, 
     torch.testing.assert_close(outputs.logits, head(feature[head_feature]))
     outputs.logits.square().sum().backward()
     for branch in ("face", "pose"):
-        is_trained = all(parameter.grad is not None for parameter in getattr(model.pcl, f"{branch}_branch").parameters())
+        is_trained = all(
+            parameter.grad is not None for parameter in getattr(model.pcl, f"{branch}_branch").parameters()
+        )
         assert is_trained == (branch == head_feature)
     assert all(parameter.grad is not None for parameter in model.pcl.trunk.parameters())
 
@@ -320,14 +328,15 @@ def test_gradient_checkpointing_recomputes_and_leaves_the_gradients_as_they_are(
         torch.manual_seed(1)
         model = PCLForPreTraining(tiny_config).train()
         if is_checkpointed:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         count = []
         for stage in (*model.pcl.trunk.stages, model.pcl.face_branch, model.pcl.pose_branch):
-            stage.conv2.register_forward_hook(lambda *_, count=count: count.append(1))
+            stage.conv1.register_forward_hook(lambda *_, count=count: count.append(1))
         model(**inputs).loss.backward()
         gradients[is_checkpointed] = {name: parameter.grad for name, parameter in model.named_parameters()}
         calls[is_checkpointed] = len(count)
-    assert calls[True] == 2 * calls[False]
+    # Three passes of seven stages; the branch that a contrast does not read needs no gradient and no second pass.
+    assert calls == {False: 3 * 7, True: 3 * 7 + 7 + 6 + 6}
     for name, gradient in gradients[False].items():
         assert torch.equal(gradients[True][name], gradient), name
 

@@ -19,10 +19,12 @@ def config(**changes) -> PCLConfig:
 
 
 def images(config: PCLConfig, *batch: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Random images `(*batch, channels, size, size)` in [0, 1]."""
+    """Random images `(*batch, channels, size, size)` in [0, 1], each of its own colour under the noise."""
     generator = torch.Generator().manual_seed(seed)
+    colours = torch.rand((*batch, config.num_channels, 1, 1), generator=generator, dtype=torch.float64)
     shape = (*batch, config.num_channels, config.image_size, config.image_size)
-    return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+    noise = torch.rand(shape, generator=generator, dtype=torch.float64)
+    return ((colours + noise) / 2).to(dtype)
 
 
 def disentangling_inputs(config: PCLConfig, count: int = 4, **options) -> dict[str, torch.Tensor]:

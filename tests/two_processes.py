@@ -79,9 +79,7 @@ def batch_norm() -> dict[str, torch.Tensor]:
 def work(index: int, folder: str):
     """Run everything in one process of the group and leave it in `<folder>/<index>.pt`."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/group", rank=index, world_size=PROCESSES
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=index, world_size=PROCESSES)
     everything = {
         "gather": gather(),
         "batch_norm": batch_norm(),

@@ -42,7 +42,8 @@ def _module_names() -> dict[str, str]:
     names["decoder.fc"] = "decoder.fc"
     for block in range(_DECODER_CONVOLUTIONS):
         names[f"decoder.model.{2 + 4 * block}"] = f"decoder.blocks.{block}.conv"
-        names[f"decoder.model.{3 + 4 * block}"] = f"decoder.norms.{block}"
+        if block + 1 < _DECODER_CONVOLUTIONS:  # The last convolution has no batch norm.
+            names[f"decoder.model.{3 + 4 * block}"] = f"decoder.norms.{block}"
     return names
 
 

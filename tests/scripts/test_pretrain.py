@@ -140,7 +140,7 @@ def test_losses_fall(monkeypatch, options, schedule, caplog):
         return means[-1]
 
     monkeypatch.setattr(pretrain.Monitor, "flush", record)
-    changes = {"steps": 60, "save_steps": 0, "schedule": schedule, "face_views": "random_resized_crop"}
+    changes = {"steps": 40, "save_steps": 0, "schedule": schedule, "face_views": "random_resized_crop"}
     temperatures = {"face_temperature": 0.2, "pose_temperature": 0.2, "logging_steps": 10, "learning_rate": 3e-3}
     train(monkeypatch, options | changes | temperatures)
     for name in ("disentangling_loss", "pose_contrast_loss"):

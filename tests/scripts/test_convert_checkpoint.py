@@ -1,0 +1,76 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import golden
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoModel
+
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_checkpoint.py"
+
+
+@pytest.fixture
+def convert(monkeypatch, tmp_path):
+    specification = importlib.util.spec_from_file_location("convert_checkpoint", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "convert_checkpoint", module)  # Dataclasses look their module up.
+    specification.loader.exec_module(module)
+
+    def run(state_dict: dict, *options: str) -> Path:
+        named = {f"module.{name}": tensor for name, tensor in state_dict.items()}
+        torch.save({"epoch": 999, "state_dict": named}, tmp_path / "checkpoint.pth")
+        arguments = [str(tmp_path / "checkpoint.pth"), str(tmp_path / "out"), *options]
+        monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *arguments])
+        module.main()
+        return tmp_path / "out"
+
+    return run
+
+
+@torch.no_grad()
+def test_a_converted_folder_opens_and_holds_the_published_features(convert):
+    folder = convert(golden.reference_state_dict())
+    values, images = golden.golden_values(), golden.inputs()["images"]
+    encoder = AutoModel.from_pretrained(folder).eval()
+    assert golden.relative_error(encoder(images).face_features, values["eval/face"]) < 1e-5
+    model = PCLForPreTraining.from_pretrained(folder).eval()
+    outputs = model.pcl(images)
+    drawn = model.decode(outputs.face_features, outputs.pose_features)[:, :, ::4, ::4]
+    assert golden.relative_error(drawn, values["eval/recon_face_pose"]) < 1e-5
+    assert AutoImageProcessor.from_pretrained(folder).crop_size["height"] == 64
+
+
+def linear_evaluation(width: int, labels: int) -> dict:
+    tensors = {name: tensor for name, tensor in golden.reference_state_dict().items() if name.startswith("encoder.")}
+    return tensors | {
+        "linear_classifier.weight": torch.rand(labels, width),
+        "linear_classifier.bias": torch.rand(labels),
+    }
+
+
+def test_a_linear_evaluation_checkpoint_becomes_a_classifier_at_its_size(convert):
+    tensors = linear_evaluation(6272, 7)
+    folder = convert(tensors, "--head_feature", "face")
+    model = PCLForImageClassification.from_pretrained(folder)
+    assert torch.equal(model.classifier.weight, tensors["linear_classifier.weight"])
+    assert (model.config.image_size, model.config.num_labels, model.config.head_feature) == (100, 7, "face")
+    assert AutoImageProcessor.from_pretrained(folder).size["shortest_edge"] == 100
+
+
+def test_a_head_pose_checkpoint_becomes_a_head_pose_model(convert):
+    tensors = linear_evaluation(2048, 3)
+    model = PCLForHeadPoseEstimation.from_pretrained(convert(tensors, "--task", "head_pose"))
+    assert torch.equal(model.regressor.bias, tensors["linear_classifier.bias"])
+
+
+def test_a_checkpoint_that_does_not_fit_ends_in_one_line_and_writes_nothing(convert, tmp_path, capsys):
+    tensors = golden.reference_state_dict()
+    del tensors["decoder.fc.bias"]
+    with pytest.raises(SystemExit) as stop:
+        convert(tensors)
+    assert stop.value.code == 1
+    assert "missing: decoder.fc.bias" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,171 @@
+"""What a saved folder is worth where this package is not installed: everything in one new process, to save time."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from modeling_pcl import (
+    PCLForHeadPoseEstimation,
+    PCLForImageClassification,
+    PCLForPreTraining,
+    PCLImageProcessor,
+    PCLModel,
+)
+
+CLASSES = (PCLModel, PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
+
+STRANGER = """
+import importlib.abc, json, sys
+from pathlib import Path
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "modeling_pcl":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+try:
+    import modeling_pcl
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("modeling_pcl is importable")
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining, pipeline
+)
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+root = Path(sys.argv[1])
+trust = {"trust_remote_code": True}
+inputs = torch.load(root / "inputs.pt", weights_only=True)
+results = {}
+
+def open_all(folder):
+    opened = {
+        "PCLModel": AutoModel.from_pretrained(folder / "PCLModel", **trust),
+        "PCLForPreTraining": AutoModelForPreTraining.from_pretrained(folder / "PCLForPreTraining", **trust),
+        "PCLForImageClassification": AutoModelForImageClassification.from_pretrained(
+            folder / "PCLForImageClassification", **trust
+        ),
+    }
+    name = "PCLForHeadPoseEstimation"
+    opened[name] = get_class_from_dynamic_module(f"modeling_pcl.{name}", folder / name).from_pretrained(folder / name)
+    return {name: model.eval() for name, model in opened.items()}
+
+@torch.no_grad()
+def outputs(models):
+    return {
+        "PCLModel": models["PCLModel"](inputs["images"]).face_features,
+        "PCLForPreTraining": models["PCLForPreTraining"](pixel_values=inputs["images"]).loss,
+        "PCLForImageClassification": models["PCLForImageClassification"](inputs["images"]).logits,
+        "PCLForHeadPoseEstimation": models["PCLForHeadPoseEstimation"](inputs["images"]).logits,
+    }
+
+models = open_all(root)
+results["opened"] = outputs(models)
+for name, model in models.items():
+    model.save_pretrained(root / "again" / name)
+results["again"] = outputs(open_all(root / "again"))
+
+config = AutoConfig.from_pretrained(root / "PCLModel", **trust)
+processor = AutoImageProcessor.from_pretrained(root / "PCLModel", **trust)
+image = Image.open(root / "image.png")
+results["pixel_values"] = processor(image, return_tensors="pt")["pixel_values"]
+with torch.no_grad():
+    encoder = AutoModel.from_pretrained(root / "PCLForPreTraining", **trust).eval()
+    results["encoder"] = encoder(inputs["images"]).pooler_output
+features = pipeline("image-feature-extraction", model=str(root / "PCLModel"), **trust)
+results["maps"], results["pooled"] = torch.tensor(features(image)), torch.tensor(features(image, pool=True))
+classify = pipeline("image-classification", model=str(root / "PCLForImageClassification"), **trust)
+results["labels"] = json.dumps(classify(image, top_k=3))
+results["modules"] = json.dumps(sorted({type(model).__module__.split(".")[0] for model in models.values()}))
+torch.save(results, root / "results.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, torch.nn.Module]:
+    torch.manual_seed(0)
+    return {cls.__name__: cls(tiny.config(num_labels=3)).eval() for cls in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return tiny.images(tiny.config(), 3)
+
+
+@pytest.fixture(scope="module")
+def results(models, images, tmp_path_factory) -> dict:
+    root = tmp_path_factory.mktemp("remote")
+    for name, model in models.items():
+        model.save_pretrained(root / name)
+        PCLImageProcessor.for_image_size(32).save_pretrained(root / name)
+    torch.save({"images": images}, root / "inputs.pt")
+    Image.linear_gradient("L").resize((50, 60)).convert("RGB").save(root / "image.png")
+    environment = os.environ | {"HF_MODULES_CACHE": str(root / "modules")}
+    stranger = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(root)], cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert stranger.returncode == 0, stranger.stderr
+    return torch.load(root / "results.pt", weights_only=True) | {"root": root, "stderr": stranger.stderr}
+
+
+@pytest.mark.parametrize("kind", ["opened", "again"])
+@torch.no_grad()
+def test_every_class_opens_without_the_package_and_computes_the_same(models, images, results, kind):
+    expected = {name: model(images) for name, model in models.items()}
+    assert torch.equal(results[kind]["PCLModel"], expected["PCLModel"].face_features)
+    assert torch.equal(results[kind]["PCLForPreTraining"], expected["PCLForPreTraining"].loss)
+    for name in ("PCLForImageClassification", "PCLForHeadPoseEstimation"):
+        assert torch.equal(results[kind][name], expected[name].logits)
+
+
+@torch.no_grad()
+def test_the_encoder_of_a_pretraining_folder_opens_as_auto_model(models, images, results):
+    assert torch.equal(results["encoder"], models["PCLForPreTraining"].pcl(images).pooler_output)
+
+
+@torch.no_grad()
+def test_processor_and_pipelines_work_without_the_package(models, results):
+    image = Image.open(results["root"] / "image.png")
+    pixel_values = PCLImageProcessor.for_image_size(32)(image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(results["pixel_values"], pixel_values)
+    outputs = models["PCLModel"](pixel_values)
+    # The pipeline's lists lose nothing of float32.
+    torch.testing.assert_close(results["maps"], outputs.last_hidden_state)
+    torch.testing.assert_close(results["pooled"], outputs.pooler_output)
+    scores = models["PCLForImageClassification"](pixel_values).logits.softmax(dim=1)[0]
+    found = {entry["label"]: entry["score"] for entry in json.loads(results["labels"])}
+    assert found == pytest.approx({f"LABEL_{index}": score for index, score in enumerate(scores.tolist())}, abs=1e-6)
+
+
+def test_the_classes_came_from_the_folder(results):
+    assert json.loads(results["modules"]) == ["transformers_modules"]
+
+
+@pytest.mark.parametrize("name", [cls.__name__ for cls in CLASSES])
+def test_a_folder_holds_every_root_module_that_its_code_imports(results, name):
+    package = Path(sys.modules["modeling_pcl"].__file__).parent
+    expected = {path.name for path in package.glob("*_pcl.py")}
+    assert {path.name for path in (results["root"] / name).glob("*.py")} == expected
+
+
+def test_root_modules_import_only_each_other_and_what_users_have():
+    package = Path(sys.modules["modeling_pcl"].__file__).parent
+    allowed = {"torch", "torchvision", "transformers", "numpy", "PIL", "huggingface_hub", *sys.stdlib_module_names}
+    for path in package.glob("*_pcl.py"):
+        for line in path.read_text().splitlines():
+            if line.startswith(("import ", "from ")):
+                module = line.split()[1]
+                is_sibling = module.startswith(".") and module.endswith("_pcl") and module.count(".") == 1
+                assert is_sibling or module.split(".")[0] in allowed, f"{path.name}: {line}"
