@@ -2,9 +2,9 @@
 
 accelerate launch scripts/pretrain.py --corpus path/to/images --output_dir runs/mine
 
-`python scripts/pretrain.py` does the same in one process, `accelerate launch --multi_gpu --num_processes 2` in two, with
-or without GPUs. The model lands in the output folder, where `AutoModel.from_pretrained` opens it; the same command with
-`--resume` continues a run that was stopped.
+`python scripts/pretrain.py` does the same in one process, and `accelerate launch --multi_gpu --num_processes 2` in two,
+with or without GPUs. The model lands in the output folder, where `AutoModel.from_pretrained` opens it; the same command
+with `--resume` continues a run that was stopped.
 """
 
 import logging
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
-from huggingface_hub import HfApi
 from huggingface_hub.errors import StrictDataclassError
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
@@ -28,6 +27,7 @@ from modeling_pcl.data.corpora import corpus_revision, load_corpus, select_subje
 from modeling_pcl.data.loading import BrokenFiles, make_loader
 from modeling_pcl.data.views import ViewMaker, ViewSettings
 from modeling_pcl.distributed_pcl import synchronise_batch_norm
+from modeling_pcl.hub.upload import upload_run
 from modeling_pcl.training.arguments import (
     PRESETS,
     CorpusArguments,
@@ -75,25 +75,11 @@ def parse_options() -> Options:
     return options
 
 
-def scaled_widths(config: PCLConfig, factor: float) -> dict:
-    """Every width of the config times `factor`, the decoder's kept a multiple of 4."""
-    hidden = config.projection_hidden_size
-    return {
-        "hidden_sizes": [max(1, round(width * factor)) for width in config.hidden_sizes],
-        "feature_channels": max(1, round(config.feature_channels * factor)),
-        "projection_hidden_size": hidden and max(1, round(hidden * factor)),
-        "projection_size": max(1, round(config.projection_size * factor)),
-        "decoder_size": max(4, 4 * round(config.decoder_size * factor / 4)),
-    }
-
-
 def build_config(options: Options) -> PCLConfig:
     start = options.model.config or options.model.init_from
-    config = PCLConfig.from_pretrained(start) if start else PCLConfig()
+    config = (PCLConfig.from_pretrained(start) if start else PCLConfig()).scaled(options.model.width)
     changes = {name: value for name, value in asdict(options.objective).items() if name != "method"}
-    changes["image_size"] = options.model.image_size
-    if options.model.width != 1:
-        changes |= scaled_widths(config, options.model.width)
+    changes |= {"image_size": options.model.image_size, "decoder_size": options.model.decoder_size}
     changed = {name: value for name, value in changes.items() if value is not None}
     return PCLConfig(**(config.to_dict() | changed))
 
@@ -328,21 +314,6 @@ def write_result(run: Pretraining, record: dict):
     logger.info("The model is in %s", run.output_dir)
 
 
-def push(options: Options):
-    """Upload the output folder but for its checkpoints; what was computed stays here whatever happens."""
-    folder, repo_id = options.training.output_dir, options.logging.hub_model_id
-    try:
-        api = HfApi()
-        api.create_repo(repo_id, private=options.logging.hub_private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=["checkpoints/*", "logs/*"])
-    except Exception as error:  # Whatever network or Hub raise must not hide that the model is safe.
-        raise SystemExit(
-            f"error: the upload to {repo_id} failed: {error}\nThe model is safe in {folder}; "
-            f"`hf upload {repo_id} {folder}` sends it once the Hub answers."
-        ) from error
-    logger.info("Uploaded to %s", commit.repo_url)
-
-
 def run_to_end(options: Options):
     run = Pretraining(options)
     training = options.training
@@ -368,7 +339,7 @@ def run_to_end(options: Options):
         run.accelerator.end_training()
     write_result(run, record)
     if run.accelerator.is_main_process and options.logging.push_to_hub:
-        push(options)
+        upload_run(run.output_dir, options.logging.hub_model_id, options.logging.hub_private)
 
 
 def main():

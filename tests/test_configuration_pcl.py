@@ -133,3 +133,14 @@ def test_importing_the_package_needs_neither_datasets_nor_accelerate():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_quarter_of_the_width_is_what_the_docstring_says():
+    quarter = PCLConfig().scaled(0.25)
+    assert quarter.hidden_sizes == [16, 32, 32, 64]
+    assert (quarter.feature_channels, quarter.projection_size, quarter.decoder_size) == (32, 128, 128)
+    assert PCLConfig(image_size=100, face_temperature=0.2).scaled(1.0).to_dict() == (
+        PCLConfig(image_size=100, face_temperature=0.2).to_dict()
+    )
+    with pytest.raises(ValueError, match="`factor`"):
+        PCLConfig().scaled(0)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,11 @@ CROP_ASPECT_MAX = 4 / 3
 CPU_CHUNK, GPU_CHUNK = 32, 128
 # Each stream of random numbers has its own number, so that none depends on which objectives run.
 STREAMS = ("disentangling", "face_contrast", "pose_contrast", "face_permutation")
+
+
+def _option(default, text: str):
+    """A field with the help text that a command line shows."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,15 @@ class ViewSettings:
         ValueError: If a value is out of its range.
     """
 
-    face_views: Literal["windows", "random_resized_crop"] = "windows"
-    face_mirror_probability: float = 0.0
-    crop_area_min: float = 0.2
-    mixing_alpha: float = 1.6
-    noise_std: float = 0.4
-    pose_images: int = 10
-    pose_negatives_per_image: int = 100
+    face_views: Literal["windows", "random_resized_crop"] = _option(
+        "windows", "Face views are two small windows in different quadrants (published), or random resized crops."
+    )
+    face_mirror_probability: float = _option(0.0, "Probability that a face view is flipped, in [0, 1].")
+    crop_area_min: float = _option(0.2, "Least share of the image's area in a random resized crop, in (0, 1].")
+    mixing_alpha: float = _option(1.6, "Negatives are mixed with shares from Beta(alpha, alpha); 0 mixes nothing.")
+    noise_std: float = _option(0.4, "Noise on the encoder's inputs in objective 1, for images in [0, 1]; 0 adds none.")
+    pose_images: int = _option(10, "Images of a batch that take part in the pose contrast.")
+    pose_negatives_per_image: int = _option(100, "Views of the mirror of each of these images.")
 
     def __post_init__(self):
         if self.face_views not in ("windows", "random_resized_crop"):

@@ -41,6 +41,7 @@ class ModelArguments:
     init_from: str | None = option(None, "Folder or Hub id of a PCL model whose weights to start from.")
     width: float = option(1.0, "Scales every width of the config; 0.25 is a sixteenth of the cost.")
     image_size: int | None = option(None, "Side in px that the model sees; by default the config's, 64.")
+    decoder_size: int | None = option(None, "Width of the decoder's first layer, not scaled; by default the config's.")
 
 
 @dataclass

@@ -19,6 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
+from modeling_pcl.hub import upload
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
 
 
@@ -349,8 +351,8 @@ class LocalHub(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), LocalHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint, HfApi = f"http://127.0.0.1:{server.server_port}", pretrain.HfApi
-    monkeypatch.setattr(pretrain, "HfApi", lambda: HfApi(endpoint=endpoint, token="hf_none"))
+    endpoint, HfApi = f"http://127.0.0.1:{server.server_port}", upload.HfApi
+    monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=endpoint, token="hf_none"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     LocalHub.files, LocalHub.fails = {}, False
     yield LocalHub
