@@ -16,10 +16,10 @@ if [ ! -x .venv/bin/python ]; then
   echo "error: this needs Python 3.10 or newer with the venv module; name one with PYTHON=/path/to/python" >&2
   exit 1
 fi
-# Installed again when pyproject.toml or the extras have changed, or the last installation broke off.
-stamp="$1 $(cksum <pyproject.toml)"
-if [ "$(cat .venv/installed 2>/dev/null)" != "$stamp" ]; then
+# Installed again when pyproject.toml has changed, or the last installation broke off.
+stamp="$(cksum <pyproject.toml)"
+if [ "$(cat ".venv/installed-$1" 2>/dev/null)" != "$stamp" ]; then
   echo "Installing into .venv (torch is large; a few minutes on a slow line)"
   .venv/bin/python -m pip install --quiet --editable ".[$1]"
-  echo "$stamp" >.venv/installed
+  echo "$stamp" >".venv/installed-$1"
 fi

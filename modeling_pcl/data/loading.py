@@ -18,7 +18,7 @@ from .images import BrokenImageError, decode_image
 
 logger = logging.getLogger(__name__)
 
-BROKEN_RUN = 100  # So many broken images in a row are no accident.
+STAND_INS = 100  # Rows to try in place of a broken one.
 JUDGED_AFTER = 200  # Fewer attempts say little about a share.
 SHUFFLE_BUFFER = 1000
 START = {"map": {"batch": 0}, "stream": {"epoch": 0, "row": 0}}
@@ -30,7 +30,7 @@ class Batch:
 
     Args:
         images: `(batch, 3, load_size_px, load_size_px)`, uint8.
-        attempted: How many images were decoded or found broken.
+        attempted: How many rows were drawn for it, broken ones included.
         broken: Name and reason of each broken one.
         position: Where a loader that is to give the next batch starts; JSON-serialisable.
     """
@@ -123,7 +123,7 @@ def make_loader(
 ) -> Loader:
     """Read a corpus in batches. Workers decode and resize, nothing else; torch's global random state is not used.
 
-    A row that does not decode is replaced by the next one that does, so batches keep their size. A stream skips it.
+    Another row, always the same, stands in for one that does not decode, so batches keep their size; a stream skips it.
 
     Args:
         corpus: As `load_corpus` returns it.
@@ -217,23 +217,28 @@ class RowImages(torch.utils.data.Dataset):
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """Called by torch's DataLoader with the rows of one batch."""
-        broken = []
-        records = self.rows[rows]["image"]
-        images = _stack([self._first_good(row, record, broken) for row, record in zip(rows, records)])
-        return Batch(images, len(images) + len(broken), broken)
-
-    def _first_good(self, row: int, record: dict, broken: list[tuple[str, str]]) -> torch.Tensor:
-        """The image of `row` or of the next row whose image decodes: the same one in every run."""
-        tries = min(BROKEN_RUN, len(self.rows))
-        for _ in range(tries):
+        images, broken = [], []
+        for row, record in zip(rows, self.rows[rows]["image"]):
             try:
-                return decode_image(record, self.load_size_px, name=f"row {row}")
+                images.append(self._decode(row, record))
             except BrokenImageError as error:
                 broken.append((error.name, error.reason))
-            row = (row + 1) % len(self.rows)
-            record = self.rows[row]["image"]
-        name, reason = broken[-tries]
-        raise ValueError(f"{tries} images in a row do not decode. The first is {name}: {reason}.")
+                images.append(self._stand_in(row, error))
+        return Batch(_stack(images), len(rows), broken)
+
+    def _decode(self, row: int, record: dict) -> torch.Tensor:
+        return decode_image(record, self.load_size_px, name=f"row {row}")
+
+    def _stand_in(self, row: int, broken: BrokenImageError) -> torch.Tensor:
+        """Another row's image, the same one in every run. Broken rows often lie together, so it is not the next one."""
+        for other in np.random.default_rng(row).integers(len(self.rows), size=STAND_INS).tolist():
+            try:
+                return self._decode(other, self.rows[other]["image"])
+            except BrokenImageError:
+                continue  # It is reported when it is drawn itself.
+        raise ValueError(
+            f"{broken.name} does not decode ({broken.reason}), nor does any of {STAND_INS} other rows. Mend the corpus."
+        )
 
 
 class StreamBatches(torch.utils.data.IterableDataset):
