@@ -10,7 +10,8 @@ class PCLImageProcessor(TorchvisionBackend):
     The crop: PCL is trained on square boxes around one face, from forehead to chin with a little around it, as a face
     detector gives them; crop to such a box first. What comes is resized so that its shorter side is
     `size["shortest_edge"]` px (bilinear, antialiased), and the square of `crop_size` in its centre is kept. Values are
-    scaled to [0, 1]; no mean or standard deviation is taken off.
+    scaled from [0, 255] to [0, 1] (an array that is in [0, 1] already needs `do_rescale=False`); no mean or standard
+    deviation is taken off. What is transparent becomes white, what is grey gets three equal channels.
 
     Example:
         ```python

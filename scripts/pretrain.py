@@ -206,7 +206,8 @@ class Pretraining:
             give_zero_gradients(self.model)
         self.loader = open_loader(options, corpus, self.model, self.accelerator, position)
         self.steps_per_epoch = steps_per_epoch(options, self.loader)
-        self.broken = BrokenFiles(options.corpus.max_broken_share)
+        images_per_epoch = (self.loader.batches_per_epoch or 0) * options.training.batch_size
+        self.broken = BrokenFiles(options.corpus.max_broken_share, images_per_epoch or None)
         self.views = ViewMaker(
             options.views,
             self.model.config.image_size,

@@ -131,7 +131,7 @@ def make_loader(
         batch_size: Images a batch has in each process.
         seed: Of the order, at least 0.
         subjects: Whether an epoch is one random frame of one random video of each subject. `"auto"` does so where a
-            map-style corpus has a column `subject`; a stream takes every image.
+            map-style corpus has a column `subject` and subjects enough to fill a batch; a stream takes every image.
         rank: Index of this process, in [0, `world_size`).
         world_size: Number of processes.
         position: Of a loader with the same corpus, sizes, seed and number of processes, to go on where it stood.
@@ -153,7 +153,11 @@ def make_loader(
         rows = partial(shuffled_rows, corpus, seed=seed, rank=rank, world_size=world_size, buffer_size=shuffle_buffer)
         return Loader(partial(_read_stream, rows, load_size_px, batch_size, options), position, None)
     by_subject = subjects == "on" or (subjects == "auto" and "subject" in corpus.column_names)
-    sampler = partial(EpochBatchSampler, EpochPlan(corpus, by_subject), batch_size, seed, rank, world_size)
+    plan = EpochPlan(corpus, by_subject)
+    if subjects == "auto" and by_subject and len(plan) < batch_size * world_size:
+        logger.info("%d subjects do not fill a batch: an epoch is every image", len(plan))
+        plan = EpochPlan(corpus)
+    sampler = partial(EpochBatchSampler, plan, batch_size, seed, rank, world_size)
     images = RowImages(corpus, load_size_px)
     return Loader(partial(_read_rows, images, sampler, options), position, sampler().batches_per_epoch)
 

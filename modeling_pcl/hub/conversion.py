@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from ..configuration_pcl import PCLConfig
-from ..modeling_pcl import PCLForImageClassification, PCLForPreTraining
+from ..modeling_pcl import PCLForPreTraining
 
 _STAGES = [
     # reference module, this package's module, position of its first and second convolution
@@ -21,6 +21,7 @@ _STAGES = [
 ]
 _ATTENTION = {"g": "distribute", "theta": "gather", "phi": "describe"}
 _DECODER_CONVOLUTIONS = 6
+_BATCH_NORM_EPS = 1e-5  # torch's default
 
 
 def _module_names() -> dict[str, str]:
@@ -48,11 +49,12 @@ def _module_names() -> dict[str, str]:
 
 
 REFERENCE_MODULES = _module_names()
+_OWN_MODULES = {ours: reference for reference, ours in REFERENCE_MODULES.items()}
 
 
-def _renamed(name: str, modules: Mapping[str, str]) -> str | None:
+def _renamed(name: str, modules: Mapping[str, str]) -> str:
     module, _, tensor = name.rpartition(".")
-    return f"{modules[module]}.{tensor}" if module in modules else None
+    return f"{modules[module]}.{tensor}"
 
 
 def convert_reference_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -71,17 +73,16 @@ def convert_reference_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict
         ValueError: If a tensor is missing, is not part of the network, or has another shape than the published one;
             the message names every such tensor.
     """
-    reference = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    reference = _without_prefix(state_dict)
     classifier = {name: reference.pop(name) for name in list(reference) if name.startswith("linear_classifier.")}
-    converted = {_renamed(name, REFERENCE_MODULES) or name: tensor for name, tensor in reference.items()}
-    if not classifier:
-        _check_complete(converted, _published_shapes(PCLForPreTraining), state_dict)
-        return converted
-    expected = {name: shape for name, shape in _published_shapes(PCLForImageClassification).items() if "pcl." in name}
-    heads = _published_shapes(PCLForPreTraining)
-    converted = {name: tensor for name, tensor in converted.items() if name in expected or name not in heads}
-    _check_complete(converted, expected, state_dict)
-    return converted | _fold_classifier(classifier)
+    expected = {_renamed(name, _OWN_MODULES): shape for name, shape in _published_shapes().items()}
+    if classifier:
+        backbone = {name: shape for name, shape in expected.items() if name.startswith("encoder.")}
+        reference = {name: tensor for name, tensor in reference.items() if name in backbone or name not in expected}
+        expected = backbone
+    _check_complete(reference, expected)
+    converted = {_renamed(name, REFERENCE_MODULES): tensor for name, tensor in reference.items()}
+    return converted | _fold_classifier(classifier) if classifier else converted
 
 
 def revert_to_reference_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -96,31 +97,31 @@ def revert_to_reference_state_dict(state_dict: Mapping[str, torch.Tensor]) -> di
     Raises:
         ValueError: If a tensor is missing, is not part of the network, or has another shape than the published one.
     """
-    _check_complete(state_dict, _published_shapes(PCLForPreTraining), state_dict)
-    modules = {ours: reference for reference, ours in REFERENCE_MODULES.items()}
-    return {_renamed(name, modules): tensor for name, tensor in state_dict.items()}
+    _check_complete(state_dict, _published_shapes())
+    return {_renamed(name, _OWN_MODULES): tensor for name, tensor in state_dict.items()}
 
 
-def _published_shapes(model_class: type) -> dict[str, tuple[int, ...]]:
+def _without_prefix(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    twice = [name for name in state_dict if f"module.{name}" in state_dict]
+    if twice:
+        raise ValueError(f"The checkpoint holds tensors both with and without `module.`: {', '.join(twice)}.")
+    return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+
+
+def _published_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the full-width `PCLForPreTraining`."""
     with torch.device("meta"):
-        model = model_class(PCLConfig())
+        model = PCLForPreTraining(PCLConfig())
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _check_complete(converted: Mapping, expected: Mapping[str, tuple[int, ...]], original: Mapping):
-    """Compare names and shapes; speak of each tensor by the name it has in the file."""
-    file_names = {_renamed(name.removeprefix("module."), REFERENCE_MODULES): name for name in original}
-    reference_modules = {ours: reference for reference, ours in REFERENCE_MODULES.items()}
-
-    def name_in_file(name: str) -> str:
-        return file_names.get(name) or (_renamed(name, reference_modules) if name in expected else None) or name
-
-    complaints = [f"missing: {name_in_file(name)}" for name in expected if name not in converted]
-    complaints += [f"not part of the network: {name_in_file(name)}" for name in converted if name not in expected]
+def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]):
+    complaints = [f"missing: {name}" for name in expected if name not in tensors]
+    complaints += [f"not part of the network: {name}" for name in tensors if name not in expected]
     complaints += [
-        f"{name_in_file(name)} is {tuple(converted[name].shape)}, must be {shape}"
+        f"{name} is {tuple(tensors[name].shape)}, must be {shape}"
         for name, shape in expected.items()
-        if name in converted and tuple(converted[name].shape) != shape
+        if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if complaints:
         raise ValueError("This is not a checkpoint of the published PCL network. " + "; ".join(complaints) + ".")
@@ -128,24 +129,26 @@ def _check_complete(converted: Mapping, expected: Mapping[str, tuple[int, ...]],
 
 def _fold_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`linear_classifier.…` tensors, one linear layer behind an optional batch norm, as one linear layer."""
-    names = sorted(tensors)
-    weights = [name for name in names if name.endswith("weight") and tensors[name].dim() == 2]
-    means = [name for name in names if name.endswith("running_mean")]
-    if len(weights) != 1 or len(means) > 1:
-        raise ValueError(f"`linear_classifier` must hold one linear layer and at most one batch norm, got {names}.")
-    layer = weights[0].removesuffix("weight")
-    weight, bias = tensors.pop(weights[0]), tensors.pop(f"{layer}bias", None)
-    bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    if means:
-        norm = means[0].removesuffix("running_mean")
-        scale = tensors.pop(f"{norm}weight") / (tensors.pop(f"{norm}running_var") + 1e-5).sqrt()
-        shift = tensors.pop(f"{norm}bias") - tensors.pop(means[0]) * scale
-        tensors.pop(f"{norm}num_batches_tracked", None)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    weights = [name for name, tensor in tensors.items() if name.endswith("weight") and tensor.dim() == 2]
+    if len(weights) != 1:
+        raise ValueError(f"`linear_classifier` must hold one linear layer, got {sorted(tensors)}.")
+    layer, weight = weights[0].removesuffix("weight"), tensors[weights[0]]
+    labels, features = weight.shape
+    expected = {f"{layer}weight": (labels, features), f"{layer}bias": (labels,)}
+    defaults = {f"{layer}bias": weight.new_zeros(labels)}
+    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
+    for norm in norms[:1]:
+        expected |= {f"{norm}{name}": (features,) for name in ("running_mean", "running_var", "weight", "bias")}
+        if f"{norm}weight" not in tensors and f"{norm}bias" not in tensors:  # affine=False
+            defaults |= {f"{norm}weight": weight.new_ones(features), f"{norm}bias": weight.new_zeros(features)}
+    tensors = defaults | tensors
+    _check_complete(tensors, expected)
+    bias = tensors[f"{layer}bias"]
+    for norm in norms:
+        scale = tensors[f"{norm}weight"] / (tensors[f"{norm}running_var"] + _BATCH_NORM_EPS).sqrt()
+        shift = tensors[f"{norm}bias"] - tensors[f"{norm}running_mean"] * scale
         weight, bias = weight * scale, bias + weight @ shift
-    if tensors:
-        raise ValueError(f"`linear_classifier` holds tensors that are not part of it: {sorted(tensors)}.")
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(f"`linear_classifier`'s bias is {tuple(bias.shape)}, its weight {tuple(weight.shape)}.")
     return {"classifier.weight": weight, "classifier.bias": bias}
 
 
@@ -184,6 +187,7 @@ def load_reference_checkpoint(path: str) -> dict[str, torch.Tensor]:
         reason = re.split(r"\n|\. ", str(error).strip())[0]
         raise ValueError(f"{path} is not a checkpoint of tensors that can be opened safely: {reason}.") from error
     state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not state_dict or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
+    is_filled = isinstance(state_dict, dict) and len(state_dict) > 0
+    if not is_filled or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
         raise ValueError(f"{path} holds no `state_dict` of tensors.")
     return dict(state_dict)

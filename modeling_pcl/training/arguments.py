@@ -24,7 +24,7 @@ class CorpusArguments:
     subject_sampling: Literal["auto", "on", "off"] = option(
         "auto",
         "An epoch is one random frame of one random video of each subject (on), or every image (off); auto is on where "
-        "the corpus has a `subject` column.",
+        "the corpus has a `subject` column and subjects enough to fill a batch.",
     )
     load_size_px: int | None = option(
         None, "Side in px of the images as loaded, from which views are cut; by default twice the model's."

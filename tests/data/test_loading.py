@@ -101,6 +101,12 @@ class TestRows:
         assert len(epoch) == size
         assert {level // 5 for level in epoch} == set(range(6))
 
+    def test_too_few_subjects_for_a_batch_take_every_image_unless_told_otherwise(self):
+        faces = corpus(subject=[str(row // 5) for row in range(30)])
+        assert make_loader(faces, 8, 10).batches_per_epoch == 3
+        with pytest.raises(ValueError, match="6 images, is smaller than one batch"):
+            make_loader(faces, 8, 10, subjects="on")
+
     def test_without_a_subject_column_auto_takes_every_image(self):
         assert make_loader(corpus(), 8, 3).batches_per_epoch == 10
         with pytest.raises(ValueError, match="needs a column `subject`"):

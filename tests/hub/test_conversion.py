@@ -1,10 +1,16 @@
-import golden
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
 import pytest
 import torch
+from parity import golden
 from torch import nn
 
 from modeling_pcl import PCLConfig, PCLForImageClassification, PCLForPreTraining
 from modeling_pcl.hub.conversion import (
+    REFERENCE_MODULES,
     classifier_image_size,
     convert_reference_state_dict,
     load_reference_checkpoint,
@@ -14,138 +20,257 @@ from modeling_pcl.hub.conversion import (
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, torch.Tensor]:
+    """The published network's tensors, by the authors' names. Not to be changed."""
     return golden.reference_state_dict()
 
 
-def backbone(reference: dict) -> dict[str, torch.Tensor]:
+@pytest.fixture
+def published_model() -> PCLForPreTraining:
+    """The shapes alone, without memory."""
+    with torch.device("meta"):
+        return PCLForPreTraining(PCLConfig())
+
+
+def backbone(reference: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in reference.items() if name.startswith("encoder.")}
 
 
-def test_every_tensor_of_the_model_comes_from_one_tensor_of_the_reference(reference):
+def linear_evaluation(reference: dict[str, torch.Tensor], labels: int = 7, side: int = 4) -> dict[str, torch.Tensor]:
+    """Backbone plus a linear layer on the flattened trunk of `16 * side` px images."""
+    layer = nn.Linear(128 * side * side, labels)
+    return backbone(reference) | {f"linear_classifier.{name}": value for name, value in layer.state_dict().items()}
+
+
+# The names
+
+
+def test_key_map_is_a_bijection_onto_the_models_modules(published_model):
+    holders = {name.rpartition(".")[0] for name in published_model.state_dict()}
+    assert set(REFERENCE_MODULES.values()) == holders
+    assert len(set(REFERENCE_MODULES.values())) == len(REFERENCE_MODULES)
+
+
+def test_published_names_convert_onto_the_whole_model(reference, published_model):
+    shapes = {name: tuple(tensor.shape) for name, tensor in published_model.state_dict().items()}
     converted = convert_reference_state_dict(reference)
+    assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == shapes
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_converting_and_reverting_returns_every_tensor(prefix, reference):
+    converted = convert_reference_state_dict({f"{prefix}{name}": tensor for name, tensor in reference.items()})
+    reverted = revert_to_reference_state_dict(converted)
+    assert reverted.keys() == reference.keys()
+    assert all(reverted[name] is tensor for name, tensor in reference.items())
+
+
+def test_reverting_and_converting_returns_every_tensor():
+    state_dict = PCLForPreTraining(PCLConfig()).state_dict()
+    converted = convert_reference_state_dict(revert_to_reference_state_dict(state_dict))
+    assert converted.keys() == state_dict.keys()
+    assert all(converted[name] is tensor for name, tensor in state_dict.items())
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", ["encoder.layer1.2.theta.bias", "decoder.model.3.running_var", "exp_fc.3.weight"])
+def test_a_missing_tensor_is_named(name, prefix, reference):
+    state_dict = {f"{prefix}{key}": tensor for key, tensor in reference.items() if key != name}
+    with pytest.raises(ValueError, match=f"missing: {name}"):
+        convert_reference_state_dict(state_dict)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.layer4.0.weight",
+        "encoder.conv1.0.running_mean",
+        "fc.weight",
+        "epoch",
+        "module.module.encoder.conv1.0.weight",
+        "pcl.trunk.stages.0.conv1.weight",  # this package's name for a tensor that is there under the authors'
+    ],
+)
+def test_an_extra_tensor_is_named(name, reference):
+    with pytest.raises(ValueError, match=f"not part of the network: {name.removeprefix('module.')}"):
+        convert_reference_state_dict(reference | {name: torch.zeros(3)})
+
+
+def test_a_tensor_given_twice_is_named(reference):
+    twice = reference | {"module.encoder.conv1.0.bias": torch.zeros(64)}
+    with pytest.raises(ValueError, match=r"encoder\.conv1\.0\.bias"):
+        convert_reference_state_dict(twice)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_misshapen_tensor_is_named_with_both_shapes(prefix, reference):
+    state_dict = {f"{prefix}{name}": tensor for name, tensor in reference.items()}
+    state_dict[f"{prefix}exp_fc.2.weight"] = torch.zeros(128, 2048)
+    with pytest.raises(ValueError, match=r"exp_fc\.2\.weight is \(128, 2048\), must be \(512, 2048\)"):
+        convert_reference_state_dict(state_dict)
+
+
+def test_every_complaint_is_made_at_once(reference):
+    state_dict = reference | {"encoder.conv1.0.bias": torch.zeros(1), "extra": torch.zeros(1)}
+    del state_dict["decoder.fc.bias"]
+    with pytest.raises(ValueError, match=r"missing: decoder\.fc\.bias; .*network: extra; encoder\.conv1\.0\.bias is"):
+        convert_reference_state_dict(state_dict)
+
+
+def test_reverting_names_what_does_not_fit():
     with torch.device("meta"):
-        expected = PCLForPreTraining(PCLConfig()).state_dict()
-    assert converted.keys() == expected.keys()
-    assert len({id(tensor) for tensor in converted.values()}) == len(reference)
+        state_dict = PCLForPreTraining(PCLConfig()).state_dict()
+        del state_dict["decoder.fc.bias"]
+        state_dict["pcl.trunk.stages.0.conv1.bias"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"missing: decoder\.fc\.bias; .*conv1\.bias is \(3,\), must be \(64,\)"):
+        revert_to_reference_state_dict(state_dict)
 
 
-def test_converting_back_gives_the_reference_again(reference):
-    back = revert_to_reference_state_dict(convert_reference_state_dict(reference))
-    assert back.keys() == reference.keys()
-    assert all(torch.equal(back[name], reference[name]) for name in reference)
+# Linear evaluation
 
 
-def test_the_prefix_of_parallel_training_is_taken_off(reference):
-    prefixed = {f"module.{name}": tensor for name, tensor in reference.items()}
-    assert convert_reference_state_dict(prefixed).keys() == convert_reference_state_dict(reference).keys()
-
-
-def test_a_missing_tensor_is_named(reference):
-    broken = {name: tensor for name, tensor in reference.items() if name != "encoder.conv1.0.bias"}
-    with pytest.raises(ValueError, match=r"missing: encoder\.conv1\.0\.bias\."):
-        convert_reference_state_dict(broken)
-
-
-def test_an_extra_tensor_is_named_as_in_the_file(reference):
-    broken = {f"module.{name}": tensor for name, tensor in reference.items()} | {"module.extra.weight": torch.ones(1)}
-    with pytest.raises(ValueError, match=r"not part of the network: .*extra\.weight"):
-        convert_reference_state_dict(broken)
-
-
-def test_a_misshapen_tensor_is_named_with_both_shapes(reference):
-    broken = reference | {"exp_fc.2.weight": torch.ones(512, 2047)}
-    with pytest.raises(ValueError, match=r"exp_fc\.2\.weight is \(512, 2047\), must be \(512, 2048\)"):
-        convert_reference_state_dict(broken)
-
-
-@pytest.mark.parametrize(("width", "image_size"), [(2048, 64), (6272, 100)])
-def test_a_linear_evaluation_checkpoint_gives_the_same_logits(reference, width, image_size):
-    torch.manual_seed(0)
-    linear = nn.Linear(width, 7)
-    tensors = {f"linear_classifier.{name}": tensor for name, tensor in linear.state_dict().items()}
-    converted = convert_reference_state_dict(backbone(reference) | tensors)
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("side", "image_size"), [(4, 64), (7, 100)])
+@torch.no_grad()
+def test_linear_evaluation_checkpoint_gives_the_logits_of_backbone_and_layer(prefix, side, image_size, reference):
+    state_dict = linear_evaluation(reference, side=side)
+    converted = convert_reference_state_dict({f"{prefix}{name}": tensor for name, tensor in state_dict.items()})
     assert classifier_image_size(converted["classifier.weight"], PCLConfig()) == image_size
     model = PCLForImageClassification(PCLConfig(image_size=image_size, num_labels=7)).eval()
     model.load_state_dict(converted)
     images = torch.rand(2, 3, image_size, image_size)
-    with torch.no_grad():
-        torch.testing.assert_close(model(images).logits, linear(model.pcl(images).pooler_output))
+    trunk = model.pcl(images).pooler_output
+    expected = trunk @ state_dict["linear_classifier.weight"].T + state_dict["linear_classifier.bias"]
+    torch.testing.assert_close(model(images).logits, expected)
 
 
-def test_a_batch_norm_in_front_of_the_classifier_is_folded_in(reference):
-    torch.manual_seed(0)
-    head = nn.Sequential(nn.BatchNorm1d(2048), nn.Linear(2048, 3))
-    head[0].weight.data.uniform_(0.5, 2)
-    head[0].bias.data.normal_()
-    head[0].running_mean.normal_()
-    head[0].running_var.uniform_(0.5, 2)
-    tensors = {f"linear_classifier.{name}": tensor for name, tensor in head.eval().state_dict().items()}
-    converted = convert_reference_state_dict(backbone(reference) | tensors)
-    features = torch.randn(5, 2048)
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
+@torch.no_grad()
+def test_a_batch_norm_in_front_of_the_layer_is_folded_into_it(affine, reference):
+    head = nn.Sequential(nn.BatchNorm1d(2048, affine=affine), nn.Linear(2048, 7)).double()
+    features = 3 * torch.randn(64, 2048, dtype=torch.float64) + 1
+    head(features)  # moves the running statistics off their start
+    for parameter in head[0].parameters():
+        parameter.uniform_(0.5, 2)
+    head.eval()
+    state_dict = backbone(reference) | {f"linear_classifier.{name}": value for name, value in head.state_dict().items()}
+    converted = convert_reference_state_dict(state_dict)
     folded = features @ converted["classifier.weight"].T + converted["classifier.bias"]
-    with torch.no_grad():
-        torch.testing.assert_close(folded, head(features), rtol=1e-4, atol=1e-4)  # 2048 terms, summed otherwise.
+    # float64; a float32 computation of the two would agree to 1e-6.
+    torch.testing.assert_close(folded, head(features), rtol=1e-10, atol=1e-10)
 
 
-def test_heads_that_a_linear_evaluation_file_still_holds_are_left_out(reference):
-    tensors = {"linear_classifier.weight": torch.ones(7, 2048), "linear_classifier.bias": torch.ones(7)}
-    converted = convert_reference_state_dict(reference | tensors)
-    assert not [name for name in converted if name.startswith(("decoder", "face_projection", "pose_projection"))]
+@torch.no_grad()
+def test_a_layer_without_bias_gets_one_of_zeros(reference):
+    state_dict = linear_evaluation(reference)
+    del state_dict["linear_classifier.bias"]
+    converted = convert_reference_state_dict(state_dict)
+    assert torch.equal(converted["classifier.bias"], torch.zeros(7))
+
+
+def test_heads_and_decoder_that_lie_beside_a_classifier_are_left_out(reference):
+    model_class = PCLForImageClassification(PCLConfig(num_labels=7))
+    converted = convert_reference_state_dict(reference | linear_evaluation(reference))
+    assert converted.keys() == model_class.state_dict().keys()
+
+
+NORM = {
+    "0.weight": torch.ones(2048),
+    "0.bias": torch.zeros(2048),
+    "0.running_mean": torch.zeros(2048),
+    "0.running_var": torch.ones(2048),
+    "0.num_batches_tracked": torch.tensor(1),
+    "1.weight": torch.zeros(7, 2048),
+    "1.bias": torch.zeros(7),
+}
 
 
 @pytest.mark.parametrize(
-    ("tensors", "message"),
+    ("changes", "name"),
     [
-        ({"linear_classifier.bias": torch.ones(7)}, "one linear layer"),
-        (
-            {"linear_classifier.0.weight": torch.ones(7, 2048), "linear_classifier.1.weight": torch.ones(7, 7)},
-            "one linear layer",
-        ),
-        (
-            {"linear_classifier.weight": torch.ones(7, 2048), "linear_classifier.scale": torch.ones(7)},
-            r"not part of it: \['linear_classifier.scale'\]",
-        ),
+        ({"0.running_var": None}, "0.running_var"),
+        ({"0.bias": None}, "0.bias"),
+        ({"0.weight": None}, "0.weight"),
+        ({"0.running_mean": torch.zeros(7)}, "0.running_mean"),
+        ({"0.running_var": torch.zeros(2, 2048)}, "0.running_var"),
+        ({"0.bias": torch.zeros(1)}, "0.bias"),
+        ({"1.bias": torch.zeros(6)}, "1.bias"),
+        ({"1.weight": torch.zeros(7)}, "1.weight"),
+        ({"1.weight": None}, "1.bias"),
+        ({"2.weight": torch.zeros(7, 7)}, "2.weight"),
+        ({"2.running_mean": torch.zeros(7)}, "2.running_mean"),
+        ({"0.scale": torch.zeros(7)}, "0.scale"),
     ],
 )
-def test_a_classifier_of_another_form_is_refused(reference, tensors, message):
-    with pytest.raises(ValueError, match=message):
-        convert_reference_state_dict(backbone(reference) | tensors)
+def test_a_classifier_that_is_not_norm_and_layer_is_refused_by_name(changes, name, reference):
+    tensors = {key: tensor for key, tensor in (NORM | changes).items() if tensor is not None}
+    state_dict = backbone(reference) | {f"linear_classifier.{key}": tensor for key, tensor in tensors.items()}
+    with pytest.raises(ValueError, match=rf"linear_classifier\.{name}"):
+        convert_reference_state_dict(state_dict)
 
 
-def test_a_classifier_width_that_is_no_square_map_is_refused():
-    with pytest.raises(ValueError, match="reads 2047 features"):
-        classifier_image_size(torch.ones(7, 2047), PCLConfig())
+def test_a_backbone_that_does_not_fit_is_named_beside_a_classifier_too(reference):
+    state_dict = linear_evaluation(reference) | {"encoder.extra.weight": torch.zeros(1)}
+    del state_dict["encoder.conv1.0.bias"]
+    with pytest.raises(ValueError, match=r"missing: encoder\.conv1\.0\.bias; .*network: encoder\.extra\.weight"):
+        convert_reference_state_dict(state_dict)
+
+
+@pytest.mark.parametrize("features", [2047, 100, 128 * 15])
+def test_a_width_that_no_image_size_gives_is_refused(features):
+    with pytest.raises(ValueError, match=f"reads {features} features"):
+        classifier_image_size(torch.zeros(7, features), PCLConfig())
+
+
+# The file
 
 
 class Payload:
-    """Runs a command when it is unpickled."""
+    """Unpickled, it would create a file."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self.path = path
 
     def __reduce__(self):
-        import os
-
-        return os.system, (f"touch {self.path}",)
+        return os.mkdir, (str(self.path),)
 
 
-def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path):
-    torch.save({"state_dict": {"a": Payload(tmp_path / "ran")}}, tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match=r"bad\.pth .* opened safely"):
-        load_reference_checkpoint(str(tmp_path / "bad.pth"))
-    assert not (tmp_path / "ran").exists()
+@pytest.mark.parametrize("is_zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_that_runs_code_is_refused_and_the_code_is_not_run(is_zipped, tmp_path):
+    proof, path = tmp_path / "executed", tmp_path / "malicious.pth"
+    torch.save(
+        {"state_dict": {"weight": torch.zeros(1)}, "epoch": Payload(proof)},
+        path,
+        _use_new_zipfile_serialization=is_zipped,
+    )
+    with pytest.raises(ValueError, match="cannot be opened safely|not a checkpoint of tensors"):
+        load_reference_checkpoint(str(path))
+    assert not proof.exists()
+    torch.load(path, weights_only=False)
+    assert proof.exists(), "the payload is harmless and proves nothing"
 
 
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"state_dict": {"a": 1}}, [1, 2]])
-def test_a_file_without_tensors_is_refused(tmp_path, content):
-    torch.save(content, tmp_path / "empty.pth")
-    with pytest.raises(ValueError, match="no `state_dict` of tensors"):
-        load_reference_checkpoint(str(tmp_path / "empty.pth"))
+@pytest.mark.parametrize("content", [{"epoch": 3, "state_dict": OrderedDict(a=torch.ones(2))}, {"a": torch.ones(2)}])
+def test_a_state_dict_is_read_bare_or_from_its_entry(content, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pth")
+    state_dict = load_reference_checkpoint(str(tmp_path / "checkpoint.pth"))
+    assert list(state_dict) == ["a"]
+    assert torch.equal(state_dict["a"], torch.ones(2))
 
 
-def test_a_missing_file_and_a_file_that_is_no_checkpoint_are_errors(tmp_path):
+@pytest.mark.parametrize("content", [{"epoch": 3}, {"state_dict": {}}, {"state_dict": [1]}, [torch.ones(2)], None])
+def test_a_file_without_a_state_dict_is_refused_by_its_name(content, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=r"checkpoint\.pth holds no `state_dict`"):
+        load_reference_checkpoint(str(tmp_path / "checkpoint.pth"))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "photo.pth"
+    path.write_bytes(b"\x89PNG" + pickle.dumps([1, 2]))
+    with pytest.raises(ValueError, match=r"photo\.pth"):
+        load_reference_checkpoint(str(path))
     with pytest.raises(FileNotFoundError):
-        load_reference_checkpoint(str(tmp_path / "none.pth"))
-    (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(ValueError, match=r"text\.pth is not a checkpoint"):
-        load_reference_checkpoint(str(tmp_path / "text.pth"))
+        load_reference_checkpoint(str(tmp_path / "absent.pth"))
