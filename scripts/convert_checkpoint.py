@@ -6,6 +6,8 @@ python scripts/convert_checkpoint.py checkpoint.pth converted/
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser
 
 from modeling_pcl import (
@@ -38,16 +40,28 @@ def build_model(state_dict: dict, arguments: ConversionArguments):
     if "classifier.weight" not in state_dict:
         model = PCLForPreTraining(PCLConfig())
     else:
-        weight = state_dict["classifier.weight"]
-        image_size = arguments.image_size or classifier_image_size(weight, PCLConfig())
-        config = PCLConfig(image_size=image_size, head_feature=arguments.head_feature, num_labels=weight.shape[0])
+        model = build_model_with_head(state_dict["classifier.weight"], arguments)
         if arguments.task == "head_pose":
-            model = PCLForHeadPoseEstimation(config)
             state_dict = {name.replace("classifier.", "regressor."): tensor for name, tensor in state_dict.items()}
-        else:
-            model = PCLForImageClassification(config)
     model.load_state_dict(state_dict)
     return model
+
+
+def build_model_with_head(weight: torch.Tensor, arguments: ConversionArguments):
+    """The model for a linear layer with this weight, if the arguments fit it."""
+    labels, features = weight.shape
+    image_size = arguments.image_size or classifier_image_size(weight, PCLConfig())
+    config = PCLConfig(image_size=image_size, head_feature=arguments.head_feature, num_labels=labels)
+    if config.feature_size != features:
+        raise ValueError(
+            f"`linear_classifier` reads {features} features, images of {image_size} px have {config.feature_size}; "
+            "leave `--image_size` out."
+        )
+    if arguments.task == "classification":
+        return PCLForImageClassification(config)
+    if labels != 3:
+        raise ValueError(f"`linear_classifier` predicts {labels} values, head pose has 3: yaw, pitch, roll.")
+    return PCLForHeadPoseEstimation(config)
 
 
 def main():
@@ -57,7 +71,7 @@ def main():
     arguments, paths = parser.parse_args_into_dataclasses()
     try:
         model = build_model(convert_reference_state_dict(load_reference_checkpoint(paths.input)), arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         parser.exit(1, f"error: {error}\n")
     model.save_pretrained(paths.output_dir)
     PCLImageProcessor.for_image_size(model.config.image_size).save_pretrained(paths.output_dir)

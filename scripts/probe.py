@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from transformers import HfArgumentParser, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.data.corpora import corpus_revision, load_corpus, select_subjects
@@ -91,6 +92,7 @@ def table(results: dict, baselines: list[dict]) -> str:
 def main():
     parser = HfArgumentParser(ProbeArguments, description=__doc__)
     (arguments,) = parser.parse_args_into_dataclasses()
+    disable_progress_bar()  # transformers' own, for the weights
     try:
         train = open_corpus(arguments.train, arguments.train_subjects)
         test = open_corpus(arguments.test, arguments.test_subjects)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from transformers import HfArgumentParser
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_pcl import PCLForPreTraining
 from modeling_pcl.data.corpora import load_corpus, select_subjects
@@ -42,6 +43,7 @@ def choose_images(arguments: SwapArguments, size_px: int) -> torch.Tensor:
 def main():
     parser = HfArgumentParser(SwapArguments, description=__doc__)
     (arguments,) = parser.parse_args_into_dataclasses()
+    disable_progress_bar()  # transformers' own, for the weights
     try:
         model = PCLForPreTraining.from_pretrained(arguments.model)
         images = choose_images(arguments, model.config.image_size)

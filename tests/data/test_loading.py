@@ -104,7 +104,7 @@ class TestRows:
     def test_too_few_subjects_for_a_batch_take_every_image_unless_told_otherwise(self):
         faces = corpus(subject=[str(row // 5) for row in range(30)])
         assert make_loader(faces, 8, 10).batches_per_epoch == 3
-        with pytest.raises(ValueError, match="6 images, is smaller than one batch"):
+        with pytest.raises(ValueError, match="each of 6 subjects, is smaller than one batch"):
             make_loader(faces, 8, 10, subjects="on")
 
     def test_without_a_subject_column_auto_takes_every_image(self):

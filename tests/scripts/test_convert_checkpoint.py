@@ -1,5 +1,6 @@
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import golden
@@ -66,11 +67,36 @@ def test_a_head_pose_checkpoint_becomes_a_head_pose_model(convert):
     assert torch.equal(model.regressor.bias, tensors["linear_classifier.bias"])
 
 
+def assert_refused(convert: Callable, capsys: pytest.CaptureFixture, message: str, *arguments):
+    """One line on standard error, exit status 1, and nothing written."""
+    with pytest.raises(SystemExit) as stop:
+        convert(*arguments)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
 def test_a_checkpoint_that_does_not_fit_ends_in_one_line_and_writes_nothing(convert, tmp_path, capsys):
     tensors = golden.reference_state_dict()
     del tensors["decoder.fc.bias"]
-    with pytest.raises(SystemExit) as stop:
-        convert(tensors)
-    assert stop.value.code == 1
-    assert "missing: decoder.fc.bias" in capsys.readouterr().err
+    assert_refused(convert, capsys, "missing: decoder.fc.bias", tensors)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--task", "head_pose"), "predicts 7 values, head pose has 3: yaw, pitch, roll"),
+        (("--image_size", "100"), "reads 2048 features, images of 100 px have 6272"),
+        (("--image_size", "16"), "`image_size` must be at least 32 px, got 16"),
+    ],
+)
+def test_options_that_do_not_fit_the_classifier_are_refused(options, message, convert, tmp_path, capsys):
+    assert_refused(convert, capsys, message, linear_evaluation(2048, 7), *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_size_with_as_many_features_may_be_chosen(convert):
+    model = PCLForImageClassification.from_pretrained(convert(linear_evaluation(6272, 7), "--image_size", "112"))
+    assert model.config.image_size == 112
