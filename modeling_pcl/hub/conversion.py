@@ -160,12 +160,13 @@ def classifier_image_size(weight: torch.Tensor, config: PCLConfig) -> int:
         config: Gives `feature_channels`.
 
     Raises:
-        ValueError: If the width of `weight` is not `feature_channels` times a square.
+        ValueError: If the width of `weight` is not `feature_channels` times a square, of 2 (32 px) or more.
     """
     side = math.isqrt(weight.shape[1] // config.feature_channels)
-    if side == 0 or config.feature_channels * side**2 != weight.shape[1]:
+    if side < 2 or config.feature_channels * side**2 != weight.shape[1]:
         raise ValueError(
-            f"`linear_classifier` reads {weight.shape[1]} features, not {config.feature_channels} times a square."
+            f"`linear_classifier` reads {weight.shape[1]} features, "
+            f"not {config.feature_channels} times a square of 2 or more."
         )
     return 100 if side == 7 else 16 * side
 

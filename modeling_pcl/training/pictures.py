@@ -1,5 +1,7 @@
 """What the decoder makes of faces, to look at."""
 
+import functools
+
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,7 +9,23 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 
-@torch.no_grad()
+def _in_eval_mode(make_rows):
+    """Draw without gradient and with the batch norms' running statistics, and put the model back as it was."""
+
+    @functools.wraps(make_rows)
+    @torch.no_grad()
+    def wrapper(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        was_training = model.training
+        model.eval()
+        try:
+            return make_rows(model, images)
+        finally:
+            model.train(was_training)
+
+    return wrapper
+
+
+@_in_eval_mode
 def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Originals, mirrors, the four reconstructions, and what face and pose features draw alone.
 
@@ -18,12 +36,10 @@ def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     Returns:
         Eight rows by title, each `(n, 3, image_size, image_size)`.
     """
-    was_training = model.training
-    model.eval()
     mirrors = images.flip(3)
     image, mirror = model.pcl(images), model.pcl(mirrors)
     nothing = torch.zeros_like(image.face_features)
-    rows = {
+    return {
         "image": images,
         "mirror": mirrors,
         "face of image\npose of image": model.decode(image.face_features, image.pose_features),
@@ -33,11 +49,9 @@ def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
         "face alone": model.decode(image.face_features, nothing),
         "pose alone": model.decode(nothing, image.pose_features),
     }
-    model.train(was_training)
-    return rows
 
 
-@torch.no_grad()
+@_in_eval_mode
 def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Every face in every pose: row i holds the face of image i in the poses of all.
 
@@ -49,14 +63,11 @@ def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
         A first row of the poses' images, then n rows that begin with the face's image, each
         `(n + 1, 3, image_size, image_size)`.
     """
-    was_training = model.training
-    model.eval()
     outputs = model.pcl(images)
     count = images.shape[0]
     drawn = model.decode(
         outputs.face_features.repeat_interleave(count, dim=0), outputs.pose_features.repeat(count, 1)
     ).unflatten(0, (count, count))
-    model.train(was_training)
     rows = {"pose of": torch.cat([torch.ones_like(images[:1]), images])}
     return rows | {f"face {i + 1}": torch.cat([images[i : i + 1], drawn[i].to(images.dtype)]) for i in range(count)}
 

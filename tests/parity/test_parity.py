@@ -1,8 +1,8 @@
 """This package against numbers of the published computation, at full width."""
 
+import golden
 import pytest
 import torch
-from parity import golden
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.hub.conversion import REFERENCE_MODULES
