@@ -9,8 +9,9 @@ out="runs/quickstart-seed$seed"
 
 # glibc hands large blocks back to the kernel at every step; kept, they are not cleared anew each time.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1
-# Threads that wait by spinning are a hundred times slower as soon as another program wants one of the cores.
-export OMP_WAIT_POLICY=PASSIVE
+# One thread computes while another process decodes: on so small a model more threads gain little, and on busy cores they
+# wait for each other a hundred times longer than they work.
+export OMP_NUM_THREADS=1
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 echo "1/3  Pre-training on subjects 1 to 30, about three minutes on two CPU cores"
