@@ -133,7 +133,7 @@ def test_a_run_leaves_a_model_that_auto_classes_open_and_a_record(monkeypatch, o
 
 
 @pytest.mark.parametrize("schedule", ["alternating", "joint"])
-def test_losses_fall(monkeypatch, options, schedule, caplog):
+def test_losses_fall(monkeypatch, options, schedule):
     means = []
     flush = pretrain.Monitor.flush
 
@@ -142,12 +142,13 @@ def test_losses_fall(monkeypatch, options, schedule, caplog):
         return means[-1]
 
     monkeypatch.setattr(pretrain.Monitor, "flush", record)
-    changes = {"steps": 40, "save_steps": 0, "schedule": schedule, "face_views": "random_resized_crop"}
-    temperatures = {"face_temperature": 0.2, "pose_temperature": 0.2, "logging_steps": 10, "learning_rate": 3e-3}
+    changes = {"steps": 100, "save_steps": 0, "schedule": schedule, "face_views": "random_resized_crop"}
+    # All eight images take part in the pose contrast: the batch norm of two images' views is too noisy to learn from.
+    temperatures = {"face_temperature": 0.2, "pose_temperature": 0.2, "logging_steps": 20, "pose_images": 8}
     train(monkeypatch, options | changes | temperatures)
-    for name in ("disentangling_loss", "pose_contrast_loss"):
-        assert means[-1][name] < 0.8 * means[0][name], (name, means)
-    assert means[-1]["face_contrast_loss"] < means[0]["face_contrast_loss"], means
+    assert means[-1]["disentangling_loss"] < 0.8 * means[0]["disentangling_loss"], means
+    for name in ("face_contrast_loss", "pose_contrast_loss"):
+        assert means[-1][name] < 0.95 * means[0][name], (name, means)
 
 
 def test_simclr_trains_the_face_objective_alone_on_unmixed_mirrored_crops(monkeypatch, options):
