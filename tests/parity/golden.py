@@ -24,6 +24,13 @@ SWAPS = {
 }
 
 
+# Biases whose gradient is zero by construction: a softmax over positions, or a batch norm, takes a shift of its input
+# off again. The golden numbers are what rounding left, at most 1e-6, so only their smallness can be compared.
+BLIND = {f"grad_norm/encoder.{stage}.2.theta.bias" for stage in ("layer1", "layer2_1")} | {
+    f"grad_norm/decoder.model.{2 + 4 * block}.bias" for block in range(5)
+}
+
+
 def golden_values() -> dict[str, torch.Tensor]:
     values = np.load(FOLDER / "reference_values.npz", allow_pickle=False)
     return {name: torch.from_numpy(np.asarray(values[name])) for name in values.files}
@@ -143,14 +150,13 @@ def relative_error(value: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def main():
-    golden = golden_values()
-    groups: dict[str, float] = {}
+    golden, groups = golden_values(), {}
     for name, value in computed_values().items():
-        group = name if not name.startswith("grad_norm") else "grad_norm (worst is printed below)"
-        error = relative_error(value, golden[name])
+        if name in BLIND:
+            group, error = "grad_norm, zero by construction (absolute)", float(value)
+        else:
+            group, error = name.partition("/")[0] if "grad_norm" in name else name, relative_error(value, golden[name])
         groups[group] = max(groups.get(group, 0.0), error)
-        if name.startswith("grad_norm") and error > 1e-4:
-            print(f"{name:45s} {error:.1e} of {float(golden[name]):.2e}")
     for group, error in groups.items():
         print(f"{group:45s} {error:.1e}")
 

@@ -13,12 +13,7 @@ INPUTS = {f"contrastive/{name}" for name in ("z", "lam", "perm")} | {
 }
 GRADIENTS = {name for name in EXPECTED if "grad" in name}
 VALUES = EXPECTED.keys() - INPUTS - GRADIENTS
-
-# Nothing sees these biases: a batch norm takes off what a bias in front of it adds to all positions, and so does the
-# attention's softmax over positions. Their gradients are 0 on paper, and what a computation leaves in them is rounding.
-BLIND = {f"grad_norm/decoder.model.{index}.bias" for index in (2, 6, 10, 14, 18)} | {
-    f"grad_norm/encoder.{layer}.2.theta.bias" for layer in ("layer1", "layer2_1")
-}
+BLIND = golden.BLIND
 
 
 @pytest.fixture(scope="module")
