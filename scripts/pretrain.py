@@ -350,7 +350,7 @@ def main():
         options = parse_options()
         with logging_redirect_tqdm():
             run_to_end(options)
-    except (ValueError, FileNotFoundError, StrictDataclassError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -260,6 +260,8 @@ def test_too_many_broken_files_stop_the_run_and_name_the_option(monkeypatch, opt
         ({"batch_size": 64}, "40"),
         ({"steps": 0}, "`--steps` must be at least 1"),
         ({"corpus": "/nowhere/faces"}, "/nowhere/faces"),
+        ({"config": "/nowhere/config.json"}, "/nowhere/config.json"),
+        ({"init_from": "/nowhere/model"}, "/nowhere/model"),
         (
             {"disentangling_weight": 0, "face_contrast_weight": 0, "pose_contrast_weight": 0},
             "Every objective's weight is 0",
