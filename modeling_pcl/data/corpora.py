@@ -1,4 +1,4 @@
-"""A corpus: a name to a dataset with a column `image` and, where known, `subject` and `video`."""
+"""A corpus: a name to a dataset with a column `image` and the labels of the schema that are known."""
 
 import glob
 import hashlib
@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, V
 from datasets.exceptions import DatasetsError
 
 from .images import image_bytes
+from .schema import PAIR_COLUMNS, check_schema
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def load_corpus(name: str, split: str = "train", streaming: bool = False, revisi
             - a folder written by `save_to_disk`;
             - a folder of images (flat, a class a folder, or deeper; `metadata.csv` may add `subject` and `video`);
             - a folder, a file or a glob of parquet;
-            - a Hub id, `user/name`, or `user/name:config` where it has several configurations.
+            - a Hub id, `user/name`; `user/name:config`, or `folder:config`, where it has several configurations.
         split: Split of the corpus. Parquet files named outright and ORL have `train` only.
         streaming: Open it as a stream, without an index of its rows.
         revision: Git revision; for a Hub id only.
@@ -46,27 +47,68 @@ def load_corpus(name: str, split: str = "train", streaming: bool = False, revisi
         another name is renamed.
 
     Raises:
-        ValueError: If nothing by that name opens, if the split is unknown, or if there is no image column.
+        ValueError: If nothing by that name opens, if the split is unknown, if there is no image column, or if a column
+            with a name of the schema holds something else.
     """
-    path = Path(name).expanduser()
+    corpus = _with_image_column(_open(name, split, streaming, revision), name)
+    check_schema(corpus, name)
+    return corpus
+
+
+def load_pairs(name: str, split: str = "test", revision: str | None = None) -> Dataset:
+    """Open a list of verification pairs.
+
+    Args:
+        name: As for `load_corpus`; a prepared collection holds its pairs as `folder:pairs`.
+        split: Split of the list.
+        revision: Git revision; for a Hub id only.
+
+    Returns:
+        A dataset with `image_a`, `image_b` (encoded images), `same` and `fold`.
+
+    Raises:
+        ValueError: If it does not open, or lacks one of these columns.
+    """
+    pairs = _open(name, split, streaming=False, revision=revision)
+    missing = [column for column in PAIR_COLUMNS if column not in pairs.column_names]
+    if missing:
+        raise ValueError(f"The pairs `{name}` need the columns {list(PAIR_COLUMNS)}; {missing} are not there.")
+    for column in ("image_a", "image_b"):
+        pairs = pairs.cast_column(column, Image(decode=False))
+    check_schema(pairs, name)
+    return pairs
+
+
+def _open(name: str, split: str, streaming: bool, revision: str | None) -> Corpus:
+    path, config = _local_path(name)
     is_local = name == "orl" or path.exists() or glob.has_magic(name)
     if revision is not None and is_local:
         raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
     try:
-        corpus = _open_local(name, path, split, streaming) if is_local else _open_hub(name, split, streaming, revision)
+        if is_local:
+            return _open_local(name, path, config, split, streaming)
+        return _open_hub(name, split, streaming, revision)
     except (OSError, RuntimeError, ValueError, DatasetsError) as error:
         raise ValueError(f"The corpus `{name}`, split `{split}`, does not open: {error}") from error
-    return _with_image_column(corpus, name)
 
 
-def _open_local(name: str, path: Path, split: str, streaming: bool) -> Corpus:
+def _local_path(name: str) -> tuple[Path, str | None]:
+    """The path that a name stands for here, and the configuration if it ends in `:config`."""
+    path = Path(name).expanduser()
+    folder, colon, config = name.rpartition(":")
+    if colon and not path.exists() and Path(folder).expanduser().is_dir():
+        return Path(folder).expanduser(), config
+    return path, None
+
+
+def _open_local(name: str, path: Path, config: str | None, split: str, streaming: bool) -> Corpus:
     if name == "orl":
         return _as_stream(_choose_split(DatasetDict(train=_orl()), split), streaming)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         saved = load_from_disk(str(path))
         return _as_stream(saved if isinstance(saved, Dataset) else _choose_split(saved, split), streaming)
     if path.is_dir():
-        return _open_folder(path, split, streaming)
+        return _open_folder(path, config, split, streaming)
     if not glob.glob(str(path), recursive=True):
         raise ValueError("no file matches.")
     if path.suffix != ".parquet":
@@ -74,9 +116,9 @@ def _open_local(name: str, path: Path, split: str, streaming: bool) -> Corpus:
     return load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
 
 
-def _open_folder(path: Path, split: str, streaming: bool) -> Corpus:
+def _open_folder(path: Path, config: str | None, split: str, streaming: bool) -> Corpus:
     try:
-        return load_dataset(str(path), split=split, streaming=streaming)
+        return load_dataset(str(path), config, split=split, streaming=streaming)
     except OSError as error:
         raise ValueError(
             f"the folder holds neither images nor parquet nor what `save_to_disk` wrote: {error}."

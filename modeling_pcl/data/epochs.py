@@ -1,16 +1,12 @@
-"""Which rows make an epoch, in which order, and which of them each process takes."""
+"""Which rows of a map-style corpus make an epoch, in which order, and which of them each process takes."""
 
-from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from torch.utils.data import Sampler
 
 from .corpora import column_codes
-
-OPEN_SHARDS = 4
 
 
 class EpochPlan:
@@ -100,55 +96,3 @@ class EpochBatchSampler(Sampler[list[int]]):
                 start = (batch * self.world_size + self.rank) * self.batch_size
                 yield order[start : start + self.batch_size].tolist()
             epoch, first = epoch + 1, 0
-
-
-def shuffled_rows(
-    corpus: IterableDataset, epoch: int, seed: int, rank: int, world_size: int, buffer_size: int
-) -> Iterator[dict]:
-    """One process's rows of one pass over a stream, a function of the arguments alone.
-
-    Shards are put in random order, shared out to the processes if they divide evenly (else rows are, in turn), read a
-    few at a time side by side, and their rows drawn at random from a buffer. `datasets` has a shuffle of its own, but
-    its order changes between versions, and from version 5 it waits five seconds at the end of a pass over parquet.
-
-    Args:
-        corpus: Rows with a column `image`.
-        epoch: Number of the pass.
-        seed: Of the order.
-        rank: Index of this process.
-        world_size: Number of processes.
-        buffer_size: Rows that the buffer holds, undecoded.
-    """
-    corpus = corpus.select_columns("image")
-    shards = np.random.default_rng([seed, epoch]).permutation(corpus.num_shards)
-    by_shard = len(shards) % world_size == 0
-    mine = shards[rank::world_size] if by_shard else shards
-    streams = (iter(corpus.shard(len(shards), int(shard))) for shard in mine)
-    rows = _side_by_side(streams)
-    return _draw(
-        rows if by_shard else islice(rows, rank, None, world_size),
-        buffer_size,
-        np.random.default_rng([seed, epoch, rank]),
-    )
-
-
-def _side_by_side(streams: Iterator[Iterator[dict]]) -> Iterator[dict]:
-    """One row of each open stream in turn; one that ends makes room for the next."""
-    opened = deque(islice(streams, OPEN_SHARDS))
-    while opened:
-        stream = opened.popleft()
-        row = next(stream, None)
-        if row is not None:
-            yield row
-        successor = stream if row is not None else next(streams, None)
-        if successor is not None:
-            opened.append(successor)
-
-
-def _draw(rows: Iterator[dict], buffer_size: int, generator: np.random.Generator) -> Iterator[dict]:
-    buffer = list(islice(rows, buffer_size))
-    for row in rows:
-        slot = generator.integers(len(buffer))
-        yield buffer[slot]
-        buffer[slot] = row
-    yield from (buffer[slot] for slot in generator.permutation(len(buffer)))

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # A large JPEG is decoded at no less than this many times the wanted size; the rest is resized, as for any other file.
 DRAFT_GAP = 3
+MAX_PIXELS = 64_000_000
 
 
 class BrokenImageError(ValueError):
@@ -49,7 +50,7 @@ def image_bytes(record: Mapping | None) -> bytes:
 
 
 def decode_image(
-    record: Mapping | None, size_px: int, max_pixels: int = 64_000_000, name: str = "image without a name"
+    record: Mapping | None, size_px: int, max_pixels: int = MAX_PIXELS, name: str = "image without a name"
 ) -> torch.Tensor:
     """Decode one image with the crop of `PCLImageProcessor`.
 
@@ -89,10 +90,10 @@ def _decode(image: Image.Image, size_px: int, max_pixels: int) -> np.ndarray:
         raise ValueError(f"{width} x {height} px are more than `max_pixels` = {max_pixels}")
     image.draft(None, (DRAFT_GAP * size_px, DRAFT_GAP * size_px))
     ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(_central_square(_to_8_bits(image), size_px).convert("RGB"))
+    return np.asarray(_central_square(to_8_bits(image), size_px).convert("RGB"))
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def to_8_bits(image: Image.Image) -> Image.Image:
     """RGB or grey, without transparency."""
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -7,21 +7,23 @@ from functools import partial
 from itertools import islice
 from typing import Literal
 
+import fsspec.asyn
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader
 
 from .corpora import Corpus
-from .epochs import EpochBatchSampler, EpochPlan, shuffled_rows
+from .epochs import EpochBatchSampler, EpochPlan
 from .images import BrokenImageError, decode_image
+from .streaming import StreamRow, shuffled_rows
 
 logger = logging.getLogger(__name__)
 
 STAND_INS = 100  # Rows to try in place of a broken one.
 JUDGED_AFTER = 200  # Fewer attempts say little about a share.
 SHUFFLE_BUFFER = 1000
-START = {"map": {"batch": 0}, "stream": {"epoch": 0, "row": 0}}
+FRUITLESS_PASSES = 10  # Shards differ in size: one pass may give a reader small ones only.
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Batch:
     images: torch.Tensor
     attempted: int
     broken: list[tuple[str, str]] = field(default_factory=list)
-    position: dict[str, int] = field(default_factory=dict)
+    position: dict = field(default_factory=dict)
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader."""
@@ -103,7 +105,7 @@ class Loader:
             self._position = batch.position
             yield batch
 
-    def position(self) -> dict[str, int]:
+    def position(self) -> dict:
         """Where to start again so that the batch behind the last one taken comes first, whatever is read ahead."""
         return dict(self._position)
 
@@ -121,9 +123,12 @@ def make_loader(
     pin_memory: bool = False,
     shuffle_buffer: int = SHUFFLE_BUFFER,
 ) -> Loader:
-    """Read a corpus in batches. Workers decode and resize, nothing else; torch's global random state is not used.
+    """Read a corpus in batches. Workers read, decode and resize; torch's global random state is not used.
 
-    Another row, always the same, stands in for one that does not decode, so batches keep their size; a stream skips it.
+    Of a map-style corpus another row, always the same, stands in for one that does not decode, so an epoch keeps its
+    batches; they do not depend on the number of workers. A stream skips it. Its passes are shared out, without overlap,
+    to all workers of all processes: each makes whole batches of its own share, from its own shuffle buffer, and a
+    process takes them from its workers in turn. What remains of a share after its last whole batch is left out.
 
     Args:
         corpus: As `load_corpus` returns it.
@@ -134,24 +139,30 @@ def make_loader(
             map-style corpus has a column `subject` and subjects enough to fill a batch; a stream takes every image.
         rank: Index of this process, in [0, `world_size`).
         world_size: Number of processes.
-        position: Of a loader with the same corpus, sizes, seed and number of processes, to go on where it stood.
-        num_workers: Processes that decode; 0 decodes in this one. A stream has at most 1.
+        position: Of a loader with the same corpus, sizes, seed and number of processes, to go on where it stood; for a
+            stream with the same number of workers too, where 0 and 1 are the same.
+        num_workers: Processes that decode; 0 decodes in this one.
         pin_memory: Copy batches to pinned memory, for a GPU.
-        shuffle_buffer: Rows of a stream among which the next one is drawn.
+        shuffle_buffer: Undecoded rows of a stream that a process holds, at least 1; a worker draws its next one among
+            its part of them.
 
     Raises:
-        ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus.
+        ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or `position`. A
+            stream's share that is smaller than a batch is seen when it is read.
     """
-    _check_options(load_size_px, batch_size, seed, subjects, rank, world_size)
-    kind = "stream" if isinstance(corpus, IterableDataset) else "map"
-    position = START[kind] if position is None else position
-    if set(position) != set(START[kind]):
-        raise ValueError(f"`position` must have the entries {list(START[kind])} here, got {position}.")
+    at_least_one = {"load_size_px": load_size_px, "batch_size": batch_size, "shuffle_buffer": shuffle_buffer}
+    _check_options(at_least_one, {"seed": seed, "num_workers": num_workers}, subjects, rank, world_size)
     options = {"num_workers": num_workers, "pin_memory": pin_memory}
-    if kind == "stream":
-        _check_stream(subjects, num_workers)
-        rows = partial(shuffled_rows, corpus, seed=seed, rank=rank, world_size=world_size, buffer_size=shuffle_buffer)
-        return Loader(partial(_read_stream, rows, load_size_px, batch_size, options), position, None)
+    if isinstance(corpus, IterableDataset):
+        workers = max(1, num_workers)
+        start = {"readers": [{"epoch": 0, "row": 0}] * workers, "turn": 0, "world_size": world_size}
+        position = _check_position(position, start)
+        _check_stream(subjects, position, workers, world_size)
+        buffer_size = max(1, shuffle_buffer // workers)
+        rows = partial(shuffled_rows, corpus, seed=seed, readers=world_size * workers, buffer_size=buffer_size)
+        batches = partial(StreamBatches, rows, load_size_px, batch_size, rank)
+        return Loader(partial(_read_stream, batches, options), position, None)
+    position = _check_position(position, {"batch": 0})
     by_subject = subjects == "on" or (subjects == "auto" and "subject" in corpus.column_names)
     plan = EpochPlan(corpus, by_subject)
     if subjects == "auto" and by_subject and len(plan) < batch_size * world_size:
@@ -162,22 +173,33 @@ def make_loader(
     return Loader(partial(_read_rows, images, sampler, options), position, sampler().batches_per_epoch)
 
 
-def _check_options(load_size_px: int, batch_size: int, seed: int, subjects: str, rank: int, world_size: int):
-    at_least = {"load_size_px": (load_size_px, 1), "batch_size": (batch_size, 1), "seed": (seed, 0)}
-    for name, (value, least) in at_least.items():
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+def _check_options(at_least_one: dict, at_least_zero: dict, subjects: str, rank: int, world_size: int):
+    for least, values in enumerate((at_least_zero, at_least_one)):
+        for name, value in values.items():
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
     if not 0 <= rank < world_size:
         raise ValueError(f"`rank` must be in [0, `world_size`), got {rank} of {world_size}.")
     if subjects not in ("auto", "on", "off"):
         raise ValueError(f"`subjects` must be auto, on or off, got {subjects}.")
 
 
-def _check_stream(subjects: str, num_workers: int):
+def _check_position(position: dict | None, start: dict) -> dict:
+    if position is not None and set(position) != set(start):
+        raise ValueError(f"`position` must have the entries {list(start)} here, got {position}.")
+    return start if position is None else position
+
+
+def _check_stream(subjects: str, position: dict, workers: int, world_size: int):
     if subjects == "on":
         raise ValueError('`subjects="on"` needs an index of the rows: open the corpus without streaming.')
-    if num_workers > 1:
-        raise ValueError(f"`num_workers` must be 0 or 1 for a stream, got {num_workers}.")
+    counts = {"num_workers": (len(position["readers"]), workers), "world_size": (position["world_size"], world_size)}
+    for name, (then, now) in counts.items():
+        if then != now:
+            raise ValueError(
+                f"`{name}` was {then} where `position` was taken, is {now}: a stream goes on with the number that it "
+                "was shared out to."
+            )
 
 
 def _collate(batch: Batch) -> Batch:
@@ -204,8 +226,14 @@ def _read_rows(
         yield batch
 
 
-def _read_stream(rows, load_size_px: int, batch_size: int, options: dict, position: dict) -> Iterable[Batch]:
-    return _load(StreamBatches(rows, load_size_px, batch_size, position), batch_size=None, **options)
+def _read_stream(batches: Callable[[dict], "StreamBatches"], options: dict, position: dict) -> Iterator[Batch]:
+    """Merge the readers' own positions as their batches are taken: what they read ahead does not count."""
+    readers, turn = list(position["readers"]), position["turn"]
+    for batch in _load(batches(position), batch_size=None, **options):
+        readers[turn] = batch.position
+        turn = (turn + 1) % len(readers)
+        batch.position = position | {"readers": list(readers), "turn": turn}
+        yield batch
 
 
 class RowImages(torch.utils.data.Dataset):
@@ -246,38 +274,55 @@ class RowImages(torch.utils.data.Dataset):
 
 
 class StreamBatches(torch.utils.data.IterableDataset):
-    """Endless batches of a stream; what remains of a pass after the last whole batch is left out.
+    """Endless batches of one reader of a stream: this process, or each of its workers.
+
+    Torch takes a batch of each worker in turn. The first worker takes over the reader whose turn it is, so that the
+    batches go on in their order.
 
     Args:
-        rows: From a pass's number to its rows, always the same.
+        rows: From a pass's number and the index `reader` to that reader's rows, always the same.
         load_size_px: Side of the images.
-        batch_size: Images a batch has.
-        position: The pass, and how many of its rows to read over without decoding them.
+        batch_size: Images a batch has; what remains of a pass after the last whole one is left out.
+        rank: Index of this process.
+        position: For each reader of this process the pass, and how many of its rows to read over without decoding them;
+            and whose turn it is.
     """
 
-    def __init__(self, rows: Callable[[int], Iterator[dict]], load_size_px: int, batch_size: int, position: dict):
-        self.rows, self.load_size_px, self.batch_size, self.position = rows, load_size_px, batch_size, position
+    def __init__(
+        self, rows: Callable[..., Iterator[StreamRow]], load_size_px: int, batch_size: int, rank: int, position: dict
+    ):
+        self.rows, self.load_size_px, self.batch_size = rows, load_size_px, batch_size
+        self.rank, self.position = rank, position
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, start = self.position["epoch"], self.position["row"]
-        attempted, broken = 0, []
+        worker, readers = torch.utils.data.get_worker_info(), self.position["readers"]
+        if worker is not None:
+            fsspec.asyn.reset_lock()  # A forked worker has no event loop thread: without this, reading addresses hangs.
+        turn = (self.position["turn"] + (worker.id if worker else 0)) % len(readers)
+        rows = partial(self.rows, reader=self.rank * len(readers) + turn)
+        return self._batches(rows, readers[turn]["epoch"], readers[turn]["row"])
+
+    def _batches(self, rows: Callable[[int], Iterator[StreamRow]], epoch: int, start: int) -> Iterator[Batch]:
+        attempted, broken, fruitless = 0, [], 0
         while True:
             images, batches = [], 0
-            for row, record in enumerate(islice(self.rows(epoch), start, None), start + 1):
+            for number, row in enumerate(islice(rows(epoch), start, None), start + 1):
                 attempted += 1
                 try:
-                    images.append(decode_image(record["image"], self.load_size_px, name=f"row {row} of pass {epoch}"))
+                    images.append(decode_image(row.image, self.load_size_px, name=row.name))
                 except BrokenImageError as error:
                     broken.append((error.name, error.reason))
                 if len(images) == self.batch_size:
-                    yield Batch(_stack(images), attempted, broken, {"epoch": epoch, "row": row})
+                    yield Batch(_stack(images), attempted, broken, {"epoch": epoch, "row": number})
                     images, attempted, broken, batches = [], 0, [], batches + 1
-            if start == batches == 0:
-                self._refuse(attempted, broken)
+            fruitless = 0 if start or batches else fruitless + 1
+            if fruitless == FRUITLESS_PASSES:
+                self._refuse(len(images), sorted(set(broken)))
             epoch, start = epoch + 1, 0
 
-    def _refuse(self, attempted: int, broken: list[tuple[str, str]]):
+    def _refuse(self, images: int, broken: list[tuple[str, str]]):
         raise ValueError(
-            f"One pass over the stream gave this process {attempted - len(broken)} images, fewer than `batch_size` "
-            f"{self.batch_size}, and {len(broken)} broken ones. Lower it or mend the corpus.{_examples(broken)}"
+            f"A reader's share of the stream is smaller than one batch: the last of {FRUITLESS_PASSES} passes gave it "
+            f"{images} images, `batch_size` is {self.batch_size}, and {len(broken)} were broken. Lower `batch_size` or "
+            f"`num_workers`, or mend the corpus.{_examples(broken)}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .photometric import ADJUSTMENTS, draw_photometric, photometric, resized_crop
+from .photometric import draw_photometric, photometric, resized_crop
 
 WINDOW_SHARE = 0.4  # side of a window, as a share of the image's
 WINDOW_CENTRES = (0.2, 0.3)  # distance of a window's centre from the nearer border, as a share of the side
@@ -207,11 +207,9 @@ class ViewMaker:
         """`count` photometric views, `(count, ...)`, where `sources` makes the clean images of the rows it is given."""
         device = generator.device
         views = torch.empty(count, 3, self.image_size_px, self.image_size_px, device=device)
-        # Differs from the paper: the order of the colour adjustments is drawn for a chunk, not for each sample.
-        for rows in torch.arange(count, device=device).split(CPU_CHUNK if device.type == "cpu" else GPU_CHUNK):
-            order = host_generator.permutation(list(ADJUSTMENTS)).tolist()
-            parameters = draw_photometric(len(rows), generator, order)
-            views[rows] = photometric(sources(rows), parameters)
+        chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
+        for rows, parameters in draw_photometric(count, chunk, generator, host_generator):
+            views.index_copy_(0, rows, photometric(sources(rows), parameters))
         return views
 
 

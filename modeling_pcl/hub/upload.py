@@ -1,4 +1,4 @@
-"""A finished run's folder to the Hub."""
+"""Finished folders to the Hub: a run's, or a corpus's."""
 
 import logging
 from pathlib import Path
@@ -29,3 +29,26 @@ def upload_run(folder: Path, repo_id: str, private: bool = False):
             f"`hf upload {repo_id} {folder}` sends it once the Hub answers."
         ) from error
     logger.info("Uploaded to %s", commit.repo_url)
+
+
+def upload_corpus(folder: Path, repo_id: str, private: bool = True):
+    """Upload a prepared corpus to a dataset repository, in as many commits as its size needs; a repeated call goes on.
+
+    Args:
+        folder: What `prepare_corpus.py` wrote.
+        repo_id: `user/name`; made if it does not exist.
+        private: Whether a new repository is private.
+
+    Raises:
+        ValueError: If the upload failed; the message says where the corpus is and how to send it later.
+    """
+    try:
+        api = HfApi()
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_large_folder(repo_id=repo_id, folder_path=folder, repo_type="dataset", print_report=False)
+    except Exception as error:
+        raise ValueError(
+            f"the upload to {repo_id} failed: {error}\nThe corpus is safe in {folder}; the same command sends it once "
+            "the Hub answers."
+        ) from error
+    logger.info("Uploaded to %s", repo_id)

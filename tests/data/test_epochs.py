@@ -3,9 +3,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
-from modeling_pcl.data.epochs import EpochBatchSampler, EpochPlan, shuffled_rows
+from modeling_pcl.data.epochs import EpochBatchSampler, EpochPlan
 
 
 def rows(count: int, **columns) -> Dataset:
@@ -69,6 +69,22 @@ class TestEpochPlan:
             assert 0 <= row < 17
         assert len(EpochPlan(corpus, by_subject=True)) == len(set(corpus["subject"]))
 
+    @pytest.mark.parametrize("selected", [False, True])
+    def test_a_large_corpus_is_planned_by_its_labels_without_a_look_at_its_images(self, selected):
+        people, frames = 20_000, 15
+        subjects = np.repeat(np.arange(people), frames)
+        columns = {"image": [f"/nowhere/{row}.jpg" for row in range(people * frames)], "subject": subjects.astype(str)}
+        # Decoded on access, which would fail: there are no such files.
+        corpus = Dataset.from_dict(columns, Features(image=Image(), subject=Value("string")))
+        with pytest.raises(FileNotFoundError):
+            corpus[0]
+        if selected:  # Rows by an index of their own, as `select_subjects` leaves them.
+            subjects = subjects[::-1]
+            corpus = corpus.select(range(people * frames - 1, -1, -1))
+        plan = EpochPlan(corpus, by_subject=True)
+        assert sorted(subjects[plan.order(0, 0)]) == list(range(people))
+        assert sorted(EpochPlan(corpus).order(0, 0)) == list(range(people * frames))
+
     def test_missing_columns_and_gaps_are_refused(self):
         with pytest.raises(ValueError, match=r"needs a column `subject`; its columns are \['image'\]"):
             EpochPlan(rows(3), by_subject=True)
@@ -105,32 +121,3 @@ class TestEpochBatchSampler:
         plan = EpochPlan(videos(), by_subject=True)
         with pytest.raises(ValueError, match=r"each of 3 subjects.*at most 3, or switch subject sampling off.*all 11"):
             EpochBatchSampler(plan, 4, 0)
-
-
-class TestShuffledRows:
-    def drawn(self, shards: int, epoch: int = 0, rank: int = 0, world_size: int = 1, buffer_size: int = 8) -> list[int]:
-        stream = rows(60).to_iterable_dataset(shards)
-        return [int(row["image"]) for row in shuffled_rows(stream, epoch, 0, rank, world_size, buffer_size)]
-
-    @pytest.mark.parametrize("shards", [1, 3, 12])
-    def test_a_pass_has_every_row_once_in_an_order_of_its_own(self, shards):
-        passes = [self.drawn(shards, epoch) for epoch in range(3)]
-        assert all(sorted(each) == list(range(60)) for each in passes)
-        assert len({tuple(each) for each in passes}) == 3
-        assert self.drawn(shards, 1) == passes[1]
-
-    @pytest.mark.parametrize("shards", [1, 4, 6])
-    @pytest.mark.parametrize("epoch", [0, 1])
-    def test_processes_share_a_pass_out(self, shards, epoch):
-        parts = [self.drawn(shards, epoch, rank, world_size=4) for rank in range(4)]
-        assert sorted(row for part in parts for row in part) == list(range(60))
-        assert {len(part) for part in parts} == {15}
-
-    def test_rows_of_several_shards_come_side_by_side(self):
-        shards = [row // 15 for row in self.drawn(4, buffer_size=1)]
-        assert all(len(set(shards[start : start + 4])) == 4 for start in range(0, 60, 4))
-
-    def test_a_buffer_larger_than_the_stream_shuffles_all_of_it(self):
-        drawn = np.array(self.drawn(1, buffer_size=1000))
-        assert sorted(drawn) == list(range(60))
-        assert abs(np.corrcoef(drawn, np.arange(60))[0, 1]) < 0.4  # three standard deviations

@@ -122,7 +122,7 @@ KINDS = {"rows": corpus, "stream": stream}
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestBothKinds:
-    @pytest.mark.parametrize("num_workers", [0, 1])
+    @pytest.mark.parametrize("num_workers", [0, 1, 2])
     def test_a_resumed_loader_gives_exactly_the_batches_that_would_have_followed(self, kind, num_workers):
         options = {"load_size_px": 8, "batch_size": 4, "seed": 3, "num_workers": num_workers}
         whole = take(make_loader(KINDS[kind](30, BROKEN), **options), 18)  # over two epochs
@@ -141,7 +141,7 @@ class TestBothKinds:
             assert loader.position() == batch.position
         assert same(next(iter(loader)), take(make_loader(KINDS[kind](30, BROKEN), 8, 4), 4)[3])
 
-    def test_workers_change_nothing(self, kind):
+    def test_a_worker_changes_nothing(self, kind):
         here = take(make_loader(KINDS[kind](30, BROKEN), 8, 4), 12)
         there = take(make_loader(KINDS[kind](30, BROKEN), 8, 4, num_workers=1), 12)
         assert all(map(same, here, there))
@@ -155,7 +155,8 @@ class TestBothKinds:
 
     def test_options_out_of_range_are_refused(self, kind):
         good = {"load_size_px": 8, "batch_size": 4}
-        for name, value in {"load_size_px": 0, "batch_size": 0, "seed": -1, "rank": 1, "subjects": "yes"}.items():
+        bad = {"load_size_px": 0, "batch_size": 0, "seed": -1, "num_workers": -1, "rank": 1, "subjects": "yes"}
+        for name, value in (bad | {"shuffle_buffer": 0}).items():
             with pytest.raises(ValueError, match=f"`{name}` must be"):
                 make_loader(KINDS[kind](), **good | {name: value})
         with pytest.raises(ValueError, match="`position` must have the entries"):
@@ -163,52 +164,120 @@ class TestBothKinds:
 
 
 class TestStream:
-    @pytest.mark.parametrize("shards", [1, 2, 3])
-    def test_two_processes_share_a_pass_without_overlap(self, shards):
-        loaders = [make_loader(stream(shards=shards), 8, 5, rank=rank, world_size=2) for rank in range(2)]
-        parts = [set(all_levels(take(loader, 2))) for loader in loaders]
-        assert len(parts[0]) == len(parts[1]) == 10
-        assert not parts[0] & parts[1]
+    @pytest.mark.parametrize("shards", [1, 3, 4, 6])
+    @pytest.mark.parametrize(("num_workers", "world_size"), [(0, 2), (2, 1), (3, 1), (1, 2), (2, 2)])
+    def test_all_workers_of_all_processes_share_a_pass_without_overlap(self, shards, num_workers, world_size):
+        options = {"num_workers": num_workers, "world_size": world_size}
+        batches_of_a_worker = 12 // (max(1, num_workers) * world_size)
+        parts = [
+            take(make_loader(stream(24, shards=shards), 8, 2, rank=rank, **options), 12 // world_size)
+            for rank in range(world_size)
+        ]
+        last = [reader for part in parts for reader in part[-1].position["readers"]]
+        assert last == [{"epoch": 0, "row": 2 * batches_of_a_worker}] * len(last)
+        assert sorted(level for part in parts for level in all_levels(part)) == list(range(24))
 
-    def test_a_pass_shows_every_image_once_and_leaves_an_incomplete_batch_out(self):
-        loader = make_loader(stream(), 8, 7)
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_a_pass_shows_every_image_once_and_leaves_an_incomplete_batch_out(self, num_workers):
+        readers = max(1, num_workers)
+        loader = make_loader(stream(), 8, 7, num_workers=num_workers)
         assert loader.batches_per_epoch is None
         batches = take(loader, 8)
-        assert [batch.position["epoch"] for batch in batches] == [0] * 4 + [1] * 4
+        # 30 rows are 4 batches and 2 rows over, or twice 15: 2 batches and 1 row over.
+        epochs = [batch.position["readers"][number % readers]["epoch"] for number, batch in enumerate(batches)]
+        assert epochs == [0] * 4 + [1] * 4
         for half in (batches[:4], batches[4:]):
             assert len(set(all_levels(half))) == 28
+
+    @pytest.mark.parametrize(("num_workers", "world_size"), [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (2, 2)])
+    def test_a_loader_resumes_behind_every_batch_of_two_passes(self, num_workers, world_size):
+        options = {"load_size_px": 8, "batch_size": 4, "num_workers": num_workers, "world_size": world_size}
+        batches = 16 // world_size
+        for rank in range(world_size):
+            whole = take(make_loader(stream(30, BROKEN), rank=rank, **options), batches + 4)
+            assert max(reader["epoch"] for reader in whole[-1].position["readers"]) >= 2
+            for stop in range(1, batches + 1):
+                position = json.loads(json.dumps(whole[stop - 1].position))
+                resumed = make_loader(stream(30, BROKEN), rank=rank, **options, position=position)
+                assert all(map(same, take(resumed, 4), whole[stop : stop + 4]))
+
+    def test_no_worker_and_one_go_on_from_each_others_positions(self):
+        whole = take(make_loader(stream(), 8, 4), 9)
+        for first, second in ((0, 1), (1, 0)):
+            begun = make_loader(stream(), 8, 4, num_workers=first)
+            take(begun, 5)
+            resumed = make_loader(stream(), 8, 4, num_workers=second, position=begun.position())
+            assert all(map(same, take(resumed, 4), whole[5:]))
+
+    @pytest.mark.parametrize(("then", "now"), [(2, 0), (2, 3), (0, 2)])
+    def test_another_number_of_workers_cannot_resume_a_stream_but_rows(self, then, now):
+        position = make_loader(stream(), 8, 4, num_workers=then).position()
+        message = f"`num_workers` was {max(1, then)} where `position` was taken, is {max(1, now)}"
+        with pytest.raises(ValueError, match=message):
+            make_loader(stream(), 8, 4, num_workers=now, position=position)
+        begun = make_loader(corpus(), 8, 4, num_workers=then)
+        take(begun, 2)
+        resumed = make_loader(corpus(), 8, 4, num_workers=now, position=begun.position())
+        assert same(next(iter(resumed)), take(make_loader(corpus(), 8, 4), 3)[2])
+
+    def test_another_number_of_processes_cannot_resume_a_stream(self):
+        position = make_loader(stream(), 8, 4, world_size=2).position()
+        with pytest.raises(ValueError, match="`world_size` was 2 where `position` was taken, is 1"):
+            make_loader(stream(), 8, 4, position=position)
+
+    def test_the_workers_of_a_process_divide_its_shuffle_buffer(self):
+        # A buffer of one row gives the rows in the order of the shard.
+        loader = make_loader(stream(shards=1), 8, 5, num_workers=2, shuffle_buffer=3)
+        assert [levels(batch) for batch in take(loader, 2)] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
+        wider = take(make_loader(stream(shards=1), 8, 5, num_workers=2, shuffle_buffer=30), 2)
+        assert [sorted(levels(batch)) == levels(batch) for batch in wider] == [False, False]
 
     def test_broken_images_are_skipped_and_each_attempt_is_counted_once(self):
         batches = take(make_loader(stream(30, BROKEN), 8, 6), 12)
         assert not any(set(levels(batch)) & set(BROKEN) for batch in batches)
         assert all(len(batch.images) == 6 for batch in batches)
-        whole_passes = batches[-1].position["epoch"]
-        assert sum(batch.attempted for batch in batches) == 30 * whole_passes + batches[-1].position["row"]
+        (reader,) = batches[-1].position["readers"]
+        assert sum(batch.attempted for batch in batches) == 30 * reader["epoch"] + reader["row"]
 
-    def test_a_pass_without_a_good_image_is_refused(self):
-        with pytest.raises(
-            ValueError, match=r"gave this process 0 images.*5 broken ones.*\n  row 1 of pass 0: no image"
-        ):
-            next(iter(make_loader(stream(5, range(5), shards=1), 8, 2)))
+    def test_a_broken_image_has_one_name_in_all_passes_and_workers(self):
+        files = BrokenFiles(max_broken_share=1)
+        for num_workers in (0, 2):
+            for batch in take(make_loader(stream(30, BROKEN), 8, 6, num_workers=num_workers), 12):
+                files.add(batch)
+        assert files.count > 8
+        assert sorted(files.reasons) == ["row 1 of shard 1", "row 3 of shard 0", "row 4 of shard 0", "row 5 of shard 2"]
 
-    def test_a_pass_smaller_than_a_batch_is_refused(self):
-        with pytest.raises(ValueError, match="gave this process 5 images, fewer than `batch_size` 6"):
-            next(iter(make_loader(stream(5, shards=1), 8, 6)))
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_a_stream_without_a_good_image_is_refused(self, num_workers):
+        message = r"(?s)gave it 0 images, `batch_size` is 2, and 5 were broken.*\n  row 0 of shard 0: no image"
+        with pytest.raises(ValueError, match=message):
+            next(iter(make_loader(stream(5, range(5), shards=1), 8, 2, num_workers=num_workers)))
+
+    @pytest.mark.parametrize(("num_workers", "batch_size", "images"), [(0, 6, 5), (2, 3, 2)])
+    def test_a_share_smaller_than_a_batch_is_refused(self, num_workers, batch_size, images):
+        message = f"gave it {images} images, `batch_size` is {batch_size}.*Lower `batch_size` or `num_workers`"
+        with pytest.raises(ValueError, match=message):
+            take(make_loader(stream(5, shards=1), 8, batch_size, num_workers=num_workers), 2)
+
+    def test_a_small_shard_is_passed_over_by_the_reader_that_a_pass_gives_it_to(self):
+        faces = datasets.concatenate_datasets([stream(20, shards=2), stream(2, shards=1), stream(10, shards=1)])
+        loaders = [make_loader(faces, 8, 5, rank=rank, world_size=4) for rank in range(4)]
+        assert [len(take(loader, 20)) for loader in loaders] == [20] * 4
 
     def test_parquet_is_streamed_from_disk(self, tmp_path):
         for part in range(2):
             corpus().select(range(15 * part, 15 * part + 15)).to_parquet(tmp_path / f"{part}.parquet")
         files = str(tmp_path / "*.parquet")
         faces = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-        batches = take(make_loader(faces.cast_column("image", datasets.Image(decode=False)), 8, 10, num_workers=1), 6)
-        assert sorted(all_levels(batches[:3])) == list(range(30))
+        faces = faces.cast_column("image", datasets.Image(decode=False))
+        for num_workers in (1, 2, 3):
+            batches = take(make_loader(faces, 8, 5, num_workers=num_workers), 6)
+            assert sorted(all_levels(batches)) == list(range(30))
 
-    def test_subjects_and_many_workers_are_refused(self):
+    def test_subjects_are_refused(self):
         faces = stream(subject=[str(row // 5) for row in range(30)])
         with pytest.raises(ValueError, match=r'`subjects="on"` needs an index'):
             make_loader(faces, 8, 3, subjects="on")
-        with pytest.raises(ValueError, match="`num_workers` must be 0 or 1 for a stream, got 2"):
-            make_loader(faces, 8, 3, num_workers=2)
         assert make_loader(faces, 8, 3, subjects="auto").batches_per_epoch is None
 
 

@@ -1,5 +1,5 @@
 import colorsys
-import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -42,17 +42,17 @@ def naive_photometric(image: np.ndarray, parameters: PhotometricParameters, inde
     """One image, (3, height, width) float64, pixel by pixel."""
     image = image.copy()
     _, height, width = image.shape
-    for name in parameters.order:
-        factor = getattr(parameters, name)[index].item()
+    for name, strengths in parameters.adjustments.items():
+        factor = strengths[index].item()
         mean = np.mean([luma(image[:, y, x]) for y in range(height) for x in range(width)])
         for y in range(height):
             for x in range(width):
                 image[:, y, x] = naive_adjustment(name, image[:, y, x], factor, mean)
-    if parameters.grey[index]:
+    if parameters.grey:
         image[:] = 0.2989 * image[0] + 0.587 * image[1] + 0.114 * image[2]
-    if parameters.blurred[index]:
+    if parameters.blur_sigma_px is not None:
         image = naive_blur(image, parameters.blur_sigma_px[index].item())
-    if parameters.gradient[index]:
+    if parameters.gradient:
         image = naive_gradient(image)
     return image
 
@@ -91,16 +91,17 @@ def naive_gradient(image):
     return result
 
 
-def test_the_list_equals_its_naive_twin(images, generator):
-    # Every combination of the three coins.
-    images = images.repeat(4, 1, 1, 1)
-    coins = torch.arange(24) % 8
-    parameters = dataclasses.replace(
-        draw_photometric(24, generator, ("hue", "contrast", "brightness", "saturation")),
-        grey=coins % 2 == 1,
-        blurred=coins // 2 % 2 == 1,
-        gradient=coins // 4 == 1,
-    )
+def draw(count: int, chunk: int = 32, seed: int = 0):
+    generators = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    return list(draw_photometric(count, chunk, *generators))
+
+
+@pytest.mark.parametrize(("grey", "blurred", "gradient"), list(itertools.product([False, True], repeat=3)))
+def test_the_list_equals_its_naive_twin(images, generator, grey, blurred, gradient):
+    strengths = dict(zip(("hue", "contrast", "brightness", "saturation"), torch.rand(4, 6, generator=generator) + 0.5))
+    strengths["hue"] = (strengths["hue"] - 1) * 0.4
+    sigma = torch.rand(6, generator=generator) + 0.2 if blurred else None
+    parameters = PhotometricParameters(strengths, grey, sigma, gradient)
     result = photometric(images, parameters)
     for index, image in enumerate(images.double().numpy()):
         expected = torch.from_numpy(naive_photometric(image, parameters, index)).float()
@@ -128,16 +129,14 @@ def test_hue_holds_over_the_whole_stated_range(generator, shift):
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
 def test_blur_equals_torchvision(images, sigma):
     expected = torchvision_ops.gaussian_blur(images, kernel_size=7, sigma=sigma)
-    blurred = gaussian_blur(images, torch.full((6,), sigma), torch.ones(6, dtype=torch.bool))
+    blurred = gaussian_blur(images, torch.full((6,), sigma))
     torch.testing.assert_close(blurred, expected, **TOLERANCE)
 
 
-def test_blur_has_a_sigma_for_each_sample_and_leaves_the_others_as_they_are(images):
+def test_blur_has_a_sigma_for_each_sample(images):
     sigma = torch.tensor([0.5, 1.0, 1.5, 2.0, 0.3, 0.9])
-    blurred = torch.tensor([True, False, True, False, True, False])
-    result = gaussian_blur(images, sigma, blurred)
-    assert torch.equal(result[1::2], images[1::2])
-    for index in range(0, 6, 2):
+    result = gaussian_blur(images, sigma)
+    for index in range(6):
         expected = torchvision_ops.gaussian_blur(images[index], kernel_size=7, sigma=sigma[index].item())
         torch.testing.assert_close(result[index], expected, **TOLERANCE)
 
@@ -151,45 +150,64 @@ def test_the_gradient_of_a_flat_image_is_small_inside_and_sees_the_zeros_around_
 
 
 def test_parameters_that_do_nothing_change_nothing(images):
-    ones, zeros, no = torch.ones(6), torch.zeros(6), torch.zeros(6, dtype=torch.bool)
-    parameters = PhotometricParameters(ones, ones, ones, zeros, grey=no, blurred=no, blur_sigma_px=ones, gradient=no)
-    torch.testing.assert_close(photometric(images, parameters), images, **TOLERANCE)
+    ones = torch.ones(6)
+    nothing = {"brightness": ones, "contrast": ones, "saturation": ones, "hue": torch.zeros(6)}
+    torch.testing.assert_close(photometric(images, PhotometricParameters(nothing)), images, **TOLERANCE)
+    assert torch.equal(photometric(images, PhotometricParameters({})), images)
 
 
 def test_the_list_changes_neither_its_input_nor_leaves_the_unit_interval(images, generator):
     images = images.repeat(20, 1, 1, 1)
     before = images.clone()
-    result = photometric(images, draw_photometric(120, generator, ORDER))
-    assert torch.equal(images, before)
-    assert result.min() >= 0
-    assert result.max() <= 1
+    for rows, parameters in draw(120):
+        sources = images[rows]
+        result = photometric(sources, parameters)
+        assert result.shape == sources.shape
+        assert result.min() >= 0
+        assert result.max() <= 1
+        assert torch.equal(sources, before[rows])
 
 
-def test_parameters_follow_the_published_distributions(generator):
+def test_every_sample_is_in_one_group_of_at_most_the_chunk_and_groups_differ_in_their_orders():
+    groups = draw(500, chunk=16)
+    assert torch.equal(torch.cat([rows for rows, _ in groups]).sort().values, torch.arange(500))
+    assert max(len(rows) for rows, _ in groups) == 16
+    orders = {tuple(parameters.adjustments) for _, parameters in groups} - {()}
+    assert len(orders) > 5
+    assert all(sorted(order) == sorted(ADJUSTMENTS) for order in orders)
+
+
+def test_draws_are_a_function_of_the_generators():
+    once, again, other = draw(50), draw(50), draw(50, seed=1)
+    assert [rows.tolist() for rows, _ in once] == [rows.tolist() for rows, _ in again]
+    assert [rows.tolist() for rows, _ in once] != [rows.tolist() for rows, _ in other]
+    for (_, left), (_, right) in zip(once, again):
+        assert list(left.adjustments) == list(right.adjustments)
+        assert all(torch.equal(left.adjustments[name], right.adjustments[name]) for name in left.adjustments)
+
+
+def test_parameters_follow_the_published_distributions():
     count = 20_000
-    drawn = draw_photometric(count, generator, ORDER)
+    groups = draw(count, chunk=1000)
 
-    def assert_share(happened, probability):
+    def assert_share(is_drawn, probability):
+        share = sum(len(rows) for rows, parameters in groups if is_drawn(parameters)) / count
         # Four standard deviations of a share; the seed is fixed.
-        assert abs(happened.float().mean().item() - probability) < 4 * math.sqrt(
-            probability * (1 - probability) / count
-        )
+        assert abs(share - probability) < 4 * math.sqrt(probability * (1 - probability) / count)
 
-    assert_share(drawn.brightness != 1, 0.8)
-    assert torch.equal(drawn.brightness != 1, drawn.hue != 0)  # one coin for the whole jitter
-    assert_share(drawn.grey, 0.2)
-    assert_share(drawn.blurred, 0.8)
-    assert_share(drawn.gradient, 0.6)
-    jittered = drawn.hue != 0
-    ranges = {
-        "brightness": (0.2, 1.8),
-        "contrast": (0.2, 1.8),
-        "saturation": (0.2, 1.8),
-        "hue": (-0.2, 0.2),
-        "blur_sigma_px": (0.1, 2.0),
+    assert_share(lambda drawn: drawn.adjustments, 0.8)
+    assert_share(lambda drawn: drawn.grey, 0.2)
+    assert_share(lambda drawn: drawn.blur_sigma_px is not None, 0.8)
+    assert_share(lambda drawn: drawn.gradient, 0.6)
+    assert_share(lambda drawn: drawn.gradient and drawn.grey and drawn.adjustments, 0.6 * 0.2 * 0.8)  # independent
+    ranges = {"brightness": (0.2, 1.8), "contrast": (0.2, 1.8), "saturation": (0.2, 1.8), "hue": (-0.2, 0.2)}
+    drawn = {
+        name: torch.cat([parameters.adjustments[name] for _, parameters in groups if parameters.adjustments])
+        for name in ranges
     }
-    for name, (low, high) in ranges.items():
-        shares = (getattr(drawn, name)[jittered] - low) / (high - low)
+    drawn["blur"] = torch.cat([part.blur_sigma_px for _, part in groups if part.blur_sigma_px is not None])
+    for name, (low, high) in {**ranges, "blur": (0.1, 2.0)}.items():
+        shares = (drawn[name] - low) / (high - low)
         assert shares.min() >= -1e-6, name
         assert shares.max() <= 1 + 1e-6, name
         for tenth in torch.arange(1, 10) / 10:

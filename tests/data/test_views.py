@@ -135,7 +135,8 @@ def test_views_are_the_same_and_without_gradient_under_autocast():
 @pytest.mark.parametrize("face_views", ["windows", "random_resized_crop"])
 def test_equal_images_in_one_batch_get_different_views(face_views):
     images = make_images(1).repeat(4, 1, 1, 1)
-    maker = ViewMaker(dataclasses.replace(SMALL, face_views=face_views), 32, seed=0)
+    # Of one pair in two hundred neither view has its colours or sharpness changed; not with this seed.
+    maker = ViewMaker(dataclasses.replace(SMALL, face_views=face_views), 32, seed=1)
     made = maker.pose_contrast(images, 0)
     batches = [maker.face_contrast(images, 0)["face_views"], made["pose_views"], *made["pose_negative_views"]]
     for batch in batches:
@@ -248,15 +249,6 @@ def test_pose_negatives_come_from_each_images_own_mirror(without_photometric):
     whole = maker.disentangling(images, 0)["pixel_values"][:3]
     assert torch.equal(made["pose_views"], whole.repeat(2, 1, 1, 1))
     assert torch.equal(made["pose_negative_views"], whole.flip(3)[:, None].expand(-1, 5, -1, -1, -1))
-
-
-def test_chunks_draw_different_orders_of_the_colour_adjustments(monkeypatch):
-    orders = set()
-    monkeypatch.setattr(views, "photometric", lambda images, parameters: orders.add(tuple(parameters.order)) or images)
-    maker = ViewMaker(ViewSettings(pose_images=4), 8, seed=0)
-    maker.pose_contrast(make_images(4, 16), 0)  # 400 negatives, 13 chunks
-    assert len(orders) > 3
-    assert all(sorted(order) == sorted(views.ADJUSTMENTS) for order in orders)
 
 
 def test_settings_are_plain_values():

@@ -1,0 +1,170 @@
+"""The one schema of every corpus, and that of a list of verification pairs.
+
+A corpus has a column `image`, and any of these; a value that is not known is null:
+
+| column | type | what |
+|---|---|---|
+| `subject` | string | the person |
+| `video` | string | the recording, unique within its subject |
+| `frame` | int64 | number of the frame in its recording |
+| `split` | string | the split that the row belongs to |
+| `expression` | class | the collection's expressions, in its own order |
+| `AU1`, `AU2`, ... | class or int8 | one column an action unit: `absent` or `present`, or an intensity from 0 to 5 |
+| `yaw`, `pitch`, `roll` | float32 | degrees, right-handed; `modeling_pcl.data.head_pose` says which way each turns |
+| `smile` | class | `not smiling`, `smiling` |
+| `age` | float32 | years |
+| `gender` | class | `male`, `female`, as the collection's annotators saw it |
+| `attributes` | struct | further labels by name: booleans, or classes |
+
+A list of pairs has `image_a`, `image_b`, `same` (bool) and `fold` (int32, from 1).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
+
+ACTION_UNIT = re.compile(r"AU\d+")
+PRESENCE = ClassLabel(names=["absent", "present"])
+INTENSITY = Value("int8")
+POSITIVE_FROM = 2  # Least intensity of an action unit that counts as present.
+
+COLUMNS = {
+    "subject": Value("string"),
+    "video": Value("string"),
+    "frame": Value("int64"),
+    "split": Value("string"),
+    "yaw": Value("float32"),
+    "pitch": Value("float32"),
+    "roll": Value("float32"),
+    "smile": ClassLabel(names=["not smiling", "smiling"]),
+    "age": Value("float32"),
+    "gender": ClassLabel(names=["male", "female"]),
+}
+POSITIVE = {
+    "yaw": "the nose to the right of the image",
+    "pitch": "the nose up",
+    "roll": "the head leaning clockwise",
+}
+PAIR_COLUMNS = {"image_a": Image(), "image_b": Image(), "same": Value("bool"), "fold": Value("int32")}
+# Least and greatest value, where a number can be wrong by its size alone.
+RANGES = {"yaw": (-180, 180), "pitch": (-180, 180), "roll": (-180, 180), "age": (0, 130), "fold": (1, None)}
+
+
+def columns(*names: str) -> dict[str, Any]:
+    """Features of some columns whose type does not depend on the collection."""
+    return {name: COLUMNS[name] for name in names}
+
+
+def corpus_features(labels: Mapping[str, Any]) -> Features:
+    """Features of a corpus with these label columns, in one order: image, split, then the labels."""
+    return Features({"image": Image(), "split": COLUMNS["split"], **labels})
+
+
+def describe_columns(features: Mapping[str, Any]) -> dict[str, str]:
+    """What each column of a corpus holds, in a few words."""
+    return {name: _describe(name, feature) for name, feature in features.items()}
+
+
+def _describe(name: str, feature) -> str:
+    if name in ("yaw", "pitch", "roll"):
+        return f"degrees, right-handed: positive is {POSITIVE[name]}"
+    if ACTION_UNIT.fullmatch(name):
+        return f"action unit {name[2:]}, " + (
+            "absent or present" if isinstance(feature, ClassLabel) else f"0 to 5, present from {POSITIVE_FROM}"
+        )
+    if isinstance(feature, ClassLabel):
+        return ", ".join(feature.names)
+    if name == "attributes":
+        return ", ".join(feature)
+    return {"image": "encoded image", "age": "years"}.get(name, name)
+
+
+def action_units(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are columns of action units, by number."""
+    return sorted(filter(ACTION_UNIT.fullmatch, names), key=lambda name: int(name[2:]))
+
+
+def presence(corpus: Dataset, column: str) -> np.ndarray:
+    """An action unit as 1 (present), 0 (absent) or NaN (missing), `(rows,)`; an intensity counts from 2."""
+    values = np.array(corpus.select_columns(column)[:][column], dtype=float)
+    if isinstance(corpus.features[column], ClassLabel):
+        return values
+    return np.where(np.isnan(values), np.nan, values >= POSITIVE_FROM)
+
+
+def check_schema(corpus: Dataset | IterableDataset, name: str):
+    """Refuse a column that has a name of the schema and holds something else; of a stream only the types are seen.
+
+    Args:
+        corpus: With features.
+        name: What to call it in errors.
+
+    Raises:
+        ValueError: Naming the column, what it must hold and what it holds.
+    """
+    for column, feature in corpus.features.items():
+        expected = _expected(column)
+        if expected is None:
+            continue
+        if not _fits(feature, expected):
+            raise ValueError(
+                f"The column `{column}` of `{name}` must hold {expected}, not {feature}. Cast it, or rename it with "
+                "`datasets.Dataset.rename_column` if it means something else."
+            )
+        if isinstance(corpus, Dataset) and expected != "a struct":
+            _check_values(corpus, column, feature, name)
+
+
+def _expected(column: str) -> str | None:
+    if column in ("subject", "video", "split", "frame"):
+        return "names or whole numbers"
+    if column in ("expression", "smile", "gender"):
+        return "classes, numbers or names"
+    if column == "same":
+        return "booleans"
+    if column in RANGES or ACTION_UNIT.fullmatch(column):
+        return "numbers"
+    return "a struct" if column == "attributes" else None
+
+
+def _fits(feature, expected: str) -> bool:
+    if expected == "a struct":
+        return isinstance(feature, dict)
+    if isinstance(feature, ClassLabel):
+        return expected != "booleans"
+    if not isinstance(feature, Value):
+        return False
+    kind = feature.pa_type
+    is_whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    is_name = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return {
+        "names or whole numbers": is_name or is_whole,
+        "classes, numbers or names": is_name or is_whole or pa.types.is_floating(kind),
+        "booleans": is_whole,
+        "numbers": is_whole or pa.types.is_floating(kind),
+    }[expected]
+
+
+def _check_values(corpus: Dataset, column: str, feature, name: str):
+    """Numbers lie in their range, class numbers among the names."""
+    if column in RANGES:
+        low, high = RANGES[column]
+    elif isinstance(feature, ClassLabel):
+        low, high = 0, feature.num_classes - 1
+    elif ACTION_UNIT.fullmatch(column):
+        low, high = 0, 5
+    else:
+        return
+    values = corpus.select_columns(column).with_format("arrow")[:].column(column)
+    found = pc.min_max(values).as_py()
+    least, greatest = found["min"], found["max"]
+    if least is not None and (least < low or (high is not None and greatest > high)):
+        raise ValueError(
+            f"The column `{column}` of `{name}` must lie in [{low}, {'...' if high is None else high}]; it goes from "
+            f"{least} to {greatest}. A value that is not known is null."
+        )

@@ -1,0 +1,87 @@
+"""A corpus's dataset card: from facts to text."""
+
+from collections.abc import Mapping
+
+CARD = """---
+{configs}tags:
+- face
+---
+
+# {name}
+
+Faces in the layout `{layout}`, prepared by modeling_pcl.
+
+{counts}
+
+| column | what |
+|---|---|
+{columns}
+
+```python
+from datasets import load_dataset
+
+corpus = load_dataset("{name}", split="{split}")
+```
+
+## What was done
+
+{changes} Left out because they could not be used: {broken}. Images equal byte for byte to another one: {copies},
+{dropped}. Subjects in more than one split: {shared}. `report.json` names them all.
+
+## Limits and consent
+
+Faces are personal data. This is somebody else's collection in another file format: its terms hold, and so do the rights
+of the people in it. Who they are, who labelled them and how is the collection's to say; groups of people are not held
+evenly by any collection of faces. Use it neither to identify or track people without their knowledge, nor to judge
+emotion, honesty, health or character where something depends on it.
+"""
+
+
+def corpus_card(name: str, report: Mapping, columns: Mapping[str, str]) -> str:
+    """Write the card of a corpus.
+
+    Args:
+        name: Folder or `user/name` of the corpus.
+        report: What preparing it reported.
+        columns: What each of its columns holds, by name.
+    """
+    options, rows = report["options"], report["rows"]
+    return CARD.format(
+        configs=_configs(rows),
+        name=name,
+        layout=options["layout"],
+        counts=_counts(rows),
+        columns="\n".join(f"| `{column}` | {what} |" for column, what in columns.items()),
+        split=next(iter(rows["data"])),
+        changes=_changes(options),
+        broken=len(report["broken"]),
+        copies=report["copies"]["images"],
+        dropped=f"{report['dropped_copies']} of them dropped",
+        shared=report["subjects"]["in_several_splits"],
+    )
+
+
+def _configs(rows: Mapping) -> str:
+    """Which files make which configuration and split, as `datasets` reads it."""
+    lines = ["configs:"]
+    for folder, splits in rows.items():
+        lines += [f"- config_name: {'default' if folder == 'data' else folder}", "  data_files:"]
+        for split in splits:
+            lines += [f"  - split: {split}", f"    path: {folder}/{split}-*.parquet"]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(rows: Mapping) -> str:
+    what = {"data": "images", "pairs": "pairs"}
+    return "; ".join(
+        f"{count:,} {what[table]} in `{split}`" for table, splits in rows.items() for split, count in splits.items()
+    )
+
+
+def _changes(options: Mapping) -> str:
+    done = []
+    if options["crop"] != "none":
+        done.append(f"cropped ({options['crop']})")
+    if options["size"] is not None:
+        done.append(f"made smaller where their shorter side was above {options['size']} px")
+    return f"Images were {' and '.join(done)}." if done else "Images are the collection's own bytes."
