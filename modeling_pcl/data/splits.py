@@ -176,7 +176,7 @@ def _deal_subjects(subjects: Sequence[Hashable], shares: Sequence[float], seed: 
 
 
 def _round(exact: np.ndarray, owed: np.ndarray) -> np.ndarray:
-    """Whole numbers with the sum of `exact`, each rounded down, or up where remainder and `owed` together are largest."""
+    """Whole numbers that sum as `exact`, each rounded down, or up where remainder and `owed` together are largest."""
     exact = exact.round(9)  # 0.29 * 100 is 28.999999999999996
     counts = np.floor(exact).astype(int)
     remainders = exact - counts

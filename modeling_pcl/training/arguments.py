@@ -30,7 +30,11 @@ class CorpusArguments:
         None, "Side in px of the images as loaded, from which views are cut; by default twice the model's."
     )
     max_broken_share: float = option(0.05, "Share of images that may fail to decode before the run stops, in [0, 1].")
-    num_workers: int = option(1, "Processes that decode images, for each training process; 0 decodes in the process.")
+    num_workers: int = option(
+        1,
+        "Processes that decode images, for each training process; 0 decodes in the process. A stream is shared out to "
+        "them: `--resume` needs as many, and each draws from its part of a shuffle buffer.",
+    )
 
 
 @dataclass

@@ -8,12 +8,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from modeling_pcl.data import pairs as pairs_module
 from modeling_pcl.data.pairs import PairList, make_pairs
 
 PRINTS_PAIRS = """
-import json
-from modeling_pcl.data.pairs import make_pairs
-pairs = make_pairs([f"person {row % 40}" for row in range(400)], 200, 5, seed=3)
+import json, runpy, sys
+pairs = runpy.run_path(sys.argv[1])["make_pairs"]([f"person {row % 40}" for row in range(400)], 200, 5, seed=3)
 print(json.dumps([pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist(), pairs.fold.tolist()]))
 """
 
@@ -94,6 +94,11 @@ def test_every_pair_of_different_people_can_be_used_up():
     check(make_pairs(subjects, 20, 1), subjects, 20, 1)
 
 
+def test_one_person_gives_what_all_others_together_do_not_have():
+    subjects = corpus([100] + [1] * 60)  # 1770 pairs of others, 6000 with the one
+    check(make_pairs(subjects, 9900, 1), subjects, 9900, 1)
+
+
 def test_people_with_one_image_serve_in_different_pairs():
     subjects = corpus([5, 5] + [1] * 50)
     pairs = make_pairs(subjects, 40, folds=2)
@@ -120,7 +125,7 @@ def test_the_seed_decides():
 def test_pairs_do_not_depend_on_the_hash_seed():
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", PRINTS_PAIRS],
+            [sys.executable, "-c", PRINTS_PAIRS, pairs_module.__file__],
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

@@ -6,18 +6,19 @@ import sys
 import numpy as np
 import pytest
 
+from modeling_pcl.data import splits
 from modeling_pcl.data.splits import parse_shares, split_by_subject, split_stratified, strata_of, subject_folds
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 PRINTS_SPLITS = """
-import json
-from modeling_pcl.data.splits import split_by_subject, split_stratified, subject_folds
+import json, runpy, sys
+module = runpy.run_path(sys.argv[1])
 labels = [f"person {row * row % 37}" for row in range(500)]
 shares = {"train": 0.7, "test": 0.3}
-parts = [split(labels, shares, seed=3) for split in (split_by_subject, split_stratified)]
+parts = [split(labels, shares, seed=3) for split in (module["split_by_subject"], module["split_stratified"])]
 rows = [{name: part.tolist() for name, part in split.items()} for split in parts]
-print(json.dumps([rows, subject_folds(labels, 3, seed=3).tolist()]))
+print(json.dumps([rows, module["subject_folds"](labels, 3, seed=3).tolist()]))
 """
 
 
@@ -60,9 +61,11 @@ def test_subjects_of_one_row_are_split_to_the_row_and_at_random():
     assert not np.array_equal(parts["test"], split_by_subject(subjects, SHARES, seed=1)["test"])
 
 
-def test_each_split_gets_a_subject_even_if_one_subject_has_nearly_all_rows():
-    parts = split_by_subject(["a"] * 1000 + ["b", "c"], {"train": 0.98, "validation": 0.01, "test": 0.01}, seed=0)
-    assert [len(part) for part in parts.values()] == [1000, 1, 1]
+@pytest.mark.parametrize("sizes", [(1000, 1, 1), (100, 100, 100)])
+def test_each_split_gets_a_subject_however_small_its_share(sizes):
+    subjects = np.repeat(["a", "b", "c"], sizes)
+    parts = split_by_subject(subjects, {"train": 0.98, "validation": 0.01, "test": 0.01}, seed=0)
+    assert tuple(len(part) for part in parts.values()) == sizes
 
 
 def test_rows_without_a_subject_are_counted_in_the_error():
@@ -116,6 +119,15 @@ def test_a_share_of_whole_rows_is_dealt_exactly():
     parts = split_stratified([0] * 100 + [1] * 200, {"a": 0.29, "b": 0.71}, seed=0)
     assert [(part < 100).sum() for part in parts.values()] == [29, 71]
     assert [(part >= 100).sum() for part in parts.values()] == [58, 142]
+
+
+def test_many_splits_of_many_strata_are_dealt_exactly_where_shares_are_whole_rows():
+    shares = dict(zip("abcdefg", [0.15, 0.2, 0.1, 0.2, 0.05, 0.15, 0.15]))  # 0.15 * 20 and 3 differ in the last bit
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(400), generator.choice([1, 2, 3, 5, 10, 20], 400)).tolist()
+    for name, part in split_stratified(labels, shares, seed=0).items():
+        dealt = np.bincount(np.array(labels)[part], minlength=400)
+        assert (abs(dealt - shares[name] * np.bincount(labels)) < 1 - 1e-6).all()
 
 
 def test_missing_labels_are_a_stratum():
@@ -196,7 +208,7 @@ def test_no_folds_are_refused():
 def test_splits_do_not_depend_on_the_hash_seed():
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", PRINTS_SPLITS],
+            [sys.executable, "-c", PRINTS_SPLITS, splits.__file__],
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

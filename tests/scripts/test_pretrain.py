@@ -223,6 +223,13 @@ def test_resuming_with_other_options_is_refused_by_name(monkeypatch, options):
         train(monkeypatch, options | {"steps": 3, "batch_size": 4}, "--resume")
 
 
+def test_resuming_a_stream_with_another_number_of_workers_is_refused(monkeypatch, options):
+    flags = ("--streaming", "--steps_per_epoch", "5")
+    train(monkeypatch, options | {"steps": 3}, *flags)
+    with pytest.raises(SystemExit, match="`num_workers` was 1 where `position` was taken, is 2"):
+        train(monkeypatch, options | {"steps": 3, "num_workers": 2}, "--resume", *flags)
+
+
 def test_resuming_nothing_is_an_error(monkeypatch, options):
     with pytest.raises(SystemExit, match="no complete checkpoint"):
         train(monkeypatch, options, "--resume")

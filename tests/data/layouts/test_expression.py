@@ -65,9 +65,9 @@ def test_the_order_of_the_table_s_columns_is_that_of_its_header(tmp_path):
         (f"0,{pixels(0)},Sunday", "the usage `Sunday` is none of Training, PublicTest, PrivateTest"),
         (f"0,{pixels(0)} 1,Training", "has 2305 pixels, not 2304"),
         ("0,,Training", "has 0 pixels"),
-        (f"0,{' '.join(2304 * ['256'])},Training", "its pixels are not numbers from 0 to 255"),
-        (f"0,{' '.join(2304 * ['-1'])},Training", "its pixels are not numbers from 0 to 255"),
-        (f"0,{' '.join(2304 * ['x'])},Training", "its pixels are not numbers from 0 to 255"),
+        (f"0,{' '.join(2304 * ['256'])},Training", "the pixel '256' is no number from 0 to 255"),
+        (f"0,{' '.join(2304 * ['-1'])},Training", "the pixel '-1' is no number from 0 to 255"),
+        (f"0,{' '.join(2304 * ['x'])},Training", "the pixel 'x' is no number from 0 to 255"),
         (f"0,{pixels(0)}", "has 2 fields, not 3"),
     ],
 )
