@@ -9,16 +9,19 @@ open as `OUTPUT_DIR:pairs`.
 """
 
 import argparse
+import glob
 import inspect
-import json
 import logging
 import os
+import re
 import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from datasets import concatenate_datasets
+import pyarrow.parquet as pq
+from datasets import Features, concatenate_datasets
+from huggingface_hub.utils import validate_repo_id
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser
 
@@ -97,6 +100,10 @@ def check_options(places: argparse.Namespace, arguments: PreparationArguments):
         raise ValueError(f"INPUT_DIR {places.input_dir} is not a folder; unpack archives first.")
     if places.output_dir.resolve().is_relative_to(places.input_dir.resolve()):
         raise ValueError(f"OUTPUT_DIR {places.output_dir} lies in INPUT_DIR: choose a folder outside of it.")
+    if glob.has_magic(str(places.output_dir.resolve())):
+        raise ValueError(f"OUTPUT_DIR {places.output_dir} has *, ? or [ in its path: `datasets` would not open it.")
+    if arguments.push_to_hub:
+        validate_repo_id(arguments.push_to_hub)
     for name in ("num_proc", "rows_per_file", "folds"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -139,22 +146,20 @@ def prepare(places: argparse.Namespace, arguments: PreparationArguments) -> dict
     )
 
 
-def finished_report(places: argparse.Namespace, arguments: PreparationArguments) -> dict | None:
-    """The report of an earlier run that did the same to its end."""
-    file = places.output_dir / "report.json"
-    if not file.exists() or (places.output_dir / ".preparing").exists():
-        return None
-    report = json.loads(file.read_text(encoding="utf-8"))
-    if report["options"] != recorded(places.layout, arguments):
-        return None
-    logger.info("%s is finished already", places.output_dir)
-    return report
-
-
 def write_card(output_dir: Path, report: dict, name: str):
-    first = next(iter(report["rows"]["data"]))
-    columns = load_corpus(str(output_dir / "data" / f"{first}-*.parquet"), streaming=True).features
-    (output_dir / "README.md").write_text(corpus_card(name, report, describe_columns(columns)), encoding="utf-8")
+    file = output_dir / "README.md"
+    first = next((output_dir / "data").glob("*.parquet"))
+    columns = describe_columns(Features.from_arrow_schema(pq.read_schema(first)))
+    if file.exists() and not is_our_card(file.read_text(encoding="utf-8"), report, columns):
+        logger.info("Keeping %s as it was edited", file)
+    else:
+        file.write_text(corpus_card(name, report, columns), encoding="utf-8")
+
+
+def is_our_card(text: str, report: dict, columns: dict) -> bool:
+    """Whether a card says what `corpus_card` wrote, under this or another name."""
+    title = re.search(r"^# (.*)$", text, re.MULTILINE)
+    return title is not None and text == corpus_card(title[1], report, columns)
 
 
 def draw(output_dir: Path, report: dict):
@@ -189,8 +194,8 @@ def main():
     try:
         places, arguments = parse_options()
         with logging_redirect_tqdm():
-            report = finished_report(places, arguments) or prepare(places, arguments)
-        write_card(places.output_dir, report, arguments.push_to_hub or places.output_dir.name)
+            report = prepare(places, arguments)
+        write_card(places.output_dir, report, arguments.push_to_hub or places.output_dir.resolve().name)
         print(summary(places.output_dir, report))
         if arguments.show:
             draw(places.output_dir, report)
@@ -198,6 +203,8 @@ def main():
             upload_corpus(places.output_dir, arguments.push_to_hub, private=not arguments.public)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on from here") from None
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ class Options:
         return {name: value for group in fields(self) for name, value in asdict(getattr(self, group.name)).items()}
 
 
-def parse_options() -> Options:
+def parse_options(arguments: list[str] | None = None) -> Options:
     groups = (CorpusArguments, ModelArguments, ObjectiveArguments, ViewSettings, TrainingArguments, LoggingArguments)
     parser = HfArgumentParser(groups, description=__doc__)
-    method = parser.parse_args_into_dataclasses(return_remaining_strings=True)[2].method
+    method = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)[2].method
     parser.set_defaults(**PRESETS[method])
-    options = Options(*parser.parse_args_into_dataclasses())
+    options = Options(*parser.parse_args_into_dataclasses(arguments))
     check_arguments(options.training, options.logging)
     return options
 

@@ -1,11 +1,11 @@
-"""Images of a corpus that are equal byte for byte, and subjects that stand in several splits."""
+"""Images of a corpus that are equal byte for byte."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-# Of copies in several splits, the one in the first of these stays, so that test sets stay whole.
-KEPT_FIRST = ("test", "validation", "train")
+# Of copies in several splits the one in the first of these stays, so that test sets stay whole and train gives way.
+KEPT_FIRST = {"test": 0, "validation": 1, "train": 3}
+OTHER_SPLIT = 2
 
 
 class Found(NamedTuple):
@@ -20,14 +20,17 @@ class Found(NamedTuple):
 
 def find_copies(images: Iterable[Found]) -> list[list[Found]]:
     """Groups of equal images, in the order of their first; the one to keep comes first in its group."""
-    by_digest = defaultdict(list)
+    first: dict[str, Found] = {}
+    groups: dict[str, list[Found]] = {}
     for image in images:
-        by_digest[image.digest].append(image)
-    return [sorted(group, key=_rank) for group in by_digest.values() if len(group) > 1]
+        earlier = first.setdefault(image.digest, image)
+        if earlier is not image:
+            groups.setdefault(image.digest, [earlier]).append(image)
+    return [sorted(groups[digest], key=_rank) for digest in first if digest in groups]
 
 
 def _rank(image: Found) -> int:
-    return KEPT_FIRST.index(image.split) if image.split in KEPT_FIRST else len(KEPT_FIRST)
+    return KEPT_FIRST.get(image.split, OTHER_SPLIT)
 
 
 def describe_copies(groups: Sequence[Sequence[Found]]) -> dict:

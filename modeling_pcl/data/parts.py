@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import compress, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +13,10 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from .images import BrokenImageError
-from .layouts.base import Pair, Row
-from .raw_images import Treatment, prepare_image
+from .layouts.base import Pair, Photo, Row
+from .raw_images import Prepared, Treatment, prepare_image
 
-ROWS_PER_GROUP = 100  # Of parquet: what a reader of one row has to read.
+ROWS_PER_GROUP = 100  # Of parquet: what a reader of one row has to read, and a writer to hold.
 
 
 @dataclass(frozen=True)
@@ -72,24 +73,26 @@ class PartWriter:
         Returns:
             The number of rows it was made of.
         """
-        account, records = Account(), []
-        for row in part.rows:
-            try:
-                records.append(self._record(row, part, account))
-            except BrokenImageError as error:
-                account.broken.append((error.name, error.reason))
-        schema = self.features[part.table].arrow_schema
-        table = pa.Table.from_pylist(records, schema=schema)
+        account = Account()
         with replacing(self.folder / f"{part.stem}.parquet") as path:
-            write_table(table, path)
+            write_records(self._records(part, account), self.features[part.table].arrow_schema, path)
         with replacing(self.folder / f"{part.stem}.json") as path:
             path.write_text(json.dumps(asdict(account)), encoding="utf-8")
         return len(part.rows)
 
+    def _records(self, part: Part, account: Account) -> Iterator[dict]:
+        for row in part.rows:
+            try:
+                record = self._record(row, part, account)
+            except BrokenImageError as error:
+                account.broken.append((error.name, error.reason))
+            else:
+                yield record
+
     def _record(self, row: Row | Pair, part: Part, account: Account) -> dict:
         columns = ("image",) if isinstance(row, Row) else ("image_a", "image_b")
         photos = {column: getattr(row, column) for column in columns}
-        prepared = {column: prepare_image(self.root, photo, self.treatment) for column, photo in photos.items()}
+        prepared = {column: self._prepare(photo) for column, photo in photos.items()}
         account.kept.append((photos[columns[0]].name, prepared[columns[0]].digest))
         account.notes += [(photos[column].name, note) for column in columns for note in prepared[column].notes]
         images = {column: {"bytes": prepared[column].content, "path": photos[column].name} for column in columns}
@@ -97,14 +100,28 @@ class PartWriter:
             return images | {"same": row.same, "fold": row.fold}
         return images | {"split": part.split} | row.labels
 
+    def _prepare(self, photo: Photo) -> Prepared:
+        if printable(photo.name) != photo.name:
+            raise BrokenImageError(photo.name, "its name is not UTF-8: rename the file")
+        return prepare_image(self.root, photo, self.treatment)
+
+
+def printable(name: str) -> str:
+    """A name in which bytes that are not UTF-8, as old archives have them, are written out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, moved to its place when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    yield unfinished
-    os.replace(unfinished, path)
+    # Of this process alone: a second run, or a worker of one that was killed, may be at the same file.
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # On a full disk it would be in the way.
 
 
 def read_account(folder: Path, part: Part) -> Account:
@@ -112,7 +129,17 @@ def read_account(folder: Path, part: Part) -> Account:
     return Account(**json.loads((folder / f"{part.stem}.json").read_text(encoding="utf-8")))
 
 
-def write_table(table: pa.Table, path: Path):
-    """Write parquet whose bytes depend on the table alone."""
+def write_records(records: Iterable[dict], schema: pa.Schema, path: Path):
+    """Write parquet whose bytes depend on the records alone, without ever holding more than a group of them."""
+    records = iter(records)
     # Encoded images do not get smaller; their names and labels do.
-    pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, compression="snappy")
+    with pq.ParquetWriter(path, schema, compression="snappy") as writer:
+        while group := list(islice(records, ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def select_records(source: Path, is_kept: Iterable[bool], target: Path):
+    """Write those rows of a parquet file to another that are to be kept."""
+    file = pq.ParquetFile(source)
+    records = (record for batch in file.iter_batches(ROWS_PER_GROUP) for record in batch.to_pylist())
+    write_records(compress(records, is_kept), file.schema_arrow, target)

@@ -12,21 +12,25 @@ The same input and options give the same bytes. A run that was killed goes on wi
 import hashlib
 import json
 import logging
+import os
 import shutil
+import signal
+import sys
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 from datasets import Features
 from tqdm import tqdm
 
 from .copies import Found, describe_copies, find_copies
 from .layouts.base import Collection, LayoutError, Row
-from .parts import Account, Part, PartWriter, read_account, replacing, write_table
+from .parts import Account, Part, PartWriter, printable, read_account, replacing, select_records
 from .raw_images import Treatment
 from .schema import PAIR_COLUMNS, corpus_features
 
@@ -52,31 +56,35 @@ def prepare_corpus(
         collection: What a layout read.
         root: The collection's folder.
         output_dir: New, empty, or left behind by an unfinished run with the same options.
-        options: What the user asked for, as JSON values; written into the report, and compared with the unfinished run.
+        options: What the user asked for, as JSON values; written into the report, and compared with an earlier run's.
         treatment: What is done to every image.
         num_proc: Processes that work side by side, at least 1.
         drop_duplicates: Keep one copy of images that are equal byte for byte, rather than only report them.
         rows_per_part: Rows a file has at most, at least 1.
 
     Returns:
-        The report, as it is in `report.json`.
+        The report, as it is in `report.json`; if an earlier run made the same to its end, that of this run.
 
     Raises:
         LayoutError: If not a single image could be used.
         ValueError: If `output_dir` holds something else.
+        OSError: If something cannot be written, or a process died.
     """
     parts = list(_parts(collection, rows_per_part))
     folder = output_dir / ".preparing"
-    _start(output_dir, folder, parts, dict(options))
+    plan = {"options": dict(options), "collection": _digest_of_rows(parts)}
+    finished = _start(output_dir, folder, plan)
+    if finished is not None:
+        return finished
     features = {"data": corpus_features(collection.columns), "pairs": Features(PAIR_COLUMNS)}
     _write_parts(parts, PartWriter(root, folder, features, treatment), num_proc)
     accounts = {part.stem: read_account(folder, part) for part in parts}
-    _check_not_all_broken(root, parts, accounts)
+    _check_not_all_broken(root, parts, accounts, folder)
     copies = find_copies(_found(parts, accounts))
     dropped = {(image.part, image.row) for group in copies for image in group[1:]} if drop_duplicates else set()
     rows = _finish(parts, accounts, dropped, folder, output_dir)
-    report = {
-        "options": dict(options),
+    report = plan | {
+        "digest": _digest_of_corpus(plan, rows, accounts),
         "rows": rows,
         "dropped_copies": len(dropped),
         "broken": _by_name(collection.broken, *(account.broken for account in accounts.values())),
@@ -84,8 +92,9 @@ def prepare_corpus(
         "copies": describe_copies(copies),
         "subjects": _describe_subjects(collection),
     }
-    with replacing(output_dir / "report.json") as path:
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished = folder / "report.json"
+    unfinished.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, output_dir / "report.json")
     shutil.rmtree(folder)
     return report
 
@@ -97,33 +106,66 @@ def _parts(collection: Collection, rows_per_part: int) -> Iterator[Part]:
                 yield Part(table, split, number, rows[start : start + rows_per_part])
 
 
-def _start(output_dir: Path, folder: Path, parts: Sequence[Part], options: dict):
-    """Note what is being made, or check that it is what was being made before."""
-    plan, plan_file = {"options": options, "rows": _digest_of_rows(parts)}, folder / "plan.json"
-    if plan_file.exists():
-        earlier = json.loads(plan_file.read_text(encoding="utf-8"))
-        if earlier != plan:
-            changed = [name for name in options if options[name] != earlier["options"].get(name)]
-            raise ValueError(
-                f"{output_dir} holds an unfinished preparation with other {', '.join(changed) or 'images'}: finish it "
-                "with the same options, delete the folder, or choose another."
-            )
+def _start(output_dir: Path, folder: Path, plan: dict) -> dict | None:
+    """Note what is being made, or check that it is what was being made before.
+
+    Returns:
+        The report of an earlier run that came to its end, None if there is something left to do.
+    """
+    report, unfinished = _read_plan(output_dir / "report.json"), _read_plan(folder / "plan.json")
+    if report is not None:
+        _check_same(plan, report, f"{output_dir} holds a corpus that was made")
+        logger.info("%s is finished already", output_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+    elif unfinished is not None:
+        _check_same(plan, unfinished, f"{output_dir} holds an unfinished preparation")
         logger.info("Going on with the unfinished preparation in %s", output_dir)
-    elif output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    elif output_dir.exists() and (not output_dir.is_dir() or set(output_dir.iterdir()) - {folder}):
         raise ValueError(f"{output_dir} exists already and is not empty: delete it, or choose another output folder.")
     else:
-        with replacing(plan_file) as path:
+        with replacing(folder / "plan.json") as path:
             path.write_text(json.dumps(plan), encoding="utf-8")
+    return report
+
+
+def _read_plan(file: Path) -> dict | None:
+    """What `_start` compares, from its own file or a report; None if there is no such file, or it is something else."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"options", "collection"} <= found.keys() else None
+
+
+def _check_same(plan: dict, earlier: dict, what: str):
+    options, before = plan["options"], earlier["options"]
+    changed = [name for name in options if options[name] != before.get(name)]
+    if changed or plan["collection"] != earlier["collection"]:
+        raise ValueError(
+            f"{what} with other {', '.join(changed) or 'images or labels'}: give the same, delete the folder, or "
+            "choose another."
+        )
 
 
 def _digest_of_rows(parts: Sequence[Part]) -> str:
+    """Of names, boxes and labels; the images themselves are not opened for it."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.stem.encode())
         for row in part.rows:
-            names = (row.image.name,) if isinstance(row, Row) else (row.image_a.name, row.image_b.name)
-            labels = row.labels if isinstance(row, Row) else (row.same, row.fold)
+            is_pair = not isinstance(row, Row)
+            labels = (row.same, row.fold) if is_pair else row.labels
+            photos = (row.image_a, row.image_b) if is_pair else (row.image,)
+            names = [(photo.name, photo.box) for photo in photos]
             digest.update(json.dumps([names, labels], default=str).encode())
+    return digest.hexdigest()
+
+
+def _digest_of_corpus(plan: dict, rows: dict, accounts: Mapping[str, Account]) -> str:
+    """Another one for every corpus that differs in anything: images, labels, options."""
+    digest = hashlib.sha256(json.dumps([plan, rows]).encode())
+    for account in accounts.values():
+        digest.update(json.dumps(account.kept).encode())
     return digest.hexdigest()
 
 
@@ -136,17 +178,38 @@ def _write_parts(parts: Sequence[Part], write: PartWriter, num_proc: int):
 
 
 def _in_processes(write: PartWriter, parts: Sequence[Part], num_proc: int) -> Iterator[int]:
-    if num_proc == 1 or len(parts) < 2:
+    workers = min(num_proc, len(parts))
+    if workers < 2:
         yield from map(write, parts)
         return
-    # Not forked: the threads of torch and Arrow would not survive it.
-    with ProcessPoolExecutor(min(num_proc, len(parts)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(write, parts)
+    with ProcessPoolExecutor(workers, _context(), _end_with_parent) as pool:
+        try:
+            yield from pool.map(write, parts)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
+            ) from error
 
 
-def _check_not_all_broken(root: Path, parts: Sequence[Part], accounts: Mapping[str, Account]):
+def _context() -> BaseContext:
+    # Not forked from here: the threads of torch and Arrow would not survive it.
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")  # Its processes share what it has imported, half a gigabyte.
+    context.set_forkserver_preload([PartWriter.__module__])
+    return context
+
+
+def _end_with_parent():
+    """Let a worker die of Ctrl-C without a word, and when its parent is killed, rather than wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def _check_not_all_broken(root: Path, parts: Sequence[Part], accounts: Mapping[str, Account], folder: Path):
     if any(accounts[part.stem].kept for part in parts if part.table == "data"):
         return
+    shutil.rmtree(folder)  # What is missing may be there the next time.
     broken = [entry for account in accounts.values() for entry in account.broken]
     if not broken:
         raise LayoutError(root, "there is not a single row in it.")
@@ -165,32 +228,40 @@ def _finish(parts: Sequence[Part], accounts: dict, dropped: set, folder: Path, o
     """Give the parts that have rows their final names, without the dropped rows.
 
     Returns:
-        The number of rows by table and split.
+        The number of rows by table and split, of those that have any.
     """
-    counts = {"data": defaultdict(int), "pairs": defaultdict(int)}
     groups = defaultdict(list)
     for part in parts:
-        rows = [row for row in range(len(accounts[part.stem].kept)) if (part.stem, row) not in dropped]
-        counts[part.table][part.split] += len(rows)
-        if rows:
-            groups[part.table, part.split].append((part, rows))
+        is_kept = [(part.stem, row) not in dropped for row in range(len(accounts[part.stem].kept))]
+        group = groups[part.table, part.split]
+        if any(is_kept):
+            group.append((part, is_kept))
+    counts = defaultdict(dict)
     for (table, split), group in groups.items():
-        for number, (part, rows) in enumerate(group):
-            with replacing(output_dir / table / f"{split}-{number:05d}-of-{len(group):05d}.parquet") as path:
-                _copy_rows(folder / f"{part.stem}.parquet", rows, len(accounts[part.stem].kept), path)
-    return {table: dict(splits) for table, splits in counts.items() if splits}
+        if not group:
+            logger.warning("The split `%s` of `%s` is left out: nothing of it is left.", split, table)
+            continue
+        for number, (part, is_kept) in enumerate(group):
+            name = f"{split}-{number:05d}-of-{len(group):05d}.parquet"
+            _place(folder / f"{part.stem}.parquet", is_kept, output_dir / table / name)
+        counts[table][split] = sum(sum(is_kept) for _, is_kept in group)
+    return dict(counts)
 
 
-def _copy_rows(source: Path, rows: list[int], total: int, target: Path):
-    if len(rows) == total:
-        shutil.copyfile(source, target)
-    else:
-        write_table(pq.read_table(source).take(np.array(rows)), target)
+def _place(source: Path, is_kept: Sequence[bool], target: Path):
+    """Move a part, not copy it: a corpus may fill half of a disk."""
+    if target.exists():  # An earlier run came this far.
+        return
+    target.parent.mkdir(exist_ok=True)
+    if not all(is_kept):
+        source, whole = source.with_suffix(".selected"), source
+        select_records(whole, is_kept, source)
+    os.replace(source, target)
 
 
 def _by_name(*entries: Sequence[tuple[str, str]]) -> list[dict]:
     """Each broken row once: a pair's image may be a row of its own too."""
-    reasons = dict(tuple(entry) for group in entries for entry in group)
+    reasons = {printable(name): printable(reason) for group in entries for name, reason in group}
     return [{"name": name, "reason": reason} for name, reason in reasons.items()]
 
 
@@ -209,4 +280,5 @@ def _describe_subjects(collection: Collection) -> dict:
             if row.labels.get("subject") is not None:
                 splits[row.labels["subject"]].add(split)
     shared = sorted(subject for subject, found in splits.items() if len(found) > 1)
-    return {"count": len(splits), "in_several_splits": len(shared), "named": shared[:NAMED_IN_REPORT]}
+    named = [printable(subject) for subject in shared[:NAMED_IN_REPORT]]
+    return {"count": len(splits), "in_several_splits": len(shared), "named": named}

@@ -24,11 +24,14 @@ def split_again(collection: Collection, shares: str, seed: int) -> Collection:
         seed: Of the draw.
 
     Raises:
-        ValueError: If `shares` cannot be understood, a row has no subject where others do, or there are pairs.
+        ValueError: If `shares` cannot be understood, names a split `all`, a row has no subject where others do, or
+            there are pairs.
     """
     if collection.pairs:
         raise ValueError("A collection with pairs of its own keeps its own splits; leave `split` at official.")
     wanted = parse_shares(shares)
+    if "all" in wanted:
+        raise ValueError("No split may be called `all`: `datasets` takes that for all of them.")
     rows = [row for split in collection.splits.values() for row in split]
     if "subject" in collection.columns:
         parts = split_by_subject([row.labels.get("subject") for row in rows], wanted, seed)

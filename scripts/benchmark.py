@@ -1,0 +1,30 @@
+"""Measure speed and memory, each figure as a ratio within one run:
+
+python scripts/benchmark.py data --corpus path/to/corpus.parquet
+
+Every benchmark prints a table, and writes results.json and results.png. `benchmark.py data --help` lists its options.
+"""
+
+import argparse
+
+from benchmarks import data
+from transformers.utils.logging import disable_progress_bar
+
+BENCHMARKS = {"data": data}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    for name, module in BENCHMARKS.items():
+        benchmarks.add_parser(name, help=module.__doc__, add_help=False)  # Each shows its own.
+    chosen, rest = parser.parse_known_args()
+    disable_progress_bar()  # transformers' own, for the weights
+    try:
+        BENCHMARKS[chosen.benchmark].run(rest)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

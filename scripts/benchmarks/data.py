@@ -1,0 +1,302 @@
+"""Images to batches of views: how fast, beside the usual way, what training waits for, and what a stream holds."""
+
+import io
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pretrain
+import psutil
+import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from PIL import Image
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from modeling_pcl.data.corpora import corpus_revision, load_corpus
+from modeling_pcl.data.images import decode_image
+from modeling_pcl.data.loading import make_loader
+from modeling_pcl.data.views import ViewMaker, ViewSettings
+from modeling_pcl.training.arguments import option
+
+from . import report
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from baselines import per_image_views
+
+LARGE_PX = 1024
+DECODED = 300
+
+
+@dataclass
+class DataBenchmark:
+    """Which data, and how much work."""
+
+    corpus: str = option("orl", "Corpus, as for `pretrain.py`; a parquet file or glob is what training usually reads.")
+    parts: str = option("decoding,views,iteration,memory", "Which parts to run, with commas between them.")
+    image_size: int = option(64, "Side of the views in px; images are loaded at twice as much.")
+    batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
+    pose_images: int = option(10, "Images of a pose contrast.")
+    pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
+    batches: int = option(8, "Batches of views in one timing.")
+    pairs: int = option(5, "Pairs of timings, of which medians are taken.")
+    width: float = option(1.0, "Width of the model in the part `iteration`; 1 is the published one.")
+    iterations: int = option(3, "Training iterations to time, after one that does not count.")
+    streamed_images: int = option(100_000, "Images to stream in the part `memory`.")
+    output_dir: str = option("runs/benchmark-data", "Folder for results.json and results.png.")
+
+
+def run(arguments: list[str]):
+    (options,) = HfArgumentParser(DataBenchmark, prog="benchmark.py data").parse_args_into_dataclasses(arguments)
+    corpus = load_corpus(options.corpus)
+    unknown = set(options.parts.split(",")) - set(PARTS)
+    if unknown:
+        raise ValueError(f"`--parts` must be some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+    print(f"{len(corpus)} images of {options.corpus}, {torch.get_num_threads()} threads, {cpus()} CPUs")
+    results = {}
+    for name in options.parts.split(","):
+        title, measure = PARTS[name]
+        results[name] = measure(corpus, options)
+        report.show(title, results[name])
+    report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, lambda f: draw(f, results))
+
+
+def cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Decoding: one image at a time, one thread.
+
+
+def measure_decoding(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+    records = [corpus[row]["image"] for row in np.linspace(0, len(corpus) - 1, DECODED).astype(int).tolist()]
+    sources = {"as stored": records, f"JPEG, {LARGE_PX} px": [enlarged(record) for record in records[: DECODED // 10]]}
+    size_px, threads = 2 * options.image_size, torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = []
+    for source, images in sources.items():
+        ours, pil, io_, hub = (each(decode, images, size_px) for decode in DECODERS.values())
+        rates = [
+            len(images) / min(report.seconds(work) for _ in range(options.pairs)) for work in (ours, pil, io_, hub)
+        ]
+        rows.append({"images": source} | {f"{name}, images/s": rate for name, rate in zip(DECODERS, rates)})
+    torch.set_num_threads(threads)
+    return rows
+
+
+def each(decode: Callable, images: list[dict], size_px: int) -> Callable[[], list]:
+    return lambda: [decode(image, size_px) for image in images]
+
+
+def enlarged(record: dict) -> dict:
+    image = opened(record)
+    scale = LARGE_PX / min(image.size)
+    file = io.BytesIO()
+    image.resize((round(image.width * scale), round(image.height * scale))).save(file, "JPEG", quality=90)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def opened(record: dict) -> Image.Image:
+    return Image.open(io.BytesIO(record["bytes"]) if record["bytes"] else record["path"]).convert("RGB")
+
+
+def squared(image: Image.Image, size_px: int) -> torch.Tensor:
+    scale = size_px / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - size_px) // 2, (image.height - size_px) // 2
+    pixels = np.array(image.crop((left, top, left + size_px, top + size_px)))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def decode_by_torchvision(record: dict, size_px: int) -> torch.Tensor:
+    from torchvision.io import ImageReadMode, decode_image
+    from torchvision.transforms.v2 import functional as F
+
+    content = record["bytes"] or Path(record["path"]).read_bytes()
+    try:
+        pixels = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError:  # A format that it does not know.
+        return squared(opened(record), size_px)
+    return F.center_crop(F.resize(pixels, [size_px], antialias=True), [size_px, size_px])
+
+
+DECODERS = {
+    "ours": decode_image,
+    "PIL": lambda record, size_px: squared(opened(record), size_px),
+    "torchvision.io": decode_by_torchvision,
+    "datasets": lambda record, size_px: squared(ImageFeature().decode_example(record).convert("RGB"), size_px),
+}
+
+
+# Views: from the corpus to ready batches, both ways on all CPUs.
+
+
+def measure_views(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+    """Both ways start their workers anew for every timing, so that neither works ahead while the other is timed."""
+    rows = []
+    negatives = options.pose_negatives_per_image
+    for objective, views in {"disentangling": 3, "face_contrast": 2, "pose_contrast": 2 + negatives}.items():
+        images = options.pose_images if objective == "pose_contrast" else min(options.batch_size, len(corpus))
+        work = [partial(way, corpus, objective, images, options) for way in (make_our_views, make_views_per_image)]
+        timed = report.paired(*work, options.pairs)
+        total = images * options.batches
+        rows.append(
+            {
+                "objective": objective,
+                "images": images,
+                "views of each": views,
+                "ours, images/s": total / timed["ours_s"],
+                "per image, images/s": total / timed["baseline_s"],
+                "times as fast": timed["ratio"],
+                "least": timed["ratio_min"],
+                "most": timed["ratio_max"],
+            }
+        )
+    return rows
+
+
+def make_our_views(corpus: Dataset, objective: str, images: int, options: DataBenchmark):
+    settings = ViewSettings(pose_images=options.pose_images, pose_negatives_per_image=options.pose_negatives_per_image)
+    make_views = getattr(ViewMaker(settings, options.image_size, seed=0), objective)
+    loader = make_loader(corpus, 2 * options.image_size, images, subjects="off", num_workers=1)
+    for step, batch in enumerate(islice(loader, options.batches)):
+        make_views(batch.images, step)
+
+
+def make_views_per_image(corpus: Dataset, objective: str, images: int, options: DataBenchmark):
+    negatives = options.pose_negatives_per_image
+    dataset = per_image_views.PerImageViews(corpus, objective, options.image_size, negatives)
+    for _ in islice(per_image_views.batches(dataset, images, cpus()), options.batches):
+        pass
+
+
+# A training iteration: what of it waits for images and views.
+
+
+class TimedViews:
+    """A `ViewMaker` that adds up the seconds its methods take."""
+
+    def __init__(self, views: ViewMaker):
+        self.views, self.seconds = views, 0.0
+
+    def __getattr__(self, name: str):
+        make = getattr(self.views, name)
+
+        def timed(*arguments):
+            start = time.perf_counter()
+            made = make(*arguments)
+            self.seconds += time.perf_counter() - start
+            return made
+
+        return timed
+
+
+def measure_iteration(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+    """Of `pretrain.py` itself."""
+    flags = {
+        "corpus": options.corpus,
+        "width": options.width,
+        "image_size": options.image_size,
+        "batch_size": min(options.batch_size, len(corpus)),
+        "pose_images": options.pose_images,
+        "pose_negatives_per_image": options.pose_negatives_per_image,
+        "subject_sampling": "off",
+        "steps": options.iterations + 1,
+        "output_dir": f"{options.output_dir}/model",
+        "report_to": "none",
+    }
+    run = pretrain.Pretraining(pretrain.parse_options([f"--{name}={value}" for name, value in flags.items()]))
+    run.views = TimedViews(run.views)
+    batches, rows = iter(run.loader), []
+    for _ in tqdm(range(options.iterations + 1), desc="Iterations", leave=False):
+        run.views.seconds, start = 0.0, time.perf_counter()
+        images = run.read_images(batches)
+        waited = time.perf_counter() - start
+        pretrain.train_step(run, images)
+        rows.append((waited, run.views.seconds, time.perf_counter() - start))
+    waited, views, total = (statistics.median(column) for column in zip(*rows[1:]))
+    return [
+        {
+            "width": options.width,
+            "iteration, s": total,
+            "waits for images, s": waited,
+            "makes views, s": views,
+            "share of both, %": 100 * (waited + views) / total,
+        }
+    ]
+
+
+# Memory over a long stream.
+
+
+def measure_memory(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+    """Resident memory of this process and its worker after every tenth of the stream."""
+    stream = load_corpus(options.corpus, streaming=True)
+    loader = make_loader(stream, 2 * options.image_size, min(options.batch_size, len(corpus)), num_workers=1)
+    rows, seen = [], 0
+    with tqdm(total=options.streamed_images, unit="image", desc="Streaming", leave=False) as bar:
+        for batch in loader:
+            bar.update(len(batch.images))
+            seen += len(batch.images)
+            if seen * 10 >= (len(rows) + 1) * options.streamed_images:
+                rows.append({"images": seen, "memory, MB": memory_mb()})
+            if seen >= options.streamed_images:
+                return rows
+
+
+def memory_mb() -> float:
+    """Unshared memory, so that a page that several processes see counts once."""
+    process = psutil.Process()
+    return sum(each.memory_full_info().uss for each in [process, *process.children(recursive=True)]) / 2**20
+
+
+PARTS = {
+    "decoding": ("Decoding one image to a square, one thread", measure_decoding),
+    "views": ("From the corpus to a ready batch of views", measure_views),
+    "iteration": ("An iteration of pretrain.py", measure_iteration),
+    "memory": ("Memory of a stream and its worker", measure_memory),
+}
+
+
+def draw(figure: Figure, results: dict):
+    for axis, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+        axis.set_title(PARTS[name][0], fontsize=9)
+        DRAWINGS[name](axis, rows)
+
+
+def draw_rates(axis, rows: list[dict]):
+    label, *_ = rows[0]
+    rates = [name for name in rows[0] if name.endswith("images/s")]
+    for place, name in enumerate(rates):
+        bars = axis.bar(
+            np.arange(len(rows)) + place / (len(rates) + 1), [row[name] for row in rows], 1 / (len(rates) + 1)
+        )
+        bars.set_label(name.removesuffix(", images/s"))
+    axis.set_xticks(np.arange(len(rows)) + 0.3, [row[label] for row in rows], fontsize=7)
+    axis.set(yscale="log", ylabel="images/s")
+    axis.legend(fontsize=7)
+
+
+def draw_shares(axis, rows: list[dict]):
+    names = ("waits for images, s", "makes views, s")
+    axis.bar(names, [rows[0][name] / rows[0]["iteration, s"] for name in names])
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.tick_params(labelsize=7)
+
+
+def draw_memory(axis, rows: list[dict]):
+    axis.plot([row["images"] for row in rows], [row["memory, MB"] for row in rows], marker="o")
+    axis.set(ylim=(0, None), xlabel="images", ylabel="MB")
+
+
+DRAWINGS = {"decoding": draw_rates, "views": draw_rates, "iteration": draw_shares, "memory": draw_memory}
