@@ -28,6 +28,7 @@ from transformers import HfArgumentParser
 from modeling_pcl.data.contact_sheet import draw_corpus, draw_pairs
 from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.layouts import LAYOUTS, Collection
+from modeling_pcl.data.pose_picture import draw_pose_convention
 from modeling_pcl.data.preparation import ROWS_PER_PART, prepare_corpus
 from modeling_pcl.data.raw_images import MAX_PIXELS, Treatment
 from modeling_pcl.data.regrouping import add_pairs, shuffle, split_again
@@ -154,6 +155,8 @@ def write_card(output_dir: Path, report: dict, name: str):
         logger.info("Keeping %s as it was edited", file)
     else:
         file.write_text(corpus_card(name, report, columns), encoding="utf-8")
+    if "yaw" in columns:
+        draw_pose_convention().save(output_dir / "head_pose.png")
 
 
 def is_our_card(text: str, report: dict, columns: dict) -> bool:

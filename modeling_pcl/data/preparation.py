@@ -182,13 +182,17 @@ def _in_processes(write: PartWriter, parts: Sequence[Part], num_proc: int) -> It
     if workers < 2:
         yield from map(write, parts)
         return
-    with ProcessPoolExecutor(workers, _context(), _end_with_parent) as pool:
-        try:
-            yield from pool.map(write, parts)
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
-            ) from error
+    pool = ProcessPoolExecutor(workers, _context(), _end_with_parent)
+    try:
+        # Not by `pool.map`, which cancels what is left itself: on Ctrl-C a pool of dead workers stumbles over that.
+        futures = [pool.submit(write, part) for part in parts]
+        yield from (future.result() for future in futures)
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _context() -> BaseContext:

@@ -16,7 +16,7 @@ Faces in the layout `{layout}`, prepared by modeling_pcl.
 | column | what |
 |---|---|
 {columns}
-
+{picture}
 ```python
 from datasets import load_dataset
 
@@ -43,15 +43,16 @@ def corpus_card(name: str, report: Mapping, columns: Mapping[str, str]) -> str:
     Args:
         name: Folder or `user/name` of the corpus.
         report: What preparing it reported.
-        columns: What each of its columns holds, by name.
+        columns: What each of its columns holds, by name. With `yaw` among them, the card shows `head_pose.png`.
     """
     options, rows = report["options"], report["rows"]
     return CARD.format(
-        configs=_configs(rows),
+        configs=_configs(rows, report["digest"]),
         name=name,
         layout=options["layout"],
         counts=_counts(rows),
         columns="\n".join(f"| `{column}` | {what} |" for column, what in columns.items()),
+        picture="\n![Which way a head turns](head_pose.png)\n" if "yaw" in columns else "",
         split=next(iter(rows["data"])),
         changes=_changes(options),
         broken=len(report["broken"]),
@@ -61,11 +62,13 @@ def corpus_card(name: str, report: Mapping, columns: Mapping[str, str]) -> str:
     )
 
 
-def _configs(rows: Mapping) -> str:
+def _configs(rows: Mapping, digest: str) -> str:
     """Which files make which configuration and split, as `datasets` reads it."""
+    # `datasets` caches by the folder's name and this text: without the digest, another corpus of the name would open.
     lines = ["configs:"]
     for folder, splits in rows.items():
-        lines += [f"- config_name: {'default' if folder == 'data' else folder}", "  data_files:"]
+        name = "default" if folder == "data" else folder
+        lines += [f"- config_name: {name}", f"  description: sha256:{digest[:16]}", "  data_files:"]
         for split in splits:
             lines += [f"  - split: {split}", f"    path: {folder}/{split}-*.parquet"]
     return "\n".join(lines) + "\n"

@@ -52,6 +52,11 @@ def test_what_was_done_to_the_images_is_told(options, text):
     assert text in corpus_card("faces", report(**options), COLUMNS)
 
 
+def test_a_corpus_with_head_pose_shows_which_way_a_head_turns():
+    assert "](head_pose.png)\n\n```python" in corpus_card("faces", report(), COLUMNS)
+    assert "head_pose.png" not in corpus_card("faces", report(), {"image": "encoded image"})
+
+
 def test_limits_and_consent_are_told():
     card = corpus_card("faces", report(), COLUMNS)
     assert "## Limits and consent" in card

@@ -494,12 +494,12 @@ class TestUpload:
         folder = prepare("folders", people, "--rows_per_file", 25, "--push_to_hub", "user/faces")
         assert hub.files == files(folder)
         assert len(hub.files) == 5
-        assert [(made["type"], made["private"]) for made in hub.created] == [("dataset", True)]
+        assert [(made["type"], made["visibility"]) for made in hub.created] == [("dataset", "private")]
         assert 'load_dataset("user/faces", split="train")' in hub.files["README.md"].decode()
 
     def test_public_is_said_outright(self, prepare, people, hub):
         prepare("folders", people, "--push_to_hub", "user/faces", "--public")
-        assert not hub.created[0]["private"]
+        assert hub.created[0]["visibility"] == "public"
 
     @pytest.mark.parametrize("failure", ["refused", "unreachable"])
     def test_a_failed_upload_says_where_the_corpus_is_and_the_same_command_sends_it(
