@@ -19,20 +19,12 @@ def upload_run(folder: Path, repo_id: str, private: bool = False):
     Raises:
         ValueError: If the upload failed; the message says where the model is and how to send it later.
     """
-    try:
-        api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=["checkpoints/*", "logs/*"])
-    except Exception as error:  # Whatever network or Hub raise must not hide that the model is safe.
-        raise ValueError(
-            f"the upload to {repo_id} failed: {error}\nThe model is safe in {folder}; "
-            f"`hf upload {repo_id} {folder}` sends it once the Hub answers."
-        ) from error
-    logger.info("Uploaded to %s", commit.repo_url)
+    way_out = f"The model is safe in {folder}; `hf upload {repo_id} {folder}` sends it once the Hub answers."
+    _upload(folder, repo_id, "model", private, ["checkpoints/*", "logs/*"], way_out)
 
 
 def upload_corpus(folder: Path, repo_id: str, private: bool = True):
-    """Upload a prepared corpus to a dataset repository, in as many commits as its size needs; a repeated call goes on.
+    """Upload a prepared corpus to a dataset repository; files that are there already are not sent again.
 
     Args:
         folder: What `prepare_corpus.py` wrote.
@@ -42,13 +34,15 @@ def upload_corpus(folder: Path, repo_id: str, private: bool = True):
     Raises:
         ValueError: If the upload failed; the message says where the corpus is and how to send it later.
     """
+    way_out = f"The corpus is safe in {folder}; the same command sends it once the Hub answers."
+    _upload(folder, repo_id, "dataset", private, None, way_out)
+
+
+def _upload(folder: Path, repo_id: str, kind: str, private: bool, left_out: list[str] | None, way_out: str):
     try:
         api = HfApi()
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_large_folder(repo_id=repo_id, folder_path=folder, repo_type="dataset", print_report=False)
-    except Exception as error:
-        raise ValueError(
-            f"the upload to {repo_id} failed: {error}\nThe corpus is safe in {folder}; the same command sends it once "
-            "the Hub answers."
-        ) from error
-    logger.info("Uploaded to %s", repo_id)
+        api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=kind, ignore_patterns=left_out)
+    except Exception as error:  # Whatever network or Hub raise must not hide that the work is safe.
+        raise ValueError(f"the upload to {repo_id} failed: {error}\n{way_out}") from error
+    logger.info("Uploaded to %s", commit.repo_url)

@@ -60,7 +60,7 @@ class TestSplitAgain:
 
     @pytest.mark.parametrize("column", ["yaw", "age"])
     def test_numbers_are_stratified_by_tenths(self, column):
-        collection = labelled(columns(column), *({column: float(number)} for number in range(100)))
+        collection = labelled(columns(column), *({column: float(37 * number % 100)} for number in range(100)))
         test = split_again(collection, "train=0.8,test=0.2", seed=0).splits["test"]
         assert Counter(int(each.labels[column]) // 10 for each in test) == dict.fromkeys(range(10), 2)
 

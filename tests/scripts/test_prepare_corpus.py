@@ -105,6 +105,7 @@ def test_a_collection_becomes_a_corpus_with_a_card_and_a_report(prepare, genki):
         "README.md",
         "data/train-00000-of-00002.parquet",
         "data/train-00001-of-00002.parquet",
+        "head_pose.png",
         "report.json",
     ]
     report = report_of(folder)
