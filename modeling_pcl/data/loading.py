@@ -1,5 +1,6 @@
 """A corpus to endless batches of decoded images that resume at any batch, with an account of broken files."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -297,6 +298,7 @@ class StreamBatches(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         worker, readers = torch.utils.data.get_worker_info(), self.position["readers"]
         if worker is not None:
+            gc.freeze()  # A full collection would write to every page that is shared with the parent, and so copy it.
             fsspec.asyn.reset_lock()  # A forked worker has no event loop thread: without this, reading addresses hangs.
         turn = (self.position["turn"] + (worker.id if worker else 0)) % len(readers)
         rows = partial(self.rows, reader=self.rank * len(readers) + turn)
