@@ -12,6 +12,7 @@ from torch.nn import functional as F
 # A large JPEG is decoded at no less than this many times the wanted size; the rest is resized, as for any other file.
 DRAFT_GAP = 3
 MAX_PIXELS = 64_000_000
+LONGEST = 16  # Of an image longer than so many times its width only the middle is resized.
 
 
 class BrokenImageError(ValueError):
@@ -65,8 +66,8 @@ def decode_image(
         name: What to call the image in errors if it has no path.
 
     Returns:
-        `(3, size_px, size_px)`, uint8, RGB: the processor's pixels, but for large JPEGs, which are decoded at a lower
-        scale and may differ by two grey levels.
+        `(3, size_px, size_px)`, uint8, RGB: the processor's pixels. Large JPEGs, which are decoded at a lower scale, may
+        differ by two grey levels, and images more than 16 times as long as wide by a part of a pixel's width.
 
     Raises:
         BrokenImageError: If the file is missing, empty, cut short, too large or no image.
@@ -98,13 +99,21 @@ def _decode(content: bytes, draft_px: int, max_pixels: int) -> torch.Tensor:
 
 def _central_square(pixels: torch.Tensor, size_px: int) -> torch.Tensor:
     """As torchvision's `resize` and the processor's crop, `(3, size_px, size_px)`; twice as fast as PIL's resize."""
+    pixels = _middle(pixels, LONGEST * min(pixels.shape[1:]))  # 1 x 60,000 px would become gigabytes.
     height, width = pixels.shape[1:]
     short = min(height, width)
     size = (size_px * height // short, size_px * width // short)
     resized = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
-    top, left = (size[0] - size_px) // 2, (size[1] - size_px) // 2
-    square = resized[:, top : top + size_px, left : left + size_px]
-    return torch.from_numpy(np.ascontiguousarray(square.numpy()))  # Torch would wake its threads for so little.
+    # By numpy, since torch would wake its threads for so little.
+    return torch.from_numpy(np.ascontiguousarray(_middle(resized, size_px).numpy()))
+
+
+def _middle(pixels: torch.Tensor, longest_px: int) -> torch.Tensor:
+    """What is in the middle of the last two axes, at most so long."""
+    for axis, side in enumerate(pixels.shape[1:], 1):
+        kept = min(side, longest_px)
+        pixels = pixels.narrow(axis, (side - kept) // 2, kept)
+    return pixels
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:

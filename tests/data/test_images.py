@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from modeling_pcl import PCLImageProcessor
+from modeling_pcl.data import images
 from modeling_pcl.data.images import BrokenImageError, decode_image
 
 
@@ -38,6 +39,30 @@ def test_the_crop_is_that_of_the_image_processor(width, height, size_px):
     image = photograph(width, height)
     # Both round to whole grey levels after resizing, and may round to different sides.
     assert (decode_image(encode(image), size_px) - processed(image, size_px)).abs().max() <= 1.01
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 100), (89, 109), (217, 333), (20, 37)])
+def test_pixels_are_those_of_the_image_processor_exactly(width, height):
+    image = photograph(width, height)
+    assert torch.equal(decode_image(encode(image), 48), processed(image, 48).round().byte())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_very_long_image_only_the_middle_is_resized(turned, monkeypatch):
+    pixels = np.zeros((2, 30_000, 3), np.uint8)
+    pixels[:, 14_990:15_010] = 200
+    record = encode(Image.fromarray(pixels.swapaxes(0, 1) if turned else pixels))
+    sizes = []
+
+    interpolate = images.F.interpolate
+
+    def noted(pixels, size, **options):
+        sizes.append(size)
+        return interpolate(pixels, size=size, **options)
+
+    monkeypatch.setattr(images.F, "interpolate", noted)
+    assert (decode_image(record, 48) == 200).all()
+    assert max(sizes[0]) == 16 * 48
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 800), (1100, 700)])
