@@ -212,9 +212,16 @@ def _stack(images: list[torch.Tensor]) -> torch.Tensor:
     return torch.from_numpy(np.stack([image.numpy() for image in images]))
 
 
+def _start_worker(worker: int):
+    gc.freeze()  # A full collection would write to every page that is shared with the parent, and so copy it.
+    fsspec.asyn.reset_lock()  # A forked worker has no event loop thread: without this, reading addresses hangs.
+
+
 def _load(dataset, **options) -> DataLoader:
     # torch seeds workers from this generator, or else from the global one, which a resumed run could not match.
-    return DataLoader(dataset, collate_fn=_collate, generator=torch.Generator(), **options)
+    return DataLoader(
+        dataset, collate_fn=_collate, worker_init_fn=_start_worker, generator=torch.Generator(), **options
+    )
 
 
 def _read_rows(
@@ -297,9 +304,6 @@ class StreamBatches(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         worker, readers = torch.utils.data.get_worker_info(), self.position["readers"]
-        if worker is not None:
-            gc.freeze()  # A full collection would write to every page that is shared with the parent, and so copy it.
-            fsspec.asyn.reset_lock()  # A forked worker has no event loop thread: without this, reading addresses hangs.
         turn = (self.position["turn"] + (worker.id if worker else 0)) % len(readers)
         rows = partial(self.rows, reader=self.rank * len(readers) + turn)
         return self._batches(rows, readers[turn]["epoch"], readers[turn]["row"])
