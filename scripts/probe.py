@@ -1,7 +1,7 @@
 """Measure what a frozen PCL encoder knows; for now, whether two images show one person:
 
-python scripts/probe.py --task verification --model runs/quickstart --train orl --train_subjects s1-s30 \
-    --test orl --test_subjects s31-s40 --output_dir runs/quickstart/verification
+python scripts/probe.py --task verification --model runs/quickstart-seed0 --train orl --train_subjects s1-s30 \
+    --test orl --test_subjects s31-s40 --output_dir runs/quickstart-seed0/verification
 """
 
 import json

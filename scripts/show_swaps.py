@@ -1,6 +1,6 @@
 """Draw every face in every pose with a pre-trained model:
 
-python scripts/show_swaps.py --model runs/quickstart --corpus orl --subjects s31-s40 --output swaps.png
+python scripts/show_swaps.py --model runs/quickstart-seed0 --corpus orl --subjects s31-s40 --output swaps.png
 """
 
 from dataclasses import dataclass, field

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
-from modeling_pcl.data.images import decode_image
+from modeling_pcl.data.images import decode_image, image_bytes
 from modeling_pcl.data.loading import make_loader
 from modeling_pcl.data.views import ViewMaker, ViewSettings
 from modeling_pcl.training.arguments import option
@@ -58,17 +58,19 @@ class DataBenchmark:
 
 def run(arguments: list[str]):
     (options,) = HfArgumentParser(DataBenchmark, prog="benchmark.py data").parse_args_into_dataclasses(arguments)
-    corpus = load_corpus(options.corpus)
     unknown = set(options.parts.split(",")) - set(PARTS)
     if unknown:
         raise ValueError(f"`--parts` must be some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+    corpus = load_corpus(options.corpus)
+    revision = corpus_revision(corpus)
     print(f"{len(corpus)} images of {options.corpus}, {torch.get_num_threads()} threads, {cpus()} CPUs")
     results = {}
     for name in options.parts.split(","):
         title, measure = PARTS[name]
         results[name] = measure(corpus, options)
         report.show(title, results[name])
-    report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, lambda f: draw(f, results))
+        report.save(Path(options.output_dir), vars(options), revision, results, partial(draw, results=results))
+    print(f"\nWritten to {options.output_dir}: results.json and results.png")
 
 
 def cpus() -> int:
@@ -85,10 +87,8 @@ def measure_decoding(corpus: Dataset, options: DataBenchmark) -> list[dict]:
     torch.set_num_threads(1)
     rows = []
     for source, images in sources.items():
-        ours, pil, io_, hub = (each(decode, images, size_px) for decode in DECODERS.values())
-        rates = [
-            len(images) / min(report.seconds(work) for _ in range(options.pairs)) for work in (ours, pil, io_, hub)
-        ]
+        work = [each(decode, images, size_px) for decode in DECODERS.values()]
+        rates = [len(images) / min(report.seconds(way) for _ in range(options.pairs)) for way in work]
         rows.append({"images": source} | {f"{name}, images/s": rate for name, rate in zip(DECODERS, rates)})
     torch.set_num_threads(threads)
     return rows
@@ -107,7 +107,7 @@ def enlarged(record: dict) -> dict:
 
 
 def opened(record: dict) -> Image.Image:
-    return Image.open(io.BytesIO(record["bytes"]) if record["bytes"] else record["path"]).convert("RGB")
+    return Image.open(io.BytesIO(image_bytes(record))).convert("RGB")
 
 
 def squared(image: Image.Image, size_px: int) -> torch.Tensor:
@@ -122,9 +122,9 @@ def decode_by_torchvision(record: dict, size_px: int) -> torch.Tensor:
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms.v2 import functional as F
 
-    content = record["bytes"] or Path(record["path"]).read_bytes()
     try:
-        pixels = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
+        content = torch.frombuffer(bytearray(image_bytes(record)), dtype=torch.uint8)
+        pixels = decode_image(content, ImageReadMode.RGB)
     except RuntimeError:  # A format that it does not know.
         return squared(opened(record), size_px)
     return F.center_crop(F.resize(pixels, [size_px], antialias=True), [size_px, size_px])
@@ -240,7 +240,7 @@ def measure_iteration(corpus: Dataset, options: DataBenchmark) -> list[dict]:
 
 
 def measure_memory(corpus: Dataset, options: DataBenchmark) -> list[dict]:
-    """Resident memory of this process and its worker after every tenth of the stream."""
+    """Unshared memory of this process and its worker after every tenth of the stream."""
     stream = load_corpus(options.corpus, streaming=True)
     loader = make_loader(stream, 2 * options.image_size, min(options.batch_size, len(corpus)), num_workers=1)
     rows, seen = [], 0

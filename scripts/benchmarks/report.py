@@ -50,4 +50,3 @@ def save(output_dir: Path, options: dict, data_revision: str, results: Mapping, 
     figure = Figure((13, 4), dpi=100, layout="constrained")
     draw(figure)
     figure.savefig(output_dir / "results.png")
-    print(f"\nWritten to {output_dir / 'results.json'} and results.png")
