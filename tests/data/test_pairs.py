@@ -29,7 +29,7 @@ def random_sizes(seed: int) -> np.ndarray:
     return np.ceil(60 ** np.random.default_rng(seed).random(60)).astype(int)
 
 
-def check(pairs: PairList, subjects, count: int, folds: int):
+def assert_holds(pairs: PairList, subjects, count: int, folds: int):
     """What holds for every list of pairs."""
     subjects = np.asarray(subjects)
     assert len(pairs.first) == len(pairs.second) == len(pairs.same) == len(pairs.fold) == count
@@ -55,13 +55,13 @@ def uses(pairs: PairList, subjects, kind: bool) -> dict[str, int]:
 @pytest.mark.parametrize(("count", "folds"), [(20, 10), (300, 10), (200, 4), (500, 1)])
 def test_pairs_are_balanced_and_distinct_and_folds_share_no_person(seed, count, folds):
     subjects = corpus(random_sizes(seed), seed)
-    check(make_pairs(subjects, count, folds, seed), subjects, count, folds)
+    assert_holds(make_pairs(subjects, count, folds, seed), subjects, count, folds)
 
 
 def test_people_with_enough_images_are_in_as_many_same_pairs_up_to_one_more():
     subjects = corpus([500] + [10] * 39)
     pairs = make_pairs(subjects, 200, folds=4)
-    check(pairs, subjects, 200, 4)
+    assert_holds(pairs, subjects, 200, 4)
     counts = uses(pairs, subjects, True)
     assert len(counts) == 40
     assert set(counts.values()) == {2, 3}
@@ -83,33 +83,33 @@ def test_people_with_few_images_give_all_pairs_they_have_before_others_give_more
 def test_every_pair_of_the_same_person_can_be_used_up(sizes, folds):
     subjects = corpus(sizes)
     count = 2 * sum(size * (size - 1) // 2 for size in sizes)
-    check(make_pairs(subjects, count, folds), subjects, count, folds)
+    assert_holds(make_pairs(subjects, count, folds), subjects, count, folds)
 
 
 def test_every_pair_of_different_people_can_be_used_up():
     subjects = corpus([1] * 6 + [9])
     count = 2 * (6 * 5 // 2 + 6 * 9 - 33)
-    check(make_pairs(subjects, count, 1), subjects, count, 1)
+    assert_holds(make_pairs(subjects, count, 1), subjects, count, 1)
     subjects = corpus([10, 1])
-    check(make_pairs(subjects, 20, 1), subjects, 20, 1)
+    assert_holds(make_pairs(subjects, 20, 1), subjects, 20, 1)
 
 
 def test_one_person_gives_what_all_others_together_do_not_have():
     subjects = corpus([100] + [1] * 60)  # 1770 pairs of others, 6000 with the one
-    check(make_pairs(subjects, 9900, 1), subjects, 9900, 1)
+    assert_holds(make_pairs(subjects, 9900, 1), subjects, 9900, 1)
 
 
 def test_people_with_one_image_serve_in_different_pairs():
     subjects = corpus([5, 5] + [1] * 50)
     pairs = make_pairs(subjects, 40, folds=2)
-    check(pairs, subjects, 40, 2)
+    assert_holds(pairs, subjects, 40, 2)
     assert len(uses(pairs, subjects, False)) > 20
 
 
 def test_all_images_of_a_large_person_can_be_drawn():
     subjects = ["large"] * 3000 + ["small"] * 2
     pairs = make_pairs(subjects, 4000, folds=1)
-    check(pairs, subjects, 4000, 1)
+    assert_holds(pairs, subjects, 4000, 1)
     rows = np.concatenate([pairs.first[pairs.same], pairs.second[pairs.same]])
     assert np.bincount(rows[rows < 3000] // 300, minlength=10).min() > 300  # 400 expected
 
@@ -141,7 +141,7 @@ def test_the_error_names_a_count_that_is_possible_and_no_larger_one_is():
     subjects = corpus([2] * 33 + [3] * 3)
     with pytest.raises(ValueError, match=r"`count=6000` asks for 300 .*With `folds=10` a `count` of 80 is possible"):
         make_pairs(subjects, 6000)
-    check(make_pairs(subjects, 80), subjects, 80, 10)
+    assert_holds(make_pairs(subjects, 80), subjects, 80, 10)
     with pytest.raises(ValueError, match="is possible"):
         make_pairs(subjects, 100)
 
@@ -172,6 +172,6 @@ def test_a_large_corpus_takes_seconds_and_little_memory():
     pairs = make_pairs(subjects, 6000)
     taken_s, (_, peak) = time.perf_counter() - began_s, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    check(pairs, subjects, 6000, 10)
+    assert_holds(pairs, subjects, 6000, 10)
     assert taken_s < 10  # about 1 s
     assert peak < 2**26

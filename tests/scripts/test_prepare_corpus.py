@@ -1,4 +1,3 @@
-import base64
 import contextlib
 import importlib.util
 import io
@@ -8,12 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -438,65 +435,11 @@ class TestStopped:
         self.finish(prepare, many, tmp_path)
 
 
-class LocalHub(BaseHTTPRequestHandler):
-    """Just enough of the Hub to take a dataset's files in commits."""
-
-    files: dict[str, bytes] = {}
-    created: list[dict] = []
-    fails = False
-
-    def do_GET(self):
-        self.reply({"name": "user", "type": "user", "siblings": [], "sha": "0" * 40, "id": "user/faces"})
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.fails:
-            self.reply({"error": "no"}, status=401)
-        elif self.path.endswith("/repos/create"):
-            self.created.append(json.loads(body))
-            self.reply({"url": f"http://{self.headers['Host']}/datasets/user/faces", "id": "user/faces"})
-        elif self.path.endswith("/validate-yaml"):
-            self.reply({"errors": [], "warnings": []})
-        elif self.path.startswith("/api/datasets/user/faces/preupload/"):
-            paths = [entry["path"] for entry in json.loads(body)["files"]]
-            self.reply({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
-        elif self.path.startswith("/api/datasets/user/faces/commit/"):
-            for entry in map(json.loads, body.splitlines()):
-                if entry["key"] == "file":
-                    self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            commit = f"http://{self.headers['Host']}/datasets/user/faces/commit/1"
-            self.reply({"success": True, "commitUrl": commit, "commitOid": "1" * 40})
-        else:
-            self.reply({"error": self.path}, status=404)
-
-    def reply(self, content: dict, status: int = 200):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), LocalHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint, HfApi = f"http://127.0.0.1:{server.server_port}", upload.HfApi
-    monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=endpoint, token="hf_none"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    LocalHub.files, LocalHub.created, LocalHub.fails = {}, [], False
-    yield LocalHub
-    server.shutdown()
-
-
 class TestUpload:
     def test_the_whole_folder_is_sent_to_a_private_dataset(self, prepare, people, hub):
         folder = prepare("folders", people, "--rows_per_file", 25, "--push_to_hub", "user/faces")
         assert hub.files == files(folder)
+        assert hub.kinds == {"datasets"}
         assert len(hub.files) == 5
         assert [(made["type"], made["visibility"]) for made in hub.created] == [("dataset", "private")]
         assert 'load_dataset("user/faces", split="train")' in hub.files["README.md"].decode()

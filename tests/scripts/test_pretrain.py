@@ -1,4 +1,3 @@
-import base64
 import importlib.util
 import json
 import os
@@ -6,9 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +15,6 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
-
-from modeling_pcl.hub import upload
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
 
@@ -318,59 +313,9 @@ def test_a_launch_that_would_start_fewer_processes_than_asked_for_is_refused(mon
         train(monkeypatch, options)
 
 
-class LocalHub(BaseHTTPRequestHandler):
-    """Just enough of the Hub to take a repository's files in one commit."""
-
-    files: dict[str, bytes] = {}
-    fails = False
-
-    def do_GET(self):
-        self.reply({"name": "user", "type": "user", "siblings": [], "sha": "0" * 40, "id": "user/faces"})
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.fails:
-            self.reply({"error": "no"}, status=401)
-        elif self.path.endswith("/repos/create"):
-            self.reply({"url": f"http://{self.headers['Host']}/user/faces", "id": "user/faces"})
-        elif "/preupload/" in self.path:
-            paths = [entry["path"] for entry in json.loads(body)["files"]]
-            self.reply({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
-        elif "/commit/" in self.path:
-            for entry in map(json.loads, body.splitlines()):
-                if entry["key"] == "file":
-                    self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            commit = f"http://{self.headers['Host']}/user/faces/commit/1"
-            self.reply({"success": True, "commitUrl": commit, "commitOid": "1" * 40})
-        else:
-            self.reply({"error": self.path}, status=404)
-
-    def reply(self, content: dict, status: int = 200):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), LocalHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint, HfApi = f"http://127.0.0.1:{server.server_port}", upload.HfApi
-    monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=endpoint, token="hf_none"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    LocalHub.files, LocalHub.fails = {}, False
-    yield LocalHub
-    server.shutdown()
-
-
 def test_the_finished_model_is_uploaded_without_its_checkpoints(monkeypatch, options, hub):
     folder = train(monkeypatch, options | {"hub_model_id": "user/faces"}, "--push_to_hub")
+    assert hub.kinds == {"models"}
     assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert {"config.json", "modeling_pcl.py", "preprocessor_config.json", "run.json"} <= set(hub.files)
     assert not [name for name in hub.files if name.startswith(("checkpoints", "logs"))]
