@@ -66,8 +66,8 @@ def decode_image(
         name: What to call the image in errors if it has no path.
 
     Returns:
-        `(3, size_px, size_px)`, uint8, RGB: the processor's pixels. Large JPEGs, which are decoded at a lower scale, may
-        differ by two grey levels, and images more than 16 times as long as wide by a part of a pixel's width.
+        `(3, size_px, size_px)`, uint8, RGB: the processor's pixels. Large JPEGs, decoded at a lower scale, may differ
+        by two grey levels, and images more than 16 times as long as wide by a part of a pixel's width.
 
     Raises:
         BrokenImageError: If the file is missing, empty, cut short, too large or no image.
