@@ -1,0 +1,65 @@
+"""What the head of each task is trained towards, and how an epoch of it is judged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The training loss of a task and the score by which epochs and hyper-parameters are chosen.
+
+    Args:
+        loss: From logits and targets of a batch to a scalar.
+        score: From logits and targets of all images to a number; the higher, the better.
+        metric: What `score` measures, in words.
+    """
+
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    score: Callable[[torch.Tensor, torch.Tensor], float]
+    metric: str
+
+
+def masked_binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy over the labels that are known.
+
+    Args:
+        logits: `(batch, units)`.
+        targets: `(batch, units)`, 1 active, 0 not, NaN not known.
+
+    Returns:
+        Mean over the known labels; 0, with gradient 0, if there are none.
+    """
+    known = ~targets.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """Share of the images whose largest logit is their class's."""
+    return float((logits.argmax(dim=1) == targets).float().mean())
+
+
+def negative_angular_error(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """Mean absolute error over images and angles, in degrees, with a minus."""
+    return -float((logits - targets).abs().mean())
+
+
+def mean_f1(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """Mean F1 of the units at a probability of 0.5, each over the images that are labelled for it.
+
+    A unit that is active neither in labels nor in predictions has no F1; without any the mean is 0.
+    """
+    said, active = (logits >= 0) & ~targets.isnan(), targets == 1
+    counts = (said.sum(dim=0) + active.sum(dim=0)).double()  # (images, units) -> (units,)
+    scores = 2 * (said & active).sum(dim=0)[counts > 0] / counts[counts > 0]
+    return float(scores.mean()) if len(scores) else 0.0
+
+
+OBJECTIVES = {
+    "expression": Objective(F.cross_entropy, accuracy, "accuracy"),
+    "head_pose": Objective(F.l1_loss, negative_angular_error, "mean absolute error, in degrees, with a minus"),
+    "action_units": Objective(masked_binary_cross_entropy, mean_f1, "mean F1"),
+}
