@@ -69,7 +69,7 @@ def draw_corpus(corpus: Dataset, title: str, samples: int = 36, seed: int = 0) -
         heading += f", {_count(len(set(names(corpus, 'subject')) - {None}), 'subject')}"
     rows = corpus.with_format(None).select(list(chosen))
     tiles = [_face_tile(labels, corpus.features, row, mark) for (row, mark), labels in zip(chosen.items(), rows)]
-    return _draw_page(heading, tiles, corpus_panels(corpus))
+    return draw_page(heading, tiles, corpus_panels(corpus))
 
 
 def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> Image.Image:
@@ -89,7 +89,7 @@ def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> 
     """
     chosen = choose_pairs(pairs, samples, seed)
     tiles = [_pair_tile(pair, row) for row, pair in zip(chosen, pairs.with_format(None).select(chosen))]
-    return _draw_page(f"{title}: {_count(len(pairs), 'pair')}", tiles, [fold_panel(pairs)])
+    return draw_page(f"{title}: {_count(len(pairs), 'pair')}", tiles, [fold_panel(pairs)])
 
 
 def _face_tile(labels: Mapping, features: Mapping, row: int, mark: str) -> Tile:
@@ -110,7 +110,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def _draw_page(heading: str, tiles: Sequence[Tile], panels: Sequence[Panel]) -> Image.Image:
+def draw_page(heading: str, tiles: Sequence[Tile], panels: Sequence[Panel]) -> Image.Image:
     """Heading, tiles, what the axes of poses mean if there are any, and charts, from top to bottom."""
     cell = len(tiles[0].images) * TILE_PX + GAP_PX
     columns = min(WIDEST_PX // cell, len(tiles))

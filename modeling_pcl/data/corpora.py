@@ -11,7 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, Value, load_dataset, load_from_disk
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Image,
+    IterableDataset,
+    Value,
+    get_dataset_split_names,
+    load_dataset,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetsError
 
 from .images import image_bytes
@@ -53,6 +63,26 @@ def load_corpus(name: str, split: str = "train", streaming: bool = False, revisi
     corpus = _with_image_column(_open(name, split, streaming, revision), name)
     check_schema(corpus, name)
     return corpus
+
+
+def corpus_splits(name: str) -> list[str]:
+    """The splits that `load_corpus` opens under this name.
+
+    Raises:
+        ValueError: If nothing by that name opens.
+    """
+    path, config = _local_path(name)
+    if (path / "dataset_dict.json").exists():
+        return list(load_from_disk(str(path)))
+    is_folder = path.is_dir() and not (path / "state.json").exists()
+    if name == "orl" or not (is_folder or HUB_ID.fullmatch(name)) or (path.exists() and not is_folder):
+        return ["train"]
+    try:
+        repository = str(path) if is_folder else name.partition(":")[0]
+        config = config if is_folder else name.partition(":")[2] or None
+        return get_dataset_split_names(repository, config)
+    except (OSError, RuntimeError, ValueError, DatasetsError) as error:
+        raise ValueError(f"The corpus `{name}` does not open: {error}") from error
 
 
 def load_pairs(name: str, split: str = "test", revision: str | None = None) -> Dataset:

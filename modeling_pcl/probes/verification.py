@@ -1,72 +1,30 @@
 """Same person or not, by the cosine of two features."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """Scored pairs of images.
-
-    Args:
-        cosines: `(pairs,)` in [-1, 1].
-        same: `(pairs,)` booleans: whether both show one person.
-    """
-
-    cosines: np.ndarray
-    same: np.ndarray
+ROWS_AT_ONCE = 4096
 
 
-def all_pairs(features: torch.Tensor, subjects: Sequence[str]) -> Pairs:
-    """Score every pair of different images.
+def pair_cosines(features: torch.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Score pairs of images.
 
     Args:
-        features: `(images, dim)`.
-        subjects: Who each image shows, `(images,)`.
-
-    Raises:
-        ValueError: If the lengths differ, or the pairs are all of one kind.
-    """
-    if len(subjects) != features.shape[0]:
-        raise ValueError(f"`subjects` must name {features.shape[0]} images, got {len(subjects)}.")
-    _, identities = np.unique(np.asarray(subjects), return_inverse=True)
-    rows = F.normalize(features.float(), dim=1)
-    first, second = np.triu_indices(len(subjects), k=1)
-    same = identities[first] == identities[second]
-    if same.all() or not same.any():
-        raise ValueError("Verification needs at least two subjects, and one of them with two images.")
-    return Pairs((rows @ rows.T).numpy()[first, second], same)
-
-
-def best_threshold(pairs: Pairs) -> float:
-    """The cosine from which "same" is said, chosen so that `balanced_accuracy` on these pairs is highest."""
-    false_rate, true_rate, thresholds = roc_curve(pairs.same, pairs.cosines)
-    return float(thresholds[1:][np.argmax((true_rate - false_rate)[1:])])
-
-
-def balanced_accuracy(pairs: Pairs, threshold: float) -> float:
-    """Mean of the share of same pairs and the share of different pairs that are judged rightly, in [0, 1]."""
-    said_same = pairs.cosines >= threshold
-    return float((said_same[pairs.same].mean() + (~said_same)[~pairs.same].mean()) / 2)
-
-
-def verify(test: Pairs, threshold: float) -> dict[str, float]:
-    """AUC and balanced accuracy.
-
-    Args:
-        test: Pairs of people that the threshold was not chosen on.
-        threshold: From `best_threshold` on other people.
+        features: `(images, dim)`, memory-mapped if need be.
+        first: Row of each pair's one image, `(pairs,)`.
+        second: Row of its other image, `(pairs,)`.
 
     Returns:
-        `auc` in [0, 1], 0.5 at chance; `accuracy`, balanced, 0.5 at chance; the `threshold`.
+        Cosines in [-1, 1], `(pairs,)` float64.
+
+    Raises:
+        ValueError: If the pairs are not as many on both sides.
     """
-    return {
-        "auc": float(roc_auc_score(test.same, test.cosines)),
-        "accuracy": balanced_accuracy(test, threshold),
-        "threshold": threshold,
-    }
+    if len(first) != len(second):
+        raise ValueError(f"`first` and `second` must be as many rows, got {len(first)} and {len(second)}.")
+    cosines = []
+    for start in range(0, len(first), ROWS_AT_ONCE):
+        sides = (torch.from_numpy(rows[start : start + ROWS_AT_ONCE]) for rows in (first, second))
+        cosines.append(F.cosine_similarity(*(features[rows].double() for rows in sides)).numpy())
+    return np.concatenate(cosines) if cosines else np.empty(0)

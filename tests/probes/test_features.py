@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_pcl import PCLConfig, PCLModel
-from modeling_pcl.probes.features import extract_features
+from modeling_pcl.probes.features import encode, extract_features, model_digest
 
 CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4, projection_size=8, decoder_size=16)
 
@@ -22,3 +22,43 @@ def test_features_of_batches_equal_those_of_all_images_at_once():
 def test_no_images_are_an_error():
     with pytest.raises(ValueError, match="no images"):
         extract_features(PCLModel(CONFIG), [])
+
+
+def test_bf16_features_are_near_those_of_float32_and_kept_in_bf16():
+    model = PCLModel(CONFIG)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    exact = extract_features(model, [images])
+    (rough,) = encode(model, [images])
+    for name, rows in exact.items():
+        assert rough[name].dtype == torch.bfloat16
+        # Eight bits of mantissa through sixteen layers.
+        torch.testing.assert_close(rough[name].float(), rows, rtol=0, atol=0.05 * float(rows.abs().max()))
+        assert not torch.equal(rough[name].float(), rows)
+
+
+def test_the_next_batch_is_fetched_before_the_last_one_is_waited_for():
+    events = []
+
+    def batches():
+        for number in range(3):
+            events.append(f"fetch {number}")
+            yield torch.zeros(2, 3, 32, 32)
+
+    for number, _ in enumerate(encode(PCLModel(CONFIG), batches())):
+        events.append(f"use {number}")
+    assert events == ["fetch 0", "fetch 1", "use 0", "fetch 2", "use 1", "use 2"]
+
+
+def test_a_digest_is_of_the_weights_and_sizes_and_nothing_else():
+    torch.manual_seed(0)
+    model = PCLModel(CONFIG)
+    digest = model_digest(model)
+    torch.manual_seed(0)
+    assert model_digest(PCLModel(CONFIG)) == digest
+    assert model_digest(model.to(memory_format=torch.channels_last)) == digest
+    with torch.no_grad():
+        next(model.pose_branch.parameters()).view(-1)[0] += 1e-3
+    assert model_digest(model) != digest
+    torch.manual_seed(0)
+    sloped = PCLConfig(**(CONFIG.to_dict() | {"negative_slope": 0.2}))
+    assert model_digest(PCLModel(sloped)) != digest

@@ -2,43 +2,34 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_pcl.probes.verification import Pairs, all_pairs, balanced_accuracy, best_threshold, verify
+from modeling_pcl.probes import verification
+from modeling_pcl.probes.verification import pair_cosines
 
 
-def test_every_pair_is_scored_once_with_its_cosine():
-    features = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
-    pairs = all_pairs(features, ["a", "a", "b"])
-    assert pairs.cosines.tolist() == [1.0, 0.0, 0.0]
-    assert pairs.same.tolist() == [True, False, False]
+def test_cosines_are_those_of_a_loop(monkeypatch):
+    monkeypatch.setattr(verification, "ROWS_AT_ONCE", 3)
+    features = torch.randn(6, 5)
+    first, second = np.array([0, 1, 5, 2, 2, 4, 3]), np.array([1, 0, 2, 3, 2, 1, 5])
+    rows = features.double().numpy()
+    expected = [
+        rows[i] @ rows[j] / (np.linalg.norm(rows[i]) * np.linalg.norm(rows[j])) for i, j in zip(first, second)
+    ]
+    np.testing.assert_allclose(pair_cosines(features, first, second), expected, rtol=1e-12)
 
 
-def test_auc_equals_the_share_of_correctly_ordered_pairs():
-    generator = np.random.default_rng(0)
-    same = generator.random(60) < 0.3
-    cosines = np.round(generator.normal(size=60) + same, 1)  # Rounded, so that there are ties.
-    above = [(s > d) + 0.5 * (s == d) for s in cosines[same] for d in cosines[~same]]
-    assert verify(Pairs(cosines, same), 0.0)["auc"] == pytest.approx(np.mean(above))
+def test_scale_does_not_matter_and_direction_does():
+    features = torch.tensor([[1.0, 2.0], [3.0, 6.0], [-1.0, -2.0], [2.0, -1.0]])
+    cosines = pair_cosines(features, np.array([0, 0, 0]), np.array([1, 2, 3]))
+    np.testing.assert_allclose(cosines, [1, -1, 0], atol=1e-12)
 
 
-def test_the_threshold_has_the_best_balanced_accuracy_of_all():
-    generator = np.random.default_rng(1)
-    same = generator.random(80) < 0.2
-    pairs = Pairs(generator.normal(size=80) + 2 * same, same)
-    best = max(balanced_accuracy(pairs, cosine) for cosine in pairs.cosines)
-    assert balanced_accuracy(pairs, best_threshold(pairs)) == best
+def test_bfloat16_rows_are_compared_in_double():
+    features = torch.randn(4, 300).bfloat16()
+    cosines = pair_cosines(features, np.array([0, 1]), np.array([2, 3]))
+    np.testing.assert_allclose(cosines, pair_cosines(features.double(), np.array([0, 1]), np.array([2, 3])))
 
 
-def test_accuracy_does_not_reward_saying_different_always():
-    pairs = Pairs(np.zeros(10), np.arange(10) < 1)
-    assert balanced_accuracy(pairs, threshold=1.0) == 0.5
-
-
-@pytest.mark.parametrize("subjects", [["a", "a", "a"], ["a", "b", "c"]])
-def test_pairs_of_one_kind_are_refused(subjects):
-    with pytest.raises(ValueError, match="two subjects"):
-        all_pairs(torch.rand(3, 2), subjects)
-
-
-def test_a_subject_for_each_image_is_required():
-    with pytest.raises(ValueError, match="must name 3 images, got 2"):
-        all_pairs(torch.rand(3, 2), ["a", "b"])
+def test_sides_of_different_length_are_refused_and_no_pairs_are_no_cosines():
+    with pytest.raises(ValueError, match="as many rows, got 2 and 1"):
+        pair_cosines(torch.randn(3, 2), np.array([0, 1]), np.array([2]))
+    assert pair_cosines(torch.randn(3, 2), np.array([], dtype=int), np.array([], dtype=int)).shape == (0,)

@@ -1,0 +1,250 @@
+"""Fine-tuning: encoder and head trained end to end, layers near the pixels more slowly than those near the head."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from ..modeling_pcl import PCLForHeadPoseEstimation
+from .heads import Head
+from .objectives import Objective
+
+logger = logging.getLogger(__name__)
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class FinetuningRecipe:
+    """How a whole model is trained: every learning rate with every layer decay, of which the best is kept.
+
+    Args:
+        learning_rates: Candidates, of the head, positive.
+        layer_decays: Candidates, in (0, 1]: each layer's rate is this times the rate of the layer above it.
+        epochs: Passes over the images, at least 1.
+        weight_decay: AdamW's, of all weights but the biases, 0 or positive.
+        warmup_share: Share of all steps in which the rates rise from zero, in [0, 1). Then they fall to zero along a
+            cosine.
+
+    Raises:
+        ValueError: If a value is out of its range, or there are no candidates.
+    """
+
+    learning_rates: tuple[float, ...] = (1e-3, 3e-4)
+    layer_decays: tuple[float, ...] = (1.0, 0.7)
+    epochs: int = 20
+    weight_decay: float = 0.05
+    warmup_share: float = 0.05
+
+    def __post_init__(self):
+        if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
+            raise ValueError(f"`learning_rates` must be one or more positive numbers, got {self.learning_rates}.")
+        if not self.layer_decays or not all(0 < decay <= 1 for decay in self.layer_decays):
+            raise ValueError(f"`layer_decays` must be one or more numbers in (0, 1], got {self.layer_decays}.")
+        if self.epochs < 1:
+            raise ValueError(f"`epochs` must be at least 1, got {self.epochs}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"`weight_decay` must be 0 or a positive number, got {self.weight_decay}.")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"`warmup_share` must be in [0, 1), got {self.warmup_share}.")
+
+
+@dataclass(frozen=True)
+class FinetunedModel:
+    """The best candidate at its best epoch.
+
+    Args:
+        model: In eval mode.
+        learning_rate: Of its head.
+        layer_decay: Of its layers.
+        epoch: From 1.
+        score: The objective's score on the held-out images.
+        history: For each candidate `learning_rate`, `layer_decay` and `scores`, one after each epoch; fewer than
+            epochs where it diverged.
+    """
+
+    model: Head
+    learning_rate: float
+    layer_decay: float
+    epoch: int
+    score: float
+    history: list[dict]
+
+
+def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_decay: float) -> list[dict]:
+    """AdamW's parameter groups. The layers are the head, the branch that it reads, if any, and the trunk's stages.
+
+    Args:
+        model: What its head does not read, and what does not require a gradient, is in no group.
+        learning_rate: Of the head.
+        layer_decay: Factor of the rate from each layer to the one below it: the head's neighbour has
+            `learning_rate * layer_decay`.
+        weight_decay: Of all weights; the biases have none.
+    """
+    groups = []
+    for depth, layer in enumerate(_layers(model)):
+        trainable = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+        weights = [parameter for parameter in trainable if parameter.dim() > 1]
+        biases = [parameter for parameter in trainable if parameter.dim() == 1]
+        for parameters, decay in ((weights, weight_decay), (biases, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": decay})
+    return groups
+
+
+def _layers(model: Head) -> list[nn.Module]:
+    """What lies between logits and pixels, from the head down."""
+    head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
+    branches = {"trunk": [], "face": [model.pcl.face_branch], "pose": [model.pcl.pose_branch]}
+    return [head, *branches[model.config.head_feature], *reversed(model.pcl.trunk.stages)]
+
+
+def finetune(
+    make_model: Callable[[], Head],
+    train_batches: Callable[[int], Batches],
+    held_out_batches: Callable[[], Batches],
+    objective: Objective,
+    recipe: FinetuningRecipe,
+    seed: int,
+    steps_per_epoch: int,
+    mirror_targets: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> FinetunedModel:
+    """Train a model for each learning rate and layer decay and keep the best one at its best epoch.
+
+    Training computes in bfloat16 by autocast; the held-out score is of the model in float32, as it will be run. With
+    one seed, the same models and the same batches the result is the same, on a GPU up to the order of its sums.
+
+    Args:
+        make_model: Gives a new model with the same weights each time, on the device to train on.
+        train_batches: From an epoch, counted from 1, to its batches: images `(batch, 3, image_size, image_size)` uint8
+            with targets `(batch, ...)`, what the objective's loss takes.
+        held_out_batches: Gives batches of the same kind. If they are the test set, the score is no estimate for new
+            images.
+        objective: Loss and score.
+        recipe: Candidates and schedule.
+        seed: Of which images are mirrored.
+        steps_per_epoch: How many batches each epoch has, at least 1.
+        mirror_targets: From targets `(images, ...)` to those of the images flipped along the width. With it each
+            training image is flipped with probability 0.5; None flips none.
+
+    Raises:
+        ValueError: If an epoch has another number of batches, there are no held-out images, images are not uint8, or
+            every candidate diverges.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(f"`steps_per_epoch` must be at least 1, got {steps_per_epoch}.")
+    task = _Task(train_batches, held_out_batches, objective, recipe, seed, steps_per_epoch, mirror_targets)
+    kept, weights, history = None, None, []
+    for learning_rate, layer_decay in product(recipe.learning_rates, recipe.layer_decays):
+        model = make_model().to(memory_format=torch.channels_last)
+        scores = []
+        history.append({"learning_rate": learning_rate, "layer_decay": layer_decay, "scores": scores})
+        try:
+            for score in task.train(model, learning_rate, layer_decay):
+                scores.append(score)
+                if kept is None or score > kept[-1]:
+                    kept = (learning_rate, layer_decay, len(scores), score)
+                    weights = {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+        except _DivergenceError as divergence:
+            logger.warning("Learning rate %g with layer decay %g diverged: %s.", learning_rate, layer_decay, divergence)
+    if kept is None:
+        raise ValueError(f"Every candidate diverged; lower the recipe's `learning_rates`, {recipe.learning_rates}.")
+    model.load_state_dict(weights)
+    return FinetunedModel(model.eval(), *kept, history)
+
+
+class _DivergenceError(Exception):
+    """A candidate's numbers are not finite any more."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for all candidates; the arguments of `finetune`."""
+
+    train_batches: Callable[[int], Batches]
+    held_out_batches: Callable[[], Batches]
+    objective: Objective
+    recipe: FinetuningRecipe
+    seed: int
+    steps_per_epoch: int
+    mirror_targets: Callable[[torch.Tensor], torch.Tensor] | None
+
+    def train(self, model: Head, learning_rate: float, layer_decay: float) -> Iterator[float]:
+        """Train a model, and give its held-out score after each epoch."""
+        steps = self.recipe.epochs * self.steps_per_epoch
+        groups = layer_groups(model, learning_rate, layer_decay, self.recipe.weight_decay)
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        schedule = get_cosine_schedule_with_warmup(optimizer, round(self.recipe.warmup_share * steps), steps)
+        generator = torch.Generator().manual_seed(self.seed)
+        description = f"learning rate {learning_rate:g}, layer decay {layer_decay:g}"
+        with tqdm(total=steps, desc=description, unit="step", leave=False) as bar:
+            for epoch in range(1, self.recipe.epochs + 1):
+                model.train()
+                for images, targets in self._batches(epoch, generator):
+                    loss = self._step(model, optimizer, images, targets)
+                    schedule.step()
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    bar.update()
+                yield self._score(model)
+
+    def _batches(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """An epoch's batches, mirrored where asked for. Another number of them would bend the schedule."""
+        count = 0
+        for images, targets in self.train_batches(epoch):
+            count += 1
+            if count > self.steps_per_epoch:
+                break
+            yield self._mirrored(images, targets, generator) if self.mirror_targets else (images, targets)
+        if count != self.steps_per_epoch:
+            found = "more" if count > self.steps_per_epoch else count
+            raise ValueError(
+                f"`steps_per_epoch` must be the number of batches that `train_batches` yields, got "
+                f"{self.steps_per_epoch}, but epoch {epoch} has {found}."
+            )
+
+    def _mirrored(
+        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images, targets = images.clone(), targets.clone()  # What the caller holds stays as it is.
+        images[mirrored] = images[mirrored].flip(3)
+        targets[mirrored] = self.mirror_targets(targets[mirrored])
+        return images, targets
+
+    def _step(self, model: Head, optimizer: torch.optim.Optimizer, images, targets) -> float:
+        optimizer.zero_grad()
+        with torch.autocast(model.device.type, torch.bfloat16):
+            logits = _logits(model, images)
+        loss = self.objective.loss(logits.float(), targets.to(model.device))
+        loss.backward()
+        optimizer.step()
+        value = loss.item()  # Last, since it waits for the device.
+        if not math.isfinite(value):
+            raise _DivergenceError(f"the training loss is {value}")
+        return value
+
+    @torch.no_grad()
+    def _score(self, model: Head) -> float:
+        model.eval()
+        rows = [(_logits(model, images).cpu(), targets.cpu()) for images, targets in self.held_out_batches()]
+        if not rows:
+            raise ValueError("`held_out_batches` must yield at least one batch to choose the best epoch on, got none.")
+        logits, targets = (torch.cat(parts) for parts in zip(*rows))
+        score = self.objective.score(logits, targets)
+        # An accuracy is a number even of logits that are none.
+        if not logits.isfinite().all() or not math.isfinite(score):
+            raise _DivergenceError(f"the logits of the held-out images are not finite, or their score {score}")
+        return score
+
+
+def _logits(model: Head, images: torch.Tensor) -> torch.Tensor:
+    if images.dtype != torch.uint8:
+        raise ValueError(f"Images must be uint8, got {images.dtype}; they are divided by 255 here.")
+    pixel_values = images.to(model.device, memory_format=torch.channels_last).float() / 255
+    return model(pixel_values, return_dict=True).logits

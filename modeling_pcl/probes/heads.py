@@ -1,0 +1,112 @@
+"""A trained probe as a model that `from_pretrained` and pipelines open."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..configuration_pcl import PCLConfig
+from ..image_processing_pcl import PCLImageProcessor
+from ..modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
+
+HeadTask = Literal["expression", "action_units", "head_pose", "embedding"]
+PROBLEM_TYPES = {
+    "expression": "single_label_classification",
+    "action_units": "multi_label_classification",
+    "embedding": "regression",
+}
+Head = PCLForImageClassification | PCLForHeadPoseEstimation
+
+
+def head_config(config: PCLConfig, task: HeadTask, labels: Sequence[str], feature: str, image_size: int) -> PCLConfig:
+    """The encoder's config, with what a head on it needs.
+
+    Args:
+        config: Of the encoder.
+        task: What the head says: one class, several units, three angles, or an embedding.
+        labels: Names of the classes or units, in order; not read for head pose.
+        feature: `trunk`, `face` or `pose`, what the head reads.
+        image_size: Side of the images it reads, in px.
+    """
+    changes: dict = {"head_feature": feature, "image_size": image_size}
+    if task != "head_pose":
+        changes |= {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: number for number, label in enumerate(labels)},
+            "problem_type": PROBLEM_TYPES[task],
+        }
+    return PCLConfig(**(config.to_dict() | changes))
+
+
+def build_head(
+    encoder: PCLModel, task: HeadTask, labels: Sequence[str], feature: str, image_size: int, seed: int = 0
+) -> Head:
+    """The encoder's weights under a head that is not trained yet; torch's random state stays as it was.
+
+    Args:
+        encoder: Its weights are copied.
+        task: As for `head_config`, like the next three.
+        labels: Names of the classes or units.
+        feature: What the head reads.
+        image_size: Side of the images it reads, in px.
+        seed: Of the head's weights.
+
+    Raises:
+        ValueError: If two labels have one name.
+    """
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"`labels` must be different names, got {list(labels)}.")
+    model_class = PCLForHeadPoseEstimation if task == "head_pose" else PCLForImageClassification
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class(head_config(encoder.config, task, labels, feature, image_size))
+    model.pcl.load_state_dict(encoder.state_dict())
+    return model.to(encoder.device).eval()
+
+
+@torch.no_grad()
+def set_head(model: Head, weight: torch.Tensor, bias: torch.Tensor):
+    """Put a linear layer on raw features into a model.
+
+    Args:
+        model: Its head is overwritten.
+        weight: `(outputs, feature_size)`.
+        bias: `(outputs,)`.
+
+    Raises:
+        ValueError: If a shape does not fit.
+    """
+    layer = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
+    if layer.weight.shape != weight.shape or layer.bias.shape != bias.shape:
+        raise ValueError(
+            f"`weight` and `bias` must be {tuple(layer.weight.shape)} and {tuple(layer.bias.shape)}, "
+            f"got {tuple(weight.shape)} and {tuple(bias.shape)}."
+        )
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+
+
+def save_head(model: Head, folder: str | Path):
+    """Write a model with the image processor of its size, so that a pipeline opens the folder."""
+    model.save_pretrained(folder)
+    PCLImageProcessor.for_image_size(model.config.image_size).save_pretrained(folder)
+
+
+def save_embedding(
+    encoder: PCLModel, weight: torch.Tensor, bias: torch.Tensor, feature: str, image_size: int, folder: str | Path
+):
+    """Write a linear embedding as a `PCLForImageClassification` whose logits are the embedding.
+
+    Args:
+        encoder: What it reads.
+        weight: `(dim, feature_size)`.
+        bias: `(dim,)`.
+        feature: `trunk`, `face` or `pose`.
+        image_size: Side of the images, in px.
+        folder: Where to.
+    """
+    names = [f"dimension {number}" for number in range(len(bias))]
+    model = build_head(encoder, "embedding", names, feature, image_size)
+    set_head(model, weight, bias)
+    save_head(model, folder)

@@ -1,0 +1,218 @@
+"""Linear probes: linear layers trained on features that stay as they are, in memory."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .objectives import Objective
+
+MOMENTUM, EPS = 0.1, 1e-5  # torch's defaults for batch norm
+
+
+@dataclass(frozen=True)
+class LinearRecipe:
+    """How a linear probe is trained.
+
+    Args:
+        optimizer: `"adam"` without weight decay, or `"adamw"` with torch's default of 0.01.
+        learning_rates: Candidates, trained side by side on the same batches; the best on held-out data is kept.
+        batch_size: Images a step.
+        batch_norm: Whether BatchNorm1d stands before the linear layer.
+        cosine: Whether the learning rate falls to zero along a cosine.
+        epochs: Passes over the features.
+    """
+
+    optimizer: Literal["adam", "adamw"]
+    learning_rates: tuple[float, ...]
+    batch_size: int
+    batch_norm: bool
+    cosine: bool
+    epochs: int = 300
+
+    def searched(self) -> "LinearRecipe":
+        """This recipe with batch norm, and a tenth and a hundredth of its learning rate as further candidates."""
+        (rate,) = self.learning_rates
+        return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True)
+
+
+# Of action units the optimizer is not published; it is the one of head pose.
+PUBLISHED = {
+    "expression": LinearRecipe("adam", (1e-2,), batch_size=256, batch_norm=False, cosine=True),
+    "head_pose": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
+    "action_units": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
+}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features with targets.
+
+    Args:
+        features: `(images, dim)`, any floating dtype, memory-mapped if need be.
+        targets: `(images, ...)`, what the objective's loss takes.
+        rows: Which rows of both count, `(rows,)` int64; None takes all.
+    """
+
+    features: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets if self.rows is None else self.rows)
+
+    def at(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features in float32 and targets of some of them."""
+        rows = places if self.rows is None else self.rows[places]
+        return self.features[rows].float(), self.targets[rows]
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One pass in random order. A last batch of one is left out, since batch norm has no spread of it."""
+        for places in torch.randperm(len(self), generator=generator).split(batch_size):
+            if len(places) > 1:
+                yield self.at(places)
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A trained linear probe, as one linear layer on raw features: batch norm is folded in.
+
+    Args:
+        weight: `(outputs, dim)` float32.
+        bias: `(outputs,)` float32.
+        learning_rate: The candidate that was kept.
+        epoch: Its epoch, from 1.
+        score: The objective's score of it on the held-out examples.
+        history: Score after every epoch, by candidate.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    learning_rate: float
+    epoch: int
+    score: float
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """`(images, outputs)` float32 of features `(images, dim)`."""
+        return F.linear(features.float(), self.weight, self.bias)
+
+
+def train_linear(
+    train: Examples,
+    held_out: Examples,
+    outputs: int,
+    objective: Objective,
+    recipe: LinearRecipe,
+    seed: int = 0,
+    description: str = "linear",
+) -> LinearProbe:
+    """Train a linear layer for each learning rate and keep the best one at its best epoch.
+
+    Args:
+        train: At least two examples.
+        held_out: What the epoch and the learning rate are chosen on. If that is the test set, the score is no estimate
+            for new images.
+        outputs: Classes, units or angles.
+        objective: Loss and score.
+        recipe: Optimizer and candidates.
+        seed: Of the initial weights and the order of the examples.
+        description: Of the progress bar.
+
+    Raises:
+        ValueError: If there are fewer than two examples to train on or none to choose on, or every candidate diverges.
+    """
+    if len(train) < 2 or len(held_out) < 1:
+        raise ValueError(f"A linear probe needs 2 examples and 1 held out, got {len(train)} and {len(held_out)}.")
+    generator = torch.Generator().manual_seed(seed)
+    heads = _CandidateHeads(train.features.shape[1], outputs, recipe, generator)
+    optimizer = heads.optimizer(recipe)
+    steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
+    held_features, held_targets = held_out.at(torch.arange(len(held_out)))
+    best = _Best(recipe.learning_rates)
+    bar = tqdm(range(1, recipe.epochs + 1), desc=description, unit="epoch", leave=False)
+    for epoch in bar:
+        for features, targets in train.batches(recipe.batch_size, generator):
+            optimizer.zero_grad()
+            sum(objective.loss(logits, targets) for logits in heads(features)).backward()
+            optimizer.step()
+            schedule.step()
+        for candidate, (weight, bias) in enumerate(heads.folded()):
+            score = objective.score(F.linear(held_features, weight, bias), held_targets)
+            best.see(candidate, epoch, score, weight, bias)
+        bar.set_postfix(best=f"{best.score:.4f}")
+    return best.probe()
+
+
+class _CandidateHeads(nn.Module):
+    """Linear layers on the same features, one a learning rate, computed by one matrix product."""
+
+    def __init__(self, dim: int, outputs: int, recipe: LinearRecipe, generator: torch.Generator):
+        super().__init__()
+        self.batch_norm, self.candidates = recipe.batch_norm, len(recipe.learning_rates)
+        bound = 1 / math.sqrt(dim)  # torch's default for linear layers
+        weight, bias = ((2 * torch.rand(shape, generator=generator) - 1) * bound for shape in ((outputs, dim), outputs))
+        heads = {"weight": weight, "bias": bias}
+        if recipe.batch_norm:
+            heads |= {"scale": torch.ones(dim), "shift": torch.zeros(dim)}
+        self.heads = nn.ModuleList(
+            nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in heads.items()})
+            for _ in range(self.candidates)
+        )
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+
+    def optimizer(self, recipe: LinearRecipe) -> torch.optim.Optimizer:
+        groups = [{"params": list(head.values()), "lr": rate} for head, rate in zip(self.heads, recipe.learning_rates)]
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, fused=True)
+
+    def forward(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Logits `(batch, outputs)` of each candidate, in training mode."""
+        if self.batch_norm:
+            features = F.batch_norm(features, self.running_mean, self.running_var, training=True, momentum=MOMENTUM)
+        heads = [self._affine(head) for head in self.heads]
+        weight, bias = (torch.cat(parts) for parts in zip(*heads))
+        return F.linear(features, weight, bias).chunk(self.candidates, dim=1)
+
+    def _affine(self, head: nn.ParameterDict) -> tuple[torch.Tensor, torch.Tensor]:
+        """The linear layer with the scale and shift of its batch norm."""
+        if not self.batch_norm:
+            return head["weight"], head["bias"]
+        return head["weight"] * head["scale"], head["bias"] + head["weight"] @ head["shift"]
+
+    @torch.no_grad()
+    def folded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight and bias on raw features of each candidate, in evaluation mode."""
+        for head in self.heads:
+            weight, bias = self._affine(head)
+            if self.batch_norm:
+                weight = weight * (self.running_var + EPS).rsqrt()
+                bias = bias - weight @ self.running_mean
+            yield weight, bias
+
+
+class _Best:
+    """The best weights so far, and every score."""
+
+    def __init__(self, learning_rates: Sequence[float]):
+        self.learning_rates = learning_rates
+        self.score = -math.inf
+        self.history: dict[str, list[float]] = {f"learning rate {rate:g}": [] for rate in learning_rates}
+        self.kept: tuple | None = None
+
+    def see(self, candidate: int, epoch: int, score: float, weight: torch.Tensor, bias: torch.Tensor):
+        self.history[f"learning rate {self.learning_rates[candidate]:g}"].append(score)
+        if score > self.score and weight.isfinite().all():
+            self.score = score
+            self.kept = (weight.clone(), bias.clone(), self.learning_rates[candidate], epoch)
+
+    def probe(self) -> LinearProbe:
+        if self.kept is None:
+            raise ValueError("Every candidate of the linear probe diverged; lower its learning rates.")
+        return LinearProbe(*self.kept, self.score, self.history)

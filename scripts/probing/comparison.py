@@ -1,0 +1,93 @@
+"""Several models' results as one table and one plot."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+from tabulate import tabulate
+
+from modeling_pcl.probes.features import FEATURES
+from modeling_pcl.probes.pictures import draw_comparison
+
+from .report import in_words
+
+# What of each task stands in the table, and which way is better.
+MEASURES = {
+    "expression": {"accuracy": 1},
+    "verification": {"accuracy": 1, "auc": 1},
+    "head_pose": {"mae": -1},
+    "action_units": {"f1": 1},
+    "disentanglement": {"pose r2": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": -1},
+}
+DIRECTIONS = {1: "higher is better", -1: "lower is better"}
+
+Summary = dict[str, dict[str, dict[str, dict]]]
+
+
+def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary:
+    """From task and model to the records of its runs, to measure, model and feature: mean and spread.
+
+    The spread of one model is over the seeds of its probe; that of several random initialisations over these.
+    """
+    summary: Summary = {}
+    for task, models in records.items():
+        for model, runs in models.items():
+            for measure in MEASURES[runs[0]["task"]]:
+                row = summary.setdefault(f"{task}: {measure}", {}).setdefault(model, {})
+                for feature in runs[0]["results"]:
+                    row[feature] = _merged([next(iter(run["results"][feature].values()))[measure] for run in runs])
+    return summary
+
+
+def _merged(measured: Sequence[Mapping]) -> dict:
+    if len(measured) == 1:
+        return {"mean": measured[0]["mean"], "spread": measured[0]["spread"]}
+    means = [each["mean"] for each in measured if each["mean"] is not None]
+    return {
+        "mean": statistics.fmean(means) if means else None,
+        "spread": statistics.stdev(means) if means[1:] else None,
+    }
+
+
+def direction(measure: str) -> int:
+    """1 if the higher is the better, -1 if the lower is."""
+    name = measure.partition(": ")[2]
+    return next(signs[name] for signs in MEASURES.values() if name in signs)
+
+
+def as_markdown(summary: Summary) -> str:
+    """A line for each model, a column for each measure and feature; the best of a column is bold."""
+    models = list(dict.fromkeys(model for rows in summary.values() for model in rows))
+    columns = {}
+    for measure, rows in summary.items():
+        for feature in (name for name in FEATURES if any(name in row for row in rows.values())):
+            cells = {model: rows.get(model, {}).get(feature) for model in models}
+            columns[f"{measure}, {feature}"] = _cells(cells, direction(measure))
+    table = {"model": models} | {name: list(cells.values()) for name, cells in columns.items()}
+    return tabulate(table, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def _cells(cells: Mapping[str, Mapping | None], sign: int) -> dict[str, str]:
+    known = [sign * cell["mean"] for cell in cells.values() if cell and cell["mean"] is not None]
+    return {
+        model: f"**{in_words(cell)}**"
+        if cell and known and sign * (cell["mean"] or 0) == max(known)
+        else in_words(cell)
+        for model, cell in cells.items()
+    }
+
+
+def draw(summary: Summary) -> Image.Image:
+    """The same as a plot."""
+    rows = {
+        measure: {
+            model: {
+                feature: (cell["mean"], cell["spread"] or 0.0)
+                for feature, cell in features.items()
+                if cell["mean"] is not None
+            }
+            for model, features in models.items()
+        }
+        for measure, models in summary.items()
+    }
+    return draw_comparison(rows, {measure: DIRECTIONS[direction(measure)] for measure in summary})

@@ -1,0 +1,48 @@
+"""A frozen model and the features that it has been asked for."""
+
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from huggingface_hub.constants import HF_HOME
+
+from modeling_pcl import PCLModel
+from modeling_pcl.data.corpora import corpus_revision
+from modeling_pcl.probes.feature_cache import FeatureCache, FeatureKey, FeatureTable
+from modeling_pcl.probes.features import Precision, encode, model_digest
+
+from .images import CorpusImages
+
+BATCH_SIZE = 128
+
+
+class Encoder:
+    """A frozen model with its features of corpora, extracted once.
+
+    Args:
+        name: Folder or Hub id.
+        cache_dir: Folder of the features; None is `modeling_pcl/features` in the Hugging Face home folder.
+        batch_size: Images encoded at once.
+
+    Raises:
+        ValueError, OSError: If the model does not open.
+    """
+
+    def __init__(self, name: str, cache_dir: str | None = None, batch_size: int | None = None):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = PCLModel.from_pretrained(name).to(device).eval()
+        self.name, self.batch_size = name, batch_size or BATCH_SIZE
+        self.digest = model_digest(self.model)
+        self.cache = FeatureCache(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features")
+
+    def table(self, corpus: Dataset, image_size: int, precision: Precision, name: str) -> FeatureTable:
+        """Features of every row of a corpus; `name` is what to call it in errors."""
+        # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
+        identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
+        images = CorpusImages(corpus, image_size, name)
+
+        def encoded(start: int):
+            return encode(self.model, images.batches(self.batch_size, start), precision)
+
+        key = FeatureKey(self.digest, identity, image_size, precision)
+        return self.cache.table(key, len(corpus), encoded, images.broken)

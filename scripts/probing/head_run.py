@@ -1,0 +1,142 @@
+"""Expression, action units and head pose: train, test, save the head, draw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from modeling_pcl.data.prediction_sheet import draw_class_predictions, draw_pose_predictions
+from modeling_pcl.probes.heads import save_head
+from modeling_pcl.probes.pictures import draw_histories
+
+from .arguments import ProbeArguments
+from .encoder import Encoder
+from .head_tasks import HeadTask, head_task
+from .heads import HeadProbe, Trained
+from .parts import Round, open_rounds, shared_between
+from .report import describe, over_folds, over_seeds, table, write_results
+
+SELECTION = {
+    "strict": "epoch and hyper-parameters with the best validation {metric}; the test set was used once, at the end",
+    "paper": "published hyper-parameters, the epoch with the best TEST {metric}: optimistic for new images",
+}
+SAMPLES = 24
+
+
+def run(arguments: ProbeArguments) -> str:
+    """Do it all; what remains is in `--output_dir`, and a table in words is returned."""
+    task, folder = head_task(arguments), Path(arguments.output_dir)
+    encoder = Encoder(arguments.model, arguments.cache_dir, None if arguments.finetune else arguments.batch_size)
+    rounds = open_rounds(arguments, task.read)
+    probes = [HeadProbe(arguments, encoder, parts) for parts in rounds]
+    trained = [probe.finetuned() if arguments.finetune else probe.linear() for probe in probes]
+    kind = "fine-tuned" if arguments.finetune else "linear"
+    results = {feature: {kind: _summary(task, trained, feature)} for feature in probes[0].features()}
+    chosen = _best(trained)
+    _save(folder, task, arguments, chosen)
+    if arguments.task == "expression" and not arguments.finetune:
+        for feature, others in probes[0].classical().items():
+            results[feature] |= {name: over_seeds([measures]) for name, measures in others.items()}
+    facts = {
+        "metric": task.metric,
+        "selection": SELECTION[arguments.protocol].format(metric=probes[0].objective.metric),
+        "image_size": probes[0].image_size,
+        "labels": list(probes[0].names),
+        "parts": [_describe(parts) for parts in rounds],
+        "results": results,
+        "head": [{"feature": best.feature, "seed": best.seed, "score": best.score} | best.chosen for best in chosen],
+    }
+    write_results(folder, describe(arguments, encoder, facts))
+    return table(results, _main_measures(results))
+
+
+def _summary(task: HeadTask, trained: Sequence[Sequence[Trained]], feature: str) -> dict:
+    """Measures of one feature: of each seed the mean over the folds, then over the seeds."""
+    by_seed: dict[int, list] = {}
+    for heads in trained:
+        for head in heads:
+            if head.feature == feature:
+                by_seed.setdefault(head.seed, []).append(_measure(task, head))
+    return over_seeds([over_folds(measures) for measures in by_seed.values()])
+
+
+def _measure(task: HeadTask, head: Trained) -> dict:
+    return task.measure(head.logits, head.test.targets(), head.test.labels.names)
+
+
+def _best(trained: Sequence[Sequence[Trained]]) -> list[Trained]:
+    """For each fold, the head with the best score of the feature that scores best on the whole."""
+    scores: dict[str, list[float]] = {}
+    for head in (head for heads in trained for head in heads):
+        scores.setdefault(head.feature, []).append(head.score)
+    feature = max(scores, key=lambda name: np.mean(scores[name]))
+    return [max((head for head in heads if head.feature == feature), key=lambda head: head.score) for heads in trained]
+
+
+def _save(folder: Path, task: HeadTask, arguments: ProbeArguments, chosen: Sequence[Trained]):
+    """Heads (of the first fold in the folder itself), predictions and pictures."""
+    for number, head in enumerate(chosen, 1):
+        save_head(head.make(), folder if number == 1 else folder / f"fold-{number}")
+    first = chosen[0]
+    logits = torch.cat([head.logits for head in chosen])
+    targets = torch.cat([head.test.targets() for head in chosen])
+    title = f"{arguments.task} from {first.feature}, {arguments.protocol} protocol, {len(logits)} test images"
+    for name, picture in task.draw(logits, targets, first.test.labels.names, title).items():
+        picture.save(folder / name)
+    metric = head_metric(first)
+    draw_histories(first.history, metric, title, "score on held-out images").save(folder / "epochs.png")
+    _draw_faces(arguments.task, task, first, title, folder / "faces.png")
+    columns = [_predictions(task, head, number) for number, head in enumerate(chosen, 1)]
+    merged = {name: [value for part in columns for value in part[name]] for name in columns[0]}
+    Dataset.from_dict(merged).to_csv(folder / "predictions.csv")
+
+
+def head_metric(head: Trained) -> tuple[str, int]:
+    """The candidate that was kept, as its history is named, and its epoch."""
+    names = [name for name, scores in head.history.items() if head.chosen["epoch"] <= len(scores)]
+    candidate = max(names, key=lambda name: head.history[name][head.chosen["epoch"] - 1])
+    return candidate, head.chosen["epoch"]
+
+
+def _predictions(task: HeadTask, head: Trained, fold: int) -> dict[str, list]:
+    """A line for each test image: its row in the test corpus, its labels, and what was predicted."""
+    targets, names = head.test.targets(), head.test.labels.names
+    if targets.dim() == 1:
+        labelled = {"label": [names[number] for number in targets.tolist()]}
+    else:
+        labelled = {f"label_{name}": column.tolist() for name, column in zip(names, targets.T)}
+    rows = {"fold": [fold] * len(targets), "row": head.test.rows.tolist()}
+    return rows | labelled | task.predict(head.logits, names)
+
+
+def _draw_faces(name: str, task: HeadTask, head: Trained, title: str, path: Path):
+    """Some test faces with labels and predictions, evenly from the order of their labels (of yaw, for head pose)."""
+    if name == "action_units":
+        return
+    targets = head.test.targets()
+    order = torch.argsort(targets if targets.dim() == 1 else targets[:, 0], stable=True)
+    count = min(SAMPLES // targets.dim(), len(order))
+    chosen = order[torch.linspace(0, len(order) - 1, count).long()]
+    images = head.test.corpus.with_format(None).select(head.test.rows[chosen.numpy()])["image"]
+    if name == "head_pose":
+        picture = draw_pose_predictions(list(images), targets[chosen].tolist(), head.logits[chosen].tolist(), title)
+    else:
+        names = head.test.labels.names
+        labelled, guessed = targets[chosen].tolist(), head.logits[chosen].argmax(dim=1).tolist()
+        picture = draw_class_predictions(
+            list(images), [names[number] for number in labelled], [names[number] for number in guessed], title
+        )
+    picture.save(path)
+
+
+def _describe(parts: Round) -> dict:
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    shared = shared_between(parts.train, parts.test)
+    return {name: part and part.describe() for name, part in named.items()} | {"shared_by_train_and_test": shared}
+
+
+def _main_measures(results: dict) -> list[str]:
+    first = next(iter(next(iter(results.values())).values()))
+    return [name for name in first if name not in ("images", "dropped")][:7]

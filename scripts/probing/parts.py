@@ -1,0 +1,202 @@
+"""Corpora to what a probe trains on, chooses on and is tested on, without leaks."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from modeling_pcl.data.corpora import corpus_revision, corpus_splits, load_corpus, select_subjects
+from modeling_pcl.data.images import image_bytes
+from modeling_pcl.data.splits import split_by_subject, split_stratified, strata_of, subject_folds
+
+from .arguments import ProbeArguments
+from .labels import Labels
+
+logger = logging.getLogger(__name__)
+
+TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
+UNIT_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a corpus with their labels.
+
+    Args:
+        corpus: All rows of which features are extracted together.
+        rows: Those of the part, `(rows,)` int64.
+        labels: Of the whole corpus.
+        source: Where it is from, in words.
+    """
+
+    corpus: Dataset
+    rows: np.ndarray
+    labels: Labels
+    source: str
+
+    def keeping(self, rows: np.ndarray, source: str | None = None) -> "Part":
+        return Part(self.corpus, rows, self.labels, source or self.source)
+
+    def without(self, broken) -> "Part":
+        return self.keeping(self.rows[~np.isin(self.rows, list(broken))])
+
+    def targets(self) -> torch.Tensor:
+        return self.labels.targets[torch.from_numpy(self.rows)]
+
+    def subjects(self) -> list | None:
+        """Who each row shows, if that is known of all."""
+        if "subject" not in self.corpus.column_names:
+            return None
+        subjects = np.array(self.corpus.select_columns("subject")[:]["subject"], dtype=object)[self.rows].tolist()
+        return None if None in subjects else subjects
+
+    def describe(self) -> dict:
+        return {"source": self.source, "images": len(self.rows), "revision": corpus_revision(self.corpus)}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training and one test: all there is, or one fold.
+
+    Args:
+        train, test: Without a row in common.
+        validation: None where the protocol chooses on the test set.
+    """
+
+    train: Part
+    test: Part
+    validation: Part | None
+
+
+def open_part(
+    name: str, split: str, read: Callable[[Dataset], Labels] | None = None, subjects: str | None = None
+) -> Part:
+    """The rows of a corpus that have labels.
+
+    Args:
+        name: Of the corpus.
+        split: The one to open; a corpus with one split only gives that.
+        read: From the corpus to its labels; None keeps every row, without.
+        subjects: Those to keep, as for `select_subjects`.
+
+    Raises:
+        ValueError: If the corpus has several splits and not this one, or no label.
+    """
+    splits = corpus_splits(name)
+    if split not in splits and len(splits) > 1:
+        raise ValueError(f"The corpus `{name}` has the splits {splits}, none of them `{split}`.")
+    chosen = split if split in splits else splits[0]
+    corpus, source = load_corpus(name, chosen), f"{name}, split {chosen}"
+    if subjects is not None:
+        corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
+    if read is None:
+        return Part(corpus, np.arange(len(corpus)), Labels(torch.zeros(len(corpus)), np.array([]), (), []), source)
+    labels = read(corpus)
+    if not labels.known.all():
+        corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
+        labels, source = read(corpus), f"{source}, without {dropped} rows that cannot be used"
+    return Part(corpus, np.arange(len(corpus)), labels, source)
+
+
+def open_rounds(arguments: ProbeArguments, read: Callable[[Dataset], Labels]) -> list[Round]:
+    """Open what `--train`, `--test` and `--validation` name, and cut off what they do not.
+
+    Raises:
+        ValueError: If there is nothing to train on, the classes of two parts differ, or train and test share images.
+    """
+    if arguments.train is None:
+        raise ValueError(f"`--task {arguments.task}` needs `--train`, a corpus to train the probe on.")
+    train = open_part(arguments.train, "train", read, arguments.train_subjects)
+    has_test = arguments.test is not None or "test" in corpus_splits(arguments.train)
+    folds = arguments.folds or (UNIT_FOLDS if arguments.task == "action_units" and not has_test else None)
+    if folds is not None:
+        pairs = _fold_parts(train, folds)
+    elif has_test:
+        pairs = [(train, open_part(arguments.test or arguments.train, "test", read, arguments.test_subjects))]
+    else:
+        pairs = [cut(train, TEST_SHARE, own_features=True)]
+    return [_round(arguments, *pair, read) for pair in pairs]
+
+
+def _round(arguments: ProbeArguments, train: Part, test: Part, read: Callable[[Dataset], Labels]) -> Round:
+    validation = None
+    if arguments.protocol == "strict":
+        if arguments.validation is not None:
+            validation = open_part(arguments.validation, "validation", read)
+        elif "validation" in corpus_splits(arguments.train) and arguments.folds is None:
+            validation = open_part(arguments.train, "validation", read)
+        else:
+            train, validation = cut(train, VALIDATION_SHARE)
+    for name, part in (("test", test), ("validation", validation)):
+        if part is not None and part.labels.names != train.labels.names:
+            raise ValueError(
+                f"The classes of train and {name} must be the same, got {train.labels.names} and {part.labels.names}; "
+                "`--label_names` names them."
+            )
+    return Round(train, test, validation)
+
+
+def cut(part: Part, share: float, own_features: bool = False) -> tuple[Part, Part]:
+    """Cut off a share: whole subjects where they are known, else stratified by label.
+
+    With `own_features` both get a corpus, and so features, of their own.
+    """
+    shares, subjects = {"kept": 1 - share, "cut": share}, part.subjects()
+    if subjects is not None:
+        rows, way = split_by_subject(subjects, shares, CUT_SEED), "whole subjects"
+    else:
+        strata = [part.labels.strata[row] for row in part.rows]
+        if part.labels.targets.is_floating_point() and not isinstance(strata[0], str):
+            strata = strata_of(strata)
+        rows, way = split_stratified(strata, shares, CUT_SEED), "stratified by label"
+    sources = {"kept": f"{1 - share:g} of {part.source}", "cut": f"{share:g} of {part.source}"}
+    kept, cut = (part.keeping(part.rows[rows[name]], f"{sources[name]} ({way}, seed {CUT_SEED})") for name in shares)
+    return (_own(kept), _own(cut)) if own_features else (kept, cut)
+
+
+def _own(part: Part) -> Part:
+    labels = part.labels
+    chosen = Labels(part.targets(), labels.known[part.rows], labels.names, [labels.strata[row] for row in part.rows])
+    return Part(part.corpus.select(part.rows), np.arange(len(part.rows)), chosen, part.source)
+
+
+def _fold_parts(part: Part, folds: int) -> list[tuple[Part, Part]]:
+    subjects = part.subjects()
+    if subjects is None:
+        raise ValueError("Folds that share no person need a column `subject` in every row of the training corpus.")
+    fold = subject_folds(subjects, folds, CUT_SEED)
+    return [
+        (
+            part.keeping(part.rows[fold != number], f"{part.source}, all folds of {folds} but {number}"),
+            part.keeping(part.rows[fold == number], f"{part.source}, fold {number} of {folds}, by subject"),
+        )
+        for number in range(1, folds + 1)
+    ]
+
+
+def shared_between(train: Part, test: Part) -> dict[str, int]:
+    """How many test images are byte for byte training images too, and how many people are in both."""
+    seen = _digests(train)
+    shared = {"images": sum(digest in seen for digest in _digests(test)), "subjects": 0}
+    people = train.subjects(), test.subjects()
+    if None not in people:
+        shared["subjects"] = len(set(people[0]) & set(people[1]))
+    for name, count in shared.items():
+        if count:
+            logger.warning("%d %s are in train and in test: %s and %s", count, name, train.source, test.source)
+    return shared
+
+
+def _digests(part: Part) -> list[bytes]:
+    images = part.corpus.select_columns("image").with_format(None)
+    digests = []
+    for row in part.rows.tolist():
+        try:
+            digests.append(hashlib.sha256(image_bytes(images[row]["image"])).digest())
+        except (OSError, ValueError):
+            continue
+    return digests

@@ -1,0 +1,123 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_pcl.probes.feature_cache import FeatureCache, FeatureKey
+from modeling_pcl.probes.features import FEATURES
+
+KEY = FeatureKey("sha256:model", "10 rows, sha256:corpus", 64, "bf16")
+ROWS, DIMS = 10, {"trunk": 6, "face": 4, "pose": 5}
+
+
+def features(dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(ROWS, dim, generator=generator).to(dtype) for name, dim in DIMS.items()}
+
+
+class Encoded:
+    """Features in batches of 4, with an account of where they were asked for and a place to fail."""
+
+    def __init__(self, fails_at: int | None = None, broken: dict | None = None, dtype=torch.bfloat16):
+        self.starts, self.fails_at, self.broken, self.rows = [], fails_at, broken or {}, features(dtype)
+        self.seen: dict[int, str] = {}
+
+    def __call__(self, start: int):
+        self.starts.append(start)
+        for first in range(start, ROWS, 4):
+            if self.fails_at is not None and first >= self.fails_at:
+                raise OSError("No space left on device")
+            self.seen |= {row: reason for row, reason in self.broken.items() if first <= row < first + 4}
+            yield {name: rows[first : first + 4] for name, rows in self.rows.items()}
+
+
+def table(cache: FeatureCache, encoded: Encoded, key: FeatureKey = KEY):
+    return cache.table(key, ROWS, encoded, encoded.seen)
+
+
+@pytest.fixture
+def cache(tmp_path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)])
+def test_what_comes_back_is_what_was_encoded(cache, precision, dtype):
+    found = table(cache, Encoded(dtype=dtype), replace(KEY, precision=precision)).features
+    assert list(found) == list(FEATURES)
+    for name, rows in features(dtype).items():
+        torch.testing.assert_close(found[name], rows, rtol=0, atol=0)
+        assert found[name].dtype == dtype
+
+
+def test_a_second_probe_encodes_nothing(cache):
+    table(cache, Encoded())
+    again = Encoded()
+    found = table(FeatureCache(cache.folder), again)
+    assert again.starts == []
+    assert torch.equal(found.features["face"], features()["face"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "other"}, {"corpus": "other"}, {"image_size": 100}, {"precision": "float32"}]
+)
+def test_another_model_corpus_size_or_precision_is_encoded_anew(cache, change):
+    table(cache, Encoded())
+    other = Encoded()
+    table(cache, other, replace(KEY, **change))
+    assert other.starts == [0]
+
+
+def test_a_stopped_extraction_goes_on_where_it_was(cache):
+    with pytest.raises(OSError, match="No space"):
+        table(cache, Encoded(fails_at=8))
+    second = Encoded()
+    found = table(cache, second)
+    assert second.starts == [8]
+    for name, rows in features().items():
+        assert torch.equal(found.features[name], rows)
+
+
+def test_rows_that_only_some_files_hold_are_written_again(cache):
+    with pytest.raises(OSError, match="No space"):
+        table(cache, Encoded(fails_at=8))
+    (folder,) = cache.folder.iterdir()
+    with (folder / "pose.safetensors.part").open("rb+") as file:
+        file.truncate(file.seek(0, 2) - 3)  # As when the machine stopped within the eighth row.
+    second = Encoded()
+    found = table(cache, second)
+    assert second.starts == [7]
+    for name, rows in features().items():
+        assert torch.equal(found.features[name], rows)
+
+
+def test_broken_rows_are_remembered_even_over_a_stop(cache):
+    with pytest.raises(OSError, match="No space"):
+        table(cache, Encoded(fails_at=4, broken={2: "row 2: cut short", 9: "row 9: no image"}))
+    resumed = Encoded(broken={2: "row 2: cut short", 9: "row 9: no image"})
+    assert table(cache, resumed).broken == {2: "row 2: cut short", 9: "row 9: no image"}
+    assert table(cache, Encoded()).broken == {2: "row 2: cut short", 9: "row 9: no image"}
+
+
+def test_the_files_open_as_safetensors_and_say_what_they_are(cache):
+    table(cache, Encoded())
+    (folder,) = cache.folder.iterdir()
+    assert torch.equal(load_file(folder / "trunk.safetensors")["trunk"], features()["trunk"])
+    record = json.loads((folder / "features.json").read_text())
+    assert record == {
+        "model": "sha256:model",
+        "corpus": "10 rows, sha256:corpus",
+        "image_size": 64,
+        "precision": "bf16",
+        "rows": 10,
+        "broken": {},
+    }
+    assert not list(folder.glob("*.part"))
+
+
+def test_too_few_rows_are_an_error_and_no_table(cache):
+    encoded = Encoded()
+    with pytest.raises(ValueError, match="of 12 rows, got 10"):
+        cache.table(KEY, 12, encoded, encoded.seen)
+    assert not list(cache.folder.glob("*/*.safetensors"))

@@ -1,0 +1,345 @@
+import json
+import logging
+import math
+from dataclasses import replace
+from itertools import count
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification
+from modeling_pcl.probes.finetuning import FinetuningRecipe, finetune, layer_groups
+from modeling_pcl.probes.objectives import OBJECTIVES, Objective
+
+EXPRESSION, HEAD_POSE = OBJECTIVES["expression"], OBJECTIVES["head_pose"]
+# A score that tells any two models apart, where an accuracy may not.
+LIKELIHOOD = Objective(F.cross_entropy, lambda logits, targets: -float(F.cross_entropy(logits, targets)), "likelihood")
+ONE_CANDIDATE = FinetuningRecipe((1e-3,), (0.7,), epochs=2)
+EXACT = {"rtol": 0, "atol": 0}
+STAGES = [f"pcl.trunk.stages.{index}" for index in (4, 3, 2, 1, 0)]
+
+
+def make_classifier(**changes) -> PCLForImageClassification:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return PCLForImageClassification(tiny.config(num_labels=2, **changes))
+
+
+def make_regressor(**changes) -> PCLForHeadPoseEstimation:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return PCLForHeadPoseEstimation(tiny.config(**changes))
+
+
+def lit_from_a_side(images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise, `(images, 3, 32, 32)` uint8, brighter in the left half in class 0, in the right half in class 1."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(images) % 2
+    noise = torch.randint(0, 100, (images, 3, 32, 32), generator=generator)
+    is_lit = (torch.arange(32) >= 16) == labels.view(-1, 1, 1, 1)  # (images, 1, 1, 32)
+    return (noise + 120 * is_lit).to(torch.uint8), labels
+
+
+TRAIN, HELD_OUT = [lit_from_a_side(8, seed) for seed in (1, 2)], [lit_from_a_side(5, 3), lit_from_a_side(3, 4)]
+
+
+def run(recipe=ONE_CANDIDATE, make_model=make_classifier, objective=LIKELIHOOD, train=TRAIN, **options):
+    """`finetune` on images lit from a side, with some arguments changed."""
+    options = {"held_out_batches": lambda: HELD_OUT, "seed": 0, "steps_per_epoch": len(train)} | options
+    return finetune(make_model, lambda epoch: train, objective=objective, recipe=recipe, **options)
+
+
+def logits_of(model, batches=HELD_OUT) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([model(images.float() / 255).logits for images, _ in batches])
+
+
+def accuracy_of(model) -> float:
+    return EXPRESSION.score(logits_of(model), torch.cat([labels for _, labels in HELD_OUT]))
+
+
+def parameters_of(groups: list[dict]) -> list[int]:
+    return [id(parameter) for group in groups for parameter in group["params"]]
+
+
+# Parameter groups
+
+
+@pytest.mark.parametrize(
+    ("feature", "layers"),
+    [
+        ("trunk", ["classifier", *STAGES]),
+        ("face", ["classifier", "pcl.face_branch", *STAGES]),
+        ("pose", ["classifier", "pcl.pose_branch", *STAGES]),
+    ],
+)
+def test_each_layer_learns_at_a_fixed_share_of_the_rate_of_the_layer_above_it(feature, layers):
+    model = make_classifier(head_feature=feature)
+    groups = layer_groups(model, 0.08, 0.5, weight_decay=0.3)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    for layer, rate in zip(layers, (0.08, 0.04, 0.02, 0.01, 0.005, 0.0025, 0.00125)):
+        for parameter in model.get_submodule(layer).parameters():
+            assert rates[id(parameter)] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("make_model", [make_classifier, make_regressor])
+@pytest.mark.parametrize("feature", ["trunk", "face", "pose"])
+def test_exactly_the_parameters_that_the_loss_reaches_are_in_one_group_each(make_model, feature):
+    model = make_model(head_feature=feature)
+    model(tiny.images(model.config, 2)).logits.sum().backward()
+    reached = [id(parameter) for parameter in model.parameters() if parameter.grad is not None]
+    assert sorted(parameters_of(layer_groups(model, 1e-3, 0.7, 0.05))) == sorted(reached)
+
+
+def test_only_biases_do_not_decay():
+    model = make_classifier()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in layer_groups(model, 1e-3, 0.7, weight_decay=0.3):
+        kinds = {names[id(parameter)].split(".")[-1] for parameter in group["params"]}
+        assert (kinds, group["weight_decay"]) in [({"weight"}, 0.3), ({"bias"}, 0.0)]
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = make_classifier()
+    model.pcl.requires_grad_(False)
+    assert parameters_of(layer_groups(model, 1e-3, 0.7, 0.05)) == [id(p) for p in model.classifier.parameters()]
+
+
+# What is trained, and how
+
+
+def test_a_branch_that_the_head_does_not_read_stays_as_it_was():
+    before, after = (model.state_dict() for model in (make_classifier(), run(objective=EXPRESSION).model))
+    unchanged = {name.split(".")[1] for name in before if torch.equal(before[name], after[name])}
+    assert unchanged == {"face_branch", "pose_branch"}
+
+
+def test_images_lit_from_either_side_are_told_apart_by_the_model_as_it_is_saved(tmp_path):
+    assert accuracy_of(make_classifier()) < 1.0
+    tuned = run(FinetuningRecipe((3e-3,), (1.0,), epochs=10), objective=EXPRESSION)
+    assert tuned.score == 1.0
+    assert not tuned.model.training
+    tuned.model.save_pretrained(tmp_path)
+    assert accuracy_of(PCLForImageClassification.from_pretrained(tmp_path)) == 1.0
+
+
+def test_a_head_that_turns_with_the_light_is_followed():
+    images, side = TRAIN[0]
+    yaw = 20.0 * side - 10
+    batches = [(images, torch.stack([yaw, -yaw, 0 * yaw], dim=1))]
+    recipe = FinetuningRecipe((1e-2,), (0.7,), epochs=20)
+    assert (
+        run(recipe, make_regressor, HEAD_POSE, batches, held_out_batches=lambda: batches).score > -3.0
+    )  # 6.7 degrees is what zeros get.
+
+
+def test_training_computes_in_bfloat16_and_scores_in_float32_as_the_model_will_be_run():
+    dtypes, scored = set(), []
+
+    def make_model():
+        model = make_classifier()
+        model.register_forward_hook(lambda model, _, outputs: dtypes.add((model.training, outputs.logits.dtype)))
+        return model
+
+    def score(logits, targets):
+        scored.append(logits)
+        return 0.0
+
+    model = run(replace(ONE_CANDIDATE, epochs=1), make_model, replace(EXPRESSION, score=score)).model
+    assert dtypes == {(True, torch.bfloat16), (False, torch.float32)}
+    # The order of the channels in memory may change the order of sums.
+    torch.testing.assert_close(scored[0], logits_of(model.to(memory_format=torch.contiguous_format)))
+
+
+def test_rates_rise_linearly_and_fall_to_zero_along_a_cosine_over_all_steps():
+    rates = []
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    run(FinetuningRecipe((1e-3,), (1.0,), epochs=5, warmup_share=0.2))
+    handle.remove()
+    expected = [0, 0.5, *((1 + math.cos(math.pi * step / 8)) / 2 for step in range(8))]
+    assert rates == pytest.approx([1e-3 * share for share in expected])
+
+
+# Choice of candidate and epoch
+
+
+@pytest.mark.parametrize(
+    ("scores", "candidate", "epoch"),
+    [
+        ([0.1, 0.9, 0.3, 0.2, 0.4, 0.5], 0, 2),
+        ([0.1, 0.2, 0.3, 0.2, 0.9, 0.5], 1, 2),
+        ([-9.0, -8.0, -7.0, -8.0, -9.0, -7.0], 0, 3),  # Of equal ones the first.
+    ],
+)
+def test_the_best_epoch_of_the_best_candidate_is_kept_and_not_the_last(scores, candidate, epoch):
+    seen, left = [], iter(scores)
+
+    def score(logits, targets):
+        seen.append(logits)
+        return next(left)
+
+    tuned = run(FinetuningRecipe((1e-2,), (1.0, 0.5), epochs=3), objective=replace(EXPRESSION, score=score))
+    index = 3 * candidate + epoch - 1
+    assert (tuned.learning_rate, tuned.layer_decay) == (1e-2, (1.0, 0.5)[candidate])
+    assert (tuned.epoch, tuned.score) == (epoch, scores[index])
+    torch.testing.assert_close(logits_of(tuned.model), seen[index], **EXACT)
+    assert not torch.equal(seen[index], seen[-1])
+
+
+def test_the_history_has_a_score_for_each_epoch_of_every_candidate_and_is_json():
+    tuned = run(FinetuningRecipe((1e-2, 1e-3), (1.0, 0.5), epochs=2))
+    candidates = [(entry["learning_rate"], entry["layer_decay"]) for entry in tuned.history]
+    assert candidates == [(1e-2, 1.0), (1e-2, 0.5), (1e-3, 1.0), (1e-3, 0.5)]
+    assert [len(entry["scores"]) for entry in tuned.history] == [2, 2, 2, 2]
+    assert max(score for entry in tuned.history for score in entry["scores"]) == tuned.score
+    assert json.loads(json.dumps(tuned.history)) == tuned.history
+
+
+def test_every_candidate_starts_from_the_same_weights_and_sees_the_same_mirrors():
+    first, second = run(
+        FinetuningRecipe((1e-2, 1e-2), (0.5,), epochs=2), mirror_targets=lambda labels: 1 - labels
+    ).history
+    assert first == second
+
+
+def test_one_seed_gives_one_result_and_leaves_the_global_random_state_alone():
+    def weights(seed: int) -> torch.Tensor:
+        return run(seed=seed, mirror_targets=lambda labels: 1 - labels).model.pcl.trunk.stages[0].conv1.weight
+
+    state = torch.get_rng_state()
+    one, same, other = weights(0), weights(0), weights(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+# Mirrors
+
+
+def trained_on(mirror_targets) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pixel values and targets of every step, of head poses in `TRAIN`'s images."""
+    poses = [(images, torch.randn(len(images), 3)) for images, _ in TRAIN]
+    copies = [(images.clone(), targets.clone()) for images, targets in poses]
+    pixel_values, targets = [], []
+
+    def keep(model, inputs):
+        if model.training:
+            pixel_values.append(inputs[0])
+
+    def make_model():
+        model = make_regressor()
+        model.register_forward_pre_hook(keep)
+        return model
+
+    def loss(logits, batch_targets):
+        targets.append(batch_targets)
+        return F.l1_loss(logits, batch_targets)
+
+    run(
+        ONE_CANDIDATE,
+        make_model,
+        replace(HEAD_POSE, loss=loss),
+        poses,
+        held_out_batches=lambda: poses,
+        mirror_targets=mirror_targets,
+    )
+    torch.testing.assert_close(poses, copies, **EXACT)  # What the caller holds is not mirrored.
+    steps = list(zip(pixel_values, targets))
+    assert len(steps) == 4
+    return [(*step, images.float() / 255, expected) for step, (images, expected) in zip(steps, [*poses, *poses])]
+
+
+def test_a_mirrored_image_has_yaw_and_roll_of_the_other_sign_and_others_stay():
+    signs = torch.tensor([-1.0, 1.0, -1.0])
+    mirrors = []
+    for pixel_values, targets, images, poses in trained_on(lambda targets: targets * signs):
+        mirrored = (pixel_values == images.flip(3)).all(dim=(1, 2, 3))
+        assert torch.equal(mirrored, (pixel_values != images).any(dim=(1, 2, 3)))
+        assert torch.equal(targets, torch.where(mirrored[:, None], poses * signs, poses))
+        mirrors.append(mirrored)
+    assert 8 <= torch.cat(mirrors).sum() <= 24  # Of 32; outside of that once in 500 seeds.
+    assert not torch.equal(torch.cat(mirrors[:2]), torch.cat(mirrors[2:]))  # Each epoch draws anew.
+
+
+def test_without_mirrored_targets_no_image_is_mirrored():
+    for pixel_values, targets, images, poses in trained_on(None):
+        assert torch.equal(pixel_values, images)
+        assert torch.equal(targets, poses)
+
+
+# Divergence and refusals
+
+
+def test_a_candidate_that_diverges_ends_with_a_warning_and_the_others_go_on(caplog):
+    with caplog.at_level(logging.WARNING):
+        tuned = run(FinetuningRecipe((1e38, 1e-3), (1.0,), epochs=3, warmup_share=0.0))
+    assert tuned.learning_rate == 1e-3
+    assert [len(entry["scores"]) for entry in tuned.history] == [0, 3]
+    assert "Learning rate 1e+38 with layer decay 1 diverged: the training loss is nan" in caplog.text
+
+
+def test_the_best_epoch_before_a_divergence_is_kept():
+    steps = count(1)
+
+    def loss(logits, targets):
+        return F.cross_entropy(logits, targets) / float(next(steps) <= 5)
+
+    seen = []
+
+    def score(logits, targets):
+        seen.append(logits)
+        return float(len(seen))
+
+    tuned = run(replace(ONE_CANDIDATE, epochs=4), objective=Objective(loss, score, "epochs"))
+    assert (tuned.epoch, tuned.history[0]["scores"]) == (2, [1.0, 2.0])
+    torch.testing.assert_close(logits_of(tuned.model), seen[1], **EXACT)
+
+
+@pytest.mark.parametrize("train", [TRAIN, TRAIN[:1]])
+def test_divergence_of_all_candidates_is_an_error_even_if_it_shows_only_on_the_held_out_images(train):
+    recipe = FinetuningRecipe((1e38,), (1.0, 1.0), epochs=1, warmup_share=0.0)
+    with pytest.raises(ValueError, match=r"Every candidate diverged; lower the recipe's `learning_rates`"):
+        run(recipe, objective=EXPRESSION, train=train)
+
+
+@pytest.mark.parametrize(("steps", "found"), [(1, "more"), (3, "2")])
+def test_an_epoch_of_another_length_is_refused(steps, found):
+    with pytest.raises(ValueError, match=f"`steps_per_epoch` must be .* got {steps}, but epoch 1 has {found}"):
+        run(steps_per_epoch=steps)
+
+
+def test_epochs_without_steps_are_refused():
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be at least 1, got 0"):
+        run(steps_per_epoch=0)
+
+
+def test_held_out_images_are_required():
+    with pytest.raises(ValueError, match="`held_out_batches` must yield at least one batch"):
+        run(held_out_batches=list)
+
+
+def test_images_that_are_divided_already_are_refused():
+    with pytest.raises(ValueError, match=r"uint8, got torch.float32"):
+        run(train=[(images / 255, labels) for images, labels in TRAIN])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rates", ()),
+        ("learning_rates", (1e-3, 0.0)),
+        ("learning_rates", (math.nan,)),
+        ("layer_decays", ()),
+        ("layer_decays", (0.0,)),
+        ("layer_decays", (1.1,)),
+        ("epochs", 0),
+        ("weight_decay", -0.1),
+        ("warmup_share", 1.0),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        FinetuningRecipe(**{name: value})

@@ -1,0 +1,117 @@
+import pytest
+import tiny
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, pipeline
+
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
+from modeling_pcl.probes.features import FEATURES
+from modeling_pcl.probes.heads import build_head, save_embedding, save_head, set_head
+
+EXPRESSIONS = ("angry", "happy", "neutral")
+SIZE = 48
+
+
+@pytest.fixture
+def encoder() -> PCLModel:
+    return PCLModel(tiny.config()).eval()
+
+
+def linear(outputs: int, encoder: PCLModel) -> tuple[torch.Tensor, torch.Tensor]:
+    dim = encoder.config.feature_channels * (SIZE // 16) ** 2
+    return torch.randn(outputs, dim), torch.randn(outputs)
+
+
+def photos(count: int) -> list[Image.Image]:
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randint(256, (count, 60, 50, 3), generator=generator, dtype=torch.uint8)
+    return [Image.fromarray(image.numpy()) for image in pixels]
+
+
+@pytest.mark.parametrize("feature", list(FEATURES))
+def test_a_saved_head_is_the_linear_layer_on_the_encoders_feature(encoder, tmp_path, feature):
+    weight, bias = linear(3, encoder)
+    model = build_head(encoder, "expression", EXPRESSIONS, feature, SIZE)
+    set_head(model, weight, bias)
+    save_head(model, tmp_path)
+    opened = PCLForImageClassification.from_pretrained(tmp_path).eval()
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        rows = encoder(images)[FEATURES[feature]]
+        torch.testing.assert_close(opened(images).logits, rows @ weight.T + bias)
+    assert opened.config.id2label == dict(enumerate(EXPRESSIONS))
+    assert opened.config.label2id == {"angry": 0, "happy": 1, "neutral": 2}
+    assert opened.config.problem_type == "single_label_classification"
+    assert opened.config.head_feature == feature
+
+
+def test_a_pipeline_says_what_the_probe_says(encoder, tmp_path):
+    weight, bias = linear(3, encoder)
+    model = build_head(encoder, "expression", EXPRESSIONS, "face", SIZE)
+    set_head(model, weight, bias)
+    save_head(model, tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    with torch.no_grad():
+        rows = encoder(processor(photos(6), return_tensors="pt")["pixel_values"]).face_features
+    expected = (rows @ weight.T + bias).softmax(dim=1)
+    said = pipeline("image-classification", model=str(tmp_path))(photos(6))
+    for answers, shares in zip(said, expected):
+        assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(
+            dict(zip(EXPRESSIONS, shares.tolist())), abs=1e-5
+        )
+
+
+def test_action_units_are_independent_and_their_pipeline_gives_each_a_probability(encoder, tmp_path):
+    weight, bias = linear(2, encoder)
+    model = build_head(encoder, "action_units", ("AU1", "AU12"), "trunk", SIZE)
+    set_head(model, weight, bias)
+    save_head(model, tmp_path)
+    with torch.no_grad():
+        pixels = AutoImageProcessor.from_pretrained(tmp_path)(photos(1), return_tensors="pt")["pixel_values"]
+        expected = (encoder(pixels).pooler_output @ weight.T + bias).sigmoid()[0]
+    (said,) = pipeline("image-classification", model=str(tmp_path))(photos(1))
+    assert {answer["label"]: answer["score"] for answer in said} == pytest.approx(
+        dict(zip(("AU1", "AU12"), expected.tolist())), abs=1e-5
+    )
+
+
+def test_head_pose_opens_as_what_it_is(encoder, tmp_path):
+    weight, bias = linear(3, encoder)
+    model = build_head(encoder, "head_pose", ("yaw", "pitch", "roll"), "pose", SIZE)
+    set_head(model, weight, bias)
+    save_head(model, tmp_path)
+    opened = PCLForHeadPoseEstimation.from_pretrained(tmp_path).eval()
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        expected = encoder(images).pose_features @ weight.T + bias
+        torch.testing.assert_close(opened(images).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_embedding_is_saved_as_logits(encoder, tmp_path):
+    weight, bias = linear(5, encoder)
+    save_embedding(encoder, weight, bias, "face", SIZE, tmp_path)
+    opened = PCLForImageClassification.from_pretrained(tmp_path).eval()
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            opened(images).logits, encoder(images).face_features @ weight.T + bias, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_the_encoder_and_torchs_random_state_stay_as_they_were(encoder):
+    state, before = torch.get_rng_state(), {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    first, second = (build_head(encoder, "expression", EXPRESSIONS, "face", SIZE, seed=3) for _ in range(2))
+    assert torch.equal(first.classifier.weight, second.classifier.weight)
+    assert torch.equal(torch.get_rng_state(), state)
+    set_head(first, torch.zeros_like(first.classifier.weight), torch.zeros(3))
+    first.pcl.trunk.requires_grad_(False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+    assert encoder.config.image_size == 32
+
+
+def test_what_does_not_fit_is_refused(encoder):
+    with pytest.raises(ValueError, match="different names"):
+        build_head(encoder, "expression", ("happy", "happy"), "face", SIZE)
+    model = build_head(encoder, "expression", EXPRESSIONS, "face", SIZE)
+    with pytest.raises(ValueError, match=r"must be \(3, 72\) and \(3,\), got \(3, 70\) and \(3,\)"):
+        set_head(model, torch.zeros(3, 70), torch.zeros(3))

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from modeling_pcl.probes.linear import PUBLISHED, Examples, LinearRecipe, train_linear
+from modeling_pcl.probes.objectives import OBJECTIVES, Objective
+
+EXPRESSION = replace(PUBLISHED["expression"], epochs=3, batch_size=16)
+DIM, CLASSES = 12, 3
+
+
+def examples(count: int, seed: int, noise: float = 0.5, scale: float = 1.0) -> Examples:
+    """Classes that a linear layer tells apart, up to the noise."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(CLASSES, (count,), generator=generator)
+    centres = 2 * torch.eye(CLASSES, DIM)
+    features = centres[targets] + noise * torch.randn(count, DIM, generator=generator)
+    return Examples(5 + scale * features, targets)
+
+
+def train(recipe: LinearRecipe, train_set: Examples, held_out: Examples, objective=OBJECTIVES["expression"], seed=0):
+    return train_linear(train_set, held_out, CLASSES, objective, recipe, seed)
+
+
+def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
+    """The same training by torch's own modules, one candidate, at its last epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    linear, norm = nn.Linear(DIM, CLASSES), nn.BatchNorm1d(DIM)
+    with torch.no_grad():
+        for parameter, shape in ((linear.weight, (CLASSES, DIM)), (linear.bias, CLASSES)):
+            parameter.copy_((2 * torch.rand(shape, generator=generator) - 1) / DIM**0.5)
+    model = nn.Sequential(norm, linear) if recipe.batch_norm else linear
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    optimizer = make(model.parameters(), lr=recipe.learning_rates[0])
+    steps = recipe.epochs * -(-len(train_set) // recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(recipe.epochs):
+        for places in torch.randperm(len(train_set), generator=generator).split(recipe.batch_size):
+            optimizer.zero_grad()
+            F.cross_entropy(model(train_set.features[places]), train_set.targets[places]).backward()
+            optimizer.step()
+            if recipe.cosine:
+                schedule.step()
+    return model.eval()
+
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("optimizer", "cosine"), [("adam", True), ("adamw", False)])
+def test_a_candidate_is_what_torchs_own_modules_give_with_batch_norm_folded_in(batch_norm, optimizer, cosine):
+    recipe = LinearRecipe(optimizer, (1e-2,), 16, batch_norm, cosine, epochs=4)
+    train_set = examples(60, 1, scale=3)
+    held_out = examples(20, 2)
+    count = iter(range(100))
+    objective = Objective(F.cross_entropy, lambda logits, targets: float(next(count)), "rises: the last epoch is kept")
+    probe = train(recipe, train_set, held_out, objective, seed=4)
+    expected = by_torch(recipe, train_set, seed=4)(held_out.features)
+    torch.testing.assert_close(probe.logits(held_out.features), expected, rtol=1e-4, atol=1e-4)
+    assert (probe.epoch, probe.learning_rate) == (4, 1e-2)
+
+
+def test_candidates_side_by_side_are_the_candidates_alone():
+    train_set, held_out = examples(60, 1), examples(30, 2)
+    both = train(replace(EXPRESSION, learning_rates=(1e-2, 1e-3), batch_norm=True), train_set, held_out)
+    for rate in (1e-2, 1e-3):
+        alone = train(replace(EXPRESSION, learning_rates=(rate,), batch_norm=True), train_set, held_out)
+        assert both.history[f"learning rate {rate:g}"] == alone.history[f"learning rate {rate:g}"]
+
+
+def test_the_best_epoch_of_the_best_candidate_is_kept_and_its_score_is_that_of_its_logits():
+    train_set, held_out = examples(60, 1, noise=2), examples(40, 2, noise=2)
+    probe = train(replace(EXPRESSION, epochs=30, learning_rates=(1e-1, 1e-3)), train_set, held_out)
+    scores = probe.history[f"learning rate {probe.learning_rate:g}"]
+    assert probe.score == max(score for history in probe.history.values() for score in history)
+    assert scores[probe.epoch - 1] == probe.score
+    assert probe.score not in scores[: probe.epoch - 1]
+    accuracy = (probe.logits(held_out.features).argmax(dim=1) == held_out.targets).float().mean()
+    assert float(accuracy) == probe.score
+    assert min(scores) < probe.score
+
+
+def test_separable_classes_are_learned():
+    probe = train(replace(EXPRESSION, epochs=60), examples(90, 1, noise=0.1), examples(60, 2, noise=0.1))
+    assert probe.score == 1
+
+
+def test_only_the_rows_that_count_are_seen():
+    clean, other = examples(60, 1), examples(60, 7)
+    mixed = Examples(
+        torch.cat([other.features, clean.features]), torch.cat([other.targets, clean.targets]), torch.arange(60, 120)
+    )
+    held_out = examples(30, 2)
+    assert train(EXPRESSION, mixed, held_out).history == train(EXPRESSION, clean, held_out).history
+    assert train(EXPRESSION, other, held_out).history != train(EXPRESSION, clean, held_out).history
+
+
+def test_seeds_differ_and_repeat_and_torchs_random_state_stays():
+    state = torch.get_rng_state()
+    probes = [train(EXPRESSION, examples(60, 1), examples(30, 2), seed=seed) for seed in (0, 1, 0)]
+    assert torch.equal(probes[0].weight, probes[2].weight)
+    assert not torch.equal(probes[0].weight, probes[1].weight)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_head_pose_is_learned_in_degrees():
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(200, DIM, generator=generator)
+    angles = 20 * features[:, :3] + 5
+    table = [Examples(features, angles, rows) for rows in (torch.arange(150), torch.arange(150, 200))]
+    recipe = replace(PUBLISHED["head_pose"], learning_rates=(0.3,), epochs=60, batch_size=16)
+    assert train_linear(*table, 3, OBJECTIVES["head_pose"], recipe).score > -2
+
+
+def test_a_candidate_that_diverges_leaves_the_others(recwarn):
+    recipe = replace(EXPRESSION, learning_rates=(float("inf"), 1e-2), epochs=2)
+    assert train(recipe, examples(60, 1), examples(30, 2)).learning_rate == 1e-2
+    with pytest.raises(ValueError, match="diverged; lower its learning rates"):
+        train(replace(recipe, learning_rates=(float("inf"),)), examples(60, 1), examples(30, 2))
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(ValueError, match="2 examples and 1 held out, got 1 and 30"):
+        train(EXPRESSION, examples(1, 1), examples(30, 2))
+    with pytest.raises(ValueError, match="got 60 and 0"):
+        train(EXPRESSION, examples(60, 1), examples(0, 2))
+
+
+def test_a_last_batch_of_one_does_not_stop_batch_norm():
+    probe = train(replace(EXPRESSION, batch_norm=True), examples(17, 1), examples(30, 2))
+    assert probe.weight.isfinite().all()
+
+
+def test_the_published_recipes():
+    assert PUBLISHED["expression"] == LinearRecipe("adam", (1e-2,), 256, False, True, 300)
+    assert PUBLISHED["head_pose"] == LinearRecipe("adamw", (1e-3,), 128, True, False, 300)
+    assert PUBLISHED["expression"].searched().learning_rates == pytest.approx((1e-2, 1e-3, 1e-4))
+    assert PUBLISHED["expression"].searched().batch_norm

@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch.nn import functional as F
+
+from modeling_pcl.probes.metrics import load_metric
+from modeling_pcl.probes.objectives import (
+    OBJECTIVES,
+    accuracy,
+    masked_binary_cross_entropy,
+    mean_f1,
+    negative_angular_error,
+)
+
+NAN = math.nan
+EXACT = {"rtol": 1e-12, "atol": 1e-12}  # In float64 two orders of summation differ by about 1e-16.
+
+
+def logits_and_units(images: int = 9, units: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, float64, and labels 1, 0 and NaN, `(images, units)`; of the last unit no label is known."""
+    logits = 2 * torch.randn(images, units, dtype=torch.float64)
+    targets = (torch.rand(images, units, dtype=torch.float64) < 0.4).double()
+    targets[torch.rand(images, units) < 0.3] = NAN
+    targets[:, -1] = NAN
+    return logits, targets
+
+
+# Binary cross-entropy
+
+
+def naive_binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    losses = []
+    for row, labels in zip(logits.tolist(), targets.tolist()):
+        for logit, label in zip(row, labels):
+            if not math.isnan(label):
+                probability = 1 / (1 + math.exp(-logit))
+                losses.append(-math.log(probability if label == 1 else 1 - probability))
+    return sum(losses) / len(losses)
+
+
+def test_binary_cross_entropy_is_the_mean_over_the_known_labels():
+    logits, targets = logits_and_units()
+    assert masked_binary_cross_entropy(logits, targets).item() == pytest.approx(
+        naive_binary_cross_entropy(logits, targets), rel=1e-12
+    )
+
+
+def test_binary_cross_entropy_of_known_labels_is_torch_s():
+    logits, targets = logits_and_units()
+    targets = targets.nan_to_num()
+    torch.testing.assert_close(
+        masked_binary_cross_entropy(logits, targets), F.binary_cross_entropy_with_logits(logits, targets), **EXACT
+    )
+
+
+def test_its_gradient_is_the_one_of_finite_differences_and_zero_where_no_label_is_known():
+    logits, targets = logits_and_units()
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: masked_binary_cross_entropy(values, targets), logits)
+    (gradient,) = torch.autograd.grad(masked_binary_cross_entropy(logits, targets), logits)
+    assert torch.equal(gradient == 0, targets.isnan())
+
+
+def test_a_batch_without_labels_gives_zero_and_a_gradient_of_zeros():
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = masked_binary_cross_entropy(logits, torch.full((4, 3), NAN))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros(4, 3))
+
+
+def test_binary_cross_entropy_of_very_large_logits_is_finite():
+    loss = masked_binary_cross_entropy(torch.tensor([[1000.0, -1000.0, 1000.0]]), torch.tensor([[1.0, 1.0, NAN]]))
+    assert loss.item() == 500.0
+
+
+# F1
+
+
+def naive_f1(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    scores = []
+    for unit in range(logits.shape[1]):
+        hits = misses = false_alarms = 0
+        for logit, label in zip(logits[:, unit].tolist(), targets[:, unit].tolist()):
+            hits += label == 1 and logit >= 0
+            misses += label == 1 and logit < 0
+            false_alarms += label == 0 and logit >= 0
+        if hits + misses + false_alarms:
+            scores.append(2 * hits / (2 * hits + misses + false_alarms))
+    return sum(scores) / len(scores)
+
+
+def test_mean_f1_equals_the_loops_with_and_without_missing_labels():
+    logits, targets = logits_and_units(40)
+    assert mean_f1(logits, targets) == pytest.approx(naive_f1(logits, targets), rel=1e-12)
+    assert mean_f1(logits, targets.nan_to_num()) == pytest.approx(naive_f1(logits, targets.nan_to_num()), rel=1e-12)
+    assert mean_f1(logits, targets) != mean_f1(logits, targets.nan_to_num())
+
+
+def test_mean_f1_of_known_labels_is_scikit_learn_s_macro_f1():
+    logits, targets = logits_and_units(40)
+    targets = targets.nan_to_num()
+    expected = metrics.f1_score(targets.numpy(), (logits >= 0).numpy(), average="macro", zero_division=np.nan)
+    assert mean_f1(logits, targets) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mean_f1_is_the_metric_that_reports_the_test_set():
+    logits, targets = logits_and_units(40)
+    results = load_metric("action_unit_f1").compute(predictions=logits.sigmoid().tolist(), references=targets.tolist())
+    assert mean_f1(logits, targets) == pytest.approx(results["f1"], rel=1e-12)
+
+
+@pytest.mark.parametrize("silent", [0.0, NAN])
+def test_a_unit_that_is_active_in_neither_labels_nor_predictions_is_left_out(silent):
+    logits = torch.tensor([[1.0, -1.0], [1.0, -1.0], [-1.0, -1.0]])
+    targets = torch.tensor([[1.0, silent], [0.0, silent], [0.0, silent]])
+    assert mean_f1(logits, targets) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("logit", "label"), [(1.0, 0.0), (-1.0, 1.0)])
+def test_a_unit_that_is_active_in_one_of_them_only_counts_as_zero(logit, label):
+    assert mean_f1(torch.tensor([[1.0, logit]]), torch.tensor([[1.0, label]])) == 0.5
+
+
+def test_predictions_of_unknown_labels_do_not_count():
+    targets = torch.tensor([[1.0], [NAN]])
+    assert mean_f1(torch.tensor([[1.0], [1.0]]), targets) == mean_f1(torch.tensor([[1.0], [-1.0]]), targets) == 1.0
+
+
+def test_a_probability_of_a_half_says_active():
+    assert mean_f1(torch.zeros(1, 1), torch.ones(1, 1)) == 1.0
+
+
+@pytest.mark.parametrize("label", [0.0, NAN])
+def test_mean_f1_without_any_unit_that_has_one_is_zero(label):
+    assert mean_f1(torch.full((3, 2), -1.0), torch.full((3, 2), label)) == 0.0
+
+
+# Accuracy and angles
+
+
+def test_accuracy_is_scikit_learn_s():
+    logits, targets = torch.randn(50, 4), torch.randint(0, 4, (50,))
+    assert accuracy(logits, targets) == pytest.approx(metrics.accuracy_score(targets, logits.argmax(dim=1)))
+
+
+def test_angular_error_is_the_mean_of_all_differences_with_a_minus():
+    logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+    errors = [abs(a - b) for rows in zip(logits.tolist(), targets.tolist()) for a, b in zip(*rows)]
+    assert negative_angular_error(logits, targets) == pytest.approx(-sum(errors) / 18, rel=1e-12)
+
+
+# Objectives
+
+
+TARGETS = {
+    "expression": torch.tensor([0, 1, 2, 1]),
+    "head_pose": torch.tensor([[40.0, -10.0, 5.0], [0.0, 0.0, 0.0], [-60.0, 20.0, 1.0], [9.0, -9.0, 3.0]]),
+    "action_units": torch.tensor([[1.0, 0.0, NAN], [0.0, 1.0, 0.0], [NAN, 0.0, 1.0], [1.0, 1.0, 0.0]]),
+}
+PERFECT = {
+    "expression": 20 * F.one_hot(TARGETS["expression"]).float(),
+    "head_pose": TARGETS["head_pose"],
+    "action_units": 40 * TARGETS["action_units"].nan_to_num() - 20,
+}
+
+
+@pytest.mark.parametrize("task", OBJECTIVES)
+def test_perfect_logits_have_no_loss_and_the_best_score(task):
+    objective, targets = OBJECTIVES[task], TARGETS[task]
+    perfect, wrong = PERFECT[task], -PERFECT[task]
+    assert objective.loss(perfect, targets).item() == pytest.approx(0, abs=1e-6)
+    assert objective.score(perfect, targets) == (0.0 if task == "head_pose" else 1.0)
+    assert objective.loss(wrong, targets) > 1
+    assert objective.score(wrong, targets) < objective.score(perfect, targets)
