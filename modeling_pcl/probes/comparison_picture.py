@@ -1,26 +1,29 @@
 """Models side by side, measure by measure."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from .picture_style import GREY, add_legend, broken_into_lines, looks, new_figure, one_line, plain, rendered
+from .picture_style import add_legend, broken_into_lines, is_known, looks, new_figure, one_line, plain, rendered
 
 DIRECTIONS = {"higher is better": max, "lower is better": min}
 BASELINE = "random"  # How the names of models that were not trained begin.
 MOST_ACROSS = 3
 PANEL_PX, NAMES_PX, ROW_PX, AROUND_PX, LEGEND_PX = 310, 170, 44, 80, 40
 NAME_LETTERS, TITLE_LETTERS, FEATURE_LETTERS = 32, 38, 20
-SPREAD = 0.5  # Of a row's height, over which its features lie.
+SPREAD = 0.25  # From the middle of a row, to both sides, in rows.
+BASELINE_COLOUR = "#606060"
 
-Rows = Mapping[str, Mapping[str, tuple[float, float]]]
+Row = Mapping[str, tuple[float, float | None] | None]
 
 
-def draw_comparison(table: Mapping[str, Rows], directions: Mapping[str, str]) -> Image.Image:
+def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[str, str]) -> Image.Image:
     """Draw what every feature of every model reaches in each measure.
 
     Args:
@@ -41,19 +44,20 @@ def draw_comparison(table: Mapping[str, Rows], directions: Mapping[str, str]) ->
         raise ValueError("`table` must hold at least one measure of one model, got none.")
     for measure in table:
         if directions.get(measure) not in DIRECTIONS:
-            raise ValueError(
-                f"`directions` must say {' or '.join(map(repr, DIRECTIONS))} of `{measure}`, got "
-                f"{directions.get(measure)!r}."
-            )
-    features = looks(list(dict.fromkeys(name for rows in table.values() for row in rows.values() for name in row)))
+            expected = " or ".join(map(repr, DIRECTIONS))
+            raise ValueError(f"`directions` must be {expected} for `{measure}`, got {directions.get(measure)!r}.")
+    features = looks(dict.fromkeys(feature for rows in table.values() for row in rows.values() for feature in row))
     down = math.ceil(len(table) / MOST_ACROSS)
     across = math.ceil(len(table) / down)
     height = down * (ROW_PX * len(models) + AROUND_PX) + LEGEND_PX
     figure = new_figure(NAMES_PX + across * PANEL_PX, height)
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for place, (axes, (measure, rows)) in enumerate(zip(grid, table.items())):
-        _draw_measure(axes, rows, models, features, DIRECTIONS[directions[measure]])
-        title = broken_into_lines(measure, TITLE_LETTERS) + f"\n{directions[measure]}"
+        known = {model: _known(rows.get(model, {})) for model in models}
+        _lay_rows(axes, models)
+        _draw_dots(axes, known, features)
+        _draw_baseline(axes, known, DIRECTIONS[directions[measure]])
+        title = f"{broken_into_lines(measure, TITLE_LETTERS)}\n{directions[measure]}"
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.tick_params(labelleft=place % across == 0)
     for axes in grid[len(table) :]:
@@ -62,38 +66,42 @@ def draw_comparison(table: Mapping[str, Rows], directions: Mapping[str, str]) ->
     return rendered(figure)
 
 
-def _draw_measure(axes: Axes, rows: Rows, models: list[str], features: Mapping[str, tuple[str, str]], best_of):
+def _known(row: Row) -> Row:
+    """What of a row there is to draw."""
+    return {feature: pair for feature, pair in row.items() if pair is not None and is_known(pair[0])}
+
+
+def _lay_rows(axes: Axes, models: Sequence[str]):
+    plain(axes)
     for place in range(0, len(models), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="#f3f3f3", linewidth=0)
-    step = SPREAD / max(1, len(features) - 1)
-    for offset, (feature, (colour, marker)) in enumerate(features.items()):
-        shift = offset * step - SPREAD / 2 if len(features) > 1 else 0
-        for place, model in enumerate(models):
-            mean, spread = rows.get(model, {}).get(feature) or (None, None)
-            if _is_known(mean):
-                whisker = spread if _is_known(spread) else None
-                axes.errorbar(mean, place + shift, xerr=whisker, fmt=marker, color=colour, markersize=6, capsize=2.5)
-    baselines = [
-        pair[0]
-        for model, row in rows.items()
-        for pair in row.values()
-        if model.lower().startswith(BASELINE) and pair and _is_known(pair[0])
-    ]
-    if baselines:
-        axes.axvline(best_of(baselines), color=GREY, linewidth=1.2, linestyle="--", zorder=1)
     axes.set_ylim(len(models) - 0.5, -0.5)  # The first model on top.
     axes.set_yticks(range(len(models)), [one_line(name, NAME_LETTERS) for name in models], parse_math=False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    plain(axes)
     axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.grid(axis="x", color="#e0e0e0", linewidth=0.7)
+    axes.set_axisbelow(True)
 
 
-def _is_known(number: float | None) -> bool:
-    return number is not None and math.isfinite(number)
+def _draw_dots(axes: Axes, rows: Mapping[str, Row], features: Mapping[str, tuple[str, str]]):
+    shifts = np.linspace(-SPREAD, SPREAD, len(features)) if len(features) > 1 else [0]
+    for shift, (feature, (colour, marker)) in zip(shifts, features.items()):
+        style = {"fmt": marker, "color": colour, "markersize": 6, "capsize": 2.5, "label": feature}
+        for place, row in enumerate(rows.values()):
+            if feature in row:
+                mean, spread = row[feature]
+                axes.errorbar(mean, place + shift, xerr=spread if is_known(spread) else None, **style)
 
 
-def _explain(figure, features: Mapping[str, tuple[str, str]]):
+def _draw_baseline(axes: Axes, rows: Mapping[str, Row], best_of):
+    baselines = [row for model, row in rows.items() if model.lower().startswith(BASELINE)]
+    means = [mean for row in baselines for mean, _ in row.values()]
+    if means:
+        axes.axvline(best_of(means), color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", zorder=1.5)
+
+
+def _explain(figure: Figure, features: Mapping[str, tuple[str, str]]):
     handles = [Line2D([], [], color=colour, marker=marker, markersize=6) for colour, marker in features.values()]
-    handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle="--"))
+    handles.append(Line2D([], [], color=BASELINE_COLOUR, linewidth=1.2, linestyle="--"))
     labels = [*(one_line(name, FEATURE_LETTERS) for name in features), "best of random initialisation"]
     add_legend(figure, handles, labels, loc="outside lower center", ncols=4)

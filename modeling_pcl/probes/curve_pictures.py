@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.metrics import auc
@@ -12,8 +13,8 @@ from .picture_style import GREY, LOOKS, add_legend, looks, new_figure, one_line,
 
 RATES = (1e-2, 1e-3)
 LEAST_RATE = 1e-4
-WIDTH_PX, HEIGHT_PX, LEGEND_LINE_PX = 900, 400, 17
-NAME_LETTERS = 48
+WIDTH_PX, HEIGHT_PX, LINE_PX = 900, 390, 17
+NAME_LETTERS, YLABEL_LETTERS = 40, 50
 LINE_STYLES = ("-", "--", ":", "-.")
 
 
@@ -36,17 +37,15 @@ def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
     if not curves:
         raise ValueError("`curves` must hold at least one curve, got none.")
     rates = {name: _checked(name, *curve) for name, curve in curves.items()}
-    figure = new_figure(WIDTH_PX, HEIGHT_PX + LEGEND_LINE_PX * len(rates), title)
+    figure = new_figure(WIDTH_PX, HEIGHT_PX + LINE_PX * len(rates), title)
     logarithmic, linear = figure.subplots(1, 2)
     lowest = min(false[false > 0].min(initial=1) for false, _ in rates.values())
-    # Few pairs or a perfect curve leave room for the marks all the same.
-    logarithmic.set(xscale="log", xlim=(max(LEAST_RATE, min(RATES[-1] / 2, lowest)), 1))
-    linear.set(xlim=(0, 1))
+    # A mark has room also where pairs are few or a curve is perfect.
+    logarithmic.set(xscale="log", xlim=(max(LEAST_RATE, min(min(RATES) / 2, lowest)), 1))
+    linear.set_xlim(0, 1)
     for axes in (logarithmic, linear):
-        lines = [
-            _draw_curve(axes, *rates[name], colour, marker) for name, (colour, marker) in looks(list(rates)).items()
-        ]
-        lines += _dress(axes)
+        lines = [_draw_curve(axes, *rates[name], *look) for name, look in looks(rates).items()]
+        lines.append(_draw_chance(axes))
     labels = [f"{one_line(name, NAME_LETTERS)}: {_summary(*curve)}" for name, curve in rates.items()]
     add_legend(figure, lines, [*labels, "chance"], loc="outside lower center")
     return rendered(figure)
@@ -70,28 +69,31 @@ def _true_accept_rate(false: np.ndarray, true: np.ndarray, rate: float) -> float
 
 
 def _summary(false: np.ndarray, true: np.ndarray) -> str:
-    reads = ", ".join(f"{_true_accept_rate(false, true, rate):.3f} at {rate:g}" for rate in RATES)
-    return f"AUC {auc(false, true):.3f}; true accept rate {reads}"
+    reads = ", ".join(f"{_true_accept_rate(false, true, rate):.3f} at FAR {rate:g}" for rate in RATES)
+    return f"AUC {auc(false, true):.3f}, TAR {reads}"
 
 
-def _draw_curve(axes: Axes, false: np.ndarray, true: np.ndarray, colour: str, marker: str):
-    marks = [_true_accept_rate(false, true, rate) for rate in RATES]
-    style = {"color": colour, "marker": marker, "markersize": 6, "markeredgecolor": "white"}
-    axes.plot(RATES, marks, linestyle="", clip_on=False, zorder=3, **style)
+def _draw_curve(axes: Axes, false: np.ndarray, true: np.ndarray, colour: str, marker: str) -> Line2D:
+    """Draw a curve, with marks on a logarithmic axis only, where they stand apart; returns what the legend shows."""
     axes.plot(false, true, color=colour, linewidth=1.6, drawstyle="steps-post")
-    return axes.plot([], [], linewidth=1.6, **style)[0]
+    style = {"color": colour, "marker": marker, "markersize": 6, "markeredgecolor": "white"}
+    if axes.get_xscale() == "log":
+        marks = [_true_accept_rate(false, true, rate) for rate in RATES]
+        axes.plot(RATES, marks, linestyle="", clip_on=False, zorder=3, **style)
+    return Line2D([], [], linewidth=1.6, **style)
 
 
-def _dress(axes: Axes) -> list:
-    """Everything but the curves; returns the chance line."""
-    everywhere = np.geomspace(LEAST_RATE / 10, 1, 200)  # A straight line is bent on a logarithmic axis.
-    for rate in RATES:
-        axes.axvline(rate, color=GREY, linewidth=0.6, linestyle=":")
-    axes.set(ylim=(0, 1.01))
-    axes.set_xlabel("false accept rate", fontsize=9)
-    axes.set_ylabel("true accept rate", fontsize=9)
+def _draw_chance(axes: Axes) -> Line2D:
+    """Draw the chance line and what belongs to all curves."""
+    axes.set_ylim(0, 1.01)
+    axes.set_xlabel("false accept rate (FAR)", fontsize=9)
+    axes.set_ylabel("true accept rate (TAR)", fontsize=9)
     plain(axes)
-    return axes.plot(everywhere, everywhere, color=GREY, linewidth=1, linestyle="--")
+    if axes.get_xscale() == "log":
+        for rate in RATES:
+            axes.axvline(rate, color=GREY, linewidth=0.6, linestyle=":")
+    everywhere = np.geomspace(LEAST_RATE, 1, 200)  # A straight line is bent on a logarithmic axis.
+    return axes.plot(everywhere, everywhere, color=GREY, linewidth=1, linestyle="--")[0]
 
 
 def draw_histories(
@@ -105,27 +107,36 @@ def draw_histories(
         title: Written above.
         ylabel: What is measured.
 
+    Returns:
+        An RGB picture: a curve a candidate, a star where the choice fell.
+
     Raises:
         ValueError: If `chosen` is not in `histories`.
     """
     candidate, epoch = chosen
     if not 1 <= epoch <= len(histories.get(candidate, ())):
         raise ValueError(f"`chosen` must be a candidate of `histories` and one of its epochs, from 1, got {chosen}.")
-    figure = new_figure(WIDTH_PX, HEIGHT_PX, title)
-    axes, lines = figure.subplots(), []
-    for place, (name, scores) in enumerate(histories.items()):
-        style = {"linestyle": LINE_STYLES[place // len(LOOKS) % len(LINE_STYLES)], "linewidth": 1.4}
-        style |= {"marker": "."} if len(scores) == 1 else {}  # A line needs two points.
-        lines += axes.plot(range(1, len(scores) + 1), scores, color=LOOKS[place % len(LOOKS)][0], **style)
+    figure = new_figure(WIDTH_PX, max(HEIGHT_PX, LINE_PX * (len(histories) + 6)), title)
+    axes = figure.subplots()
+    lines = {name: _draw_history(axes, scores, place) for place, (name, scores) in enumerate(histories.items())}
     score = histories[candidate][epoch - 1]
-    colour = lines[list(histories).index(candidate)].get_color()
-    style = {"markersize": 15, "color": colour, "markeredgecolor": "black", "zorder": 3, "clip_on": False}
-    lines += axes.plot(epoch, score, "*", **style)
-    words = f"chosen: {one_line(candidate, NAME_LETTERS)}, epoch {epoch}, {score:.3f}"
+    style = {"markersize": 14, "color": lines[candidate].get_color(), "markeredgecolor": "black"}
+    star = axes.plot(epoch, score, "*", zorder=3, clip_on=False, **style)[0]
+    words = f"chosen: {one_line(candidate, NAME_LETTERS)},\nepoch {epoch}, {score:.3f}"
     labels = [*(one_line(name, NAME_LETTERS) for name in histories), words]
-    add_legend(figure, lines, labels, loc="outside lower center", ncols=1 if max(map(len, labels)) > 40 else 3)
+    add_legend(figure, [*lines.values(), star], labels, loc="outside right upper")
+    axes.set_xlim(0.5, max(map(len, histories.values())) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch", fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(one_line(ylabel, 50), fontsize=9, parse_math=False)
+    axes.set_ylabel(one_line(ylabel, YLABEL_LETTERS), fontsize=9, parse_math=False)
     plain(axes)
     return rendered(figure)
+
+
+def _draw_history(axes: Axes, scores: Sequence[float], place: int) -> Line2D:
+    """Draw the curve of the candidate at this place; where colours begin anew, the lines are broken differently."""
+    style = LINE_STYLES[place // len(LOOKS) % len(LINE_STYLES)]
+    marker = "." if len(scores) == 1 else None  # A line needs two points.
+    colour = LOOKS[place % len(LOOKS)][0]
+    epochs = range(1, len(scores) + 1)
+    return axes.plot(epochs, scores, color=colour, linestyle=style, marker=marker, linewidth=1.4)[0]

@@ -79,5 +79,5 @@ def model_digest(model) -> str:
     digest = hashlib.sha256(json.dumps([model.config.hidden_sizes, model.config.negative_slope]).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
     return f"sha256:{digest.hexdigest()[:16]}"

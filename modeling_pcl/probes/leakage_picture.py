@@ -1,12 +1,11 @@
 """What each branch holds of pose, identity and expression, in one picture."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from PIL import Image
 
-from .picture_style import GREY, broken_into_lines, looks, new_figure, one_line, plain, rendered
+from .picture_style import GREY, broken_into_lines, is_known, looks, new_figure, one_line, plain, rendered
 
 MIRRORING = "how far mirroring moves it"
 PANEL_PX, HEIGHT_PX = 250, 320
@@ -15,7 +14,10 @@ ROOM = 0.14  # Beyond the bars, in shares of the axis, for their numbers.
 
 
 def draw_leakage(
-    readings: Mapping[str, Mapping[str, float]], mirror: Mapping[str, float], swaps: Image.Image | None, title: str
+    readings: Mapping[str, Mapping[str, float | None]],
+    mirror: Mapping[str, float | None],
+    swaps: Image.Image | None,
+    title: str,
 ) -> Image.Image:
     """Draw what can be read from each feature, how far it moves when the image is mirrored, and swapped faces.
 
@@ -36,22 +38,22 @@ def draw_leakage(
         if not values:
             raise ValueError(f"`readings` and `mirror` must hold at least one feature, got none for `{measure}`.")
     figure = new_figure(PANEL_PX * len(panels), HEIGHT_PX, title)
-    features = looks(list(dict.fromkeys(feature for values in panels.values() for feature in values)))
+    features = looks(dict.fromkeys(feature for values in panels.values() for feature in values))
     for axes, (measure, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        _draw_bars(axes, values, {feature: colour for feature, (colour, _) in features.items()})
+        _draw_bars(axes, values, [features[feature][0] for feature in values])
         axes.set_title(broken_into_lines(measure, TITLE_LETTERS), fontsize=10, parse_math=False)
     charts = rendered(figure)
     return charts if swaps is None else _above(charts, swaps)
 
 
-def _draw_bars(axes: Axes, values: Mapping[str, float], colours: Mapping[str, str]):
-    heights = [0 if value is None or math.isnan(value) else value for value in values.values()]
-    axes.bar(range(len(values)), heights, 0.7, color=[colours[feature] for feature in values])
+def _draw_bars(axes: Axes, values: Mapping[str, float | None], colours: Sequence[str]):
+    heights = [value if is_known(value) else 0 for value in values.values()]
+    axes.bar(range(len(values)), heights, 0.7, color=colours)
     for place, (value, height) in enumerate(zip(values.values(), heights)):
-        words = "missing" if value is None or math.isnan(value) else f"{value:.3f}"
-        below = height < 0
-        style = {"ha": "center", "va": "top" if below else "bottom", "fontsize": 9}
-        axes.annotate(words, (place, height), (0, -3 if below else 3), textcoords="offset points", **style)
+        words, colour = (f"{value:.3f}", "black") if is_known(value) else ("missing", GREY)
+        side, points = ("bottom", 3) if height >= 0 else ("top", -3)
+        style = {"ha": "center", "va": side, "fontsize": 9, "color": colour}
+        axes.annotate(words, (place, height), (0, points), textcoords="offset points", **style)
     low, high = min(0, *heights), max(0, *heights)
     room = ROOM * (high - low) or 1
     axes.set(xlim=(-0.6, len(values) - 0.4), ylim=(low - room if low < 0 else 0, high + room))

@@ -2,9 +2,10 @@
 
 import io
 import itertools
+import math
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -60,11 +61,16 @@ def add_legend(owner: Axes | Figure, handles: Sequence[Artist], labels: Iterable
     return legend
 
 
-def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+def looks(names: Collection[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each name: a feature's own, the others' in turn."""
     own = {name: FEATURES[name] for name in names if name in FEATURES}
     others = itertools.cycle(look for look in LOOKS if look not in own.values())
     return {name: own.get(name) or next(others) for name in names}
+
+
+def is_known(number: float | None) -> bool:
+    """Whether there is something to draw."""
+    return number is not None and math.isfinite(number)
 
 
 def one_line(text: str, letters: int) -> str:

@@ -10,10 +10,10 @@ from PIL import Image
 from .picture_style import FEATURES, GREY, broken_into_lines, new_figure, one_line, plain, rendered
 
 ANGLES = ("yaw", "pitch", "roll")
-NAME_LETTERS = 24
-CELL_PX, LEAST_CELL_PX, TABLE_PX = 84, 46, 420
+NAME_LETTERS, NAME_LETTER_PX = 32, 8
+CELL_PX, LEAST_CELL_PX, TABLE_PX = 110, 46, 440
 DARK = 0.55  # Row share from which a cell is so dark that its numbers are white.
-PANEL_PX, BAR_PX, CHART_PX = 310, 48, 320
+PANEL_PX, BAR_PX, CHART_PX = 320, 48, 320
 INK = 400  # Points of full strength; more of them are paler, so that their density shows.
 COLOUR = FEATURES["trunk"][0]
 
@@ -49,21 +49,21 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
             colour = "white" if share >= DARK else "black" if table[row, column] else GREY
             words = f"{share:.0%}\n{table[row, column]:,}"
             axes.text(column, row, words, ha="center", va="center", fontsize=8, color=colour)
-    _name_classes(axes, [one_line(name, NAME_LETTERS) for name in names], side / classes)
+    _name_columns(axes, names, side / classes)
+    axes.set_yticks(range(classes), [one_line(name, NAME_LETTERS) for name in names], parse_math=False)
+    axes.set_xlabel("predicted", fontsize=10)
+    axes.set_ylabel("labelled", fontsize=10)
+    axes.tick_params(labelsize=9, length=0)
     axes.set_title(broken_into_lines(title, max(40, int(side / 8))), fontsize=11, pad=12, parse_math=False)
     return rendered(figure)
 
 
-def _name_classes(axes: Axes, names: list[str], cell_px: float):
-    places = range(len(names))
-    is_tight = 6.5 * max(map(len, names)) > cell_px
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_tight else {}
-    axes.set_xticks(places, names, parse_math=False, **turned)
-    axes.set_yticks(places, names, parse_math=False)
-    axes.set_xlabel("predicted", fontsize=10)
-    axes.set_ylabel("labelled", fontsize=10)
-    axes.tick_params(labelsize=9, length=0)
-    axes.spines[:].set_color(GREY)
+def _name_columns(axes: Axes, names: Sequence[str], column_px: float):
+    """Write names below columns, slanted if one is wider than its column."""
+    names = [one_line(name, NAME_LETTERS) for name in names]
+    is_tight = NAME_LETTER_PX * max(map(len, names)) > column_px
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_tight else {}
+    axes.set_xticks(range(len(names)), names, parse_math=False, **slant)
 
 
 def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str) -> Image.Image:
@@ -88,7 +88,7 @@ def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str
         )
     if not (np.isfinite(predicted).all() and np.isfinite(labelled).all()):
         raise ValueError("`predictions` and `references` must be finite angles; leave other images out.")
-    figure = new_figure(3 * PANEL_PX, PANEL_PX + 60, title)
+    figure = new_figure(3 * PANEL_PX, PANEL_PX + 10, title)
     for axes, angle, labels, values in zip(figure.subplots(1, 3), ANGLES, labelled.T, predicted.T):
         _draw_angle(axes, angle, labels, values)
     return rendered(figure)
@@ -98,8 +98,8 @@ def _draw_angle(axes: Axes, angle: str, labels: np.ndarray, values: np.ndarray):
     low, high = min(labels.min(), values.min()), max(labels.max(), values.max())
     room = 0.05 * (high - low) + 1
     limits = (low - room, high + room)
-    axes.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle="--")
-    alpha = max(0.08, min(0.6, INK / len(labels)))
+    axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--", zorder=3)
+    alpha = max(0.03, min(0.6, INK / len(labels)))
     axes.scatter(labels, values, s=10, color=COLOUR, alpha=alpha, linewidths=0)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.set_title(f"{angle}: mean absolute error {np.abs(values - labels).mean():.2f}°", fontsize=10)
@@ -129,18 +129,18 @@ def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str
         raise ValueError(f"`scores` must name at least one unit and be in [0, 1] or None, got {dict(scores)}.")
     figure = new_figure(max(TABLE_PX, BAR_PX * len(scores) + 80), CHART_PX, title)
     axes = figure.subplots()
+    axes.bar(range(len(scores)), [score or 0 for score in scores.values()], 0.75, color=COLOUR)
     for place, score in enumerate(scores.values()):
         height, words, colour = (0, "no F1", GREY) if score is None else (score, f"{score:.2f}", "black")
-        axes.bar(place, height, 0.75, color=COLOUR)
         axes.annotate(words, (place, height), (0, 3), textcoords="offset points", ha="center", fontsize=8, color=colour)
     if known:
         axes.axhline(np.mean(known), color="black", linewidth=1, linestyle="--")
         words = f"mean {np.mean(known):.3f}"
-        axes.annotate(words, (1, np.mean(known)), (4, 0), ("axes fraction", "data"), "offset points", fontsize=8)
-    names = [one_line(name, NAME_LETTERS) for name in scores]
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
-    axes.set_xticks(range(len(names)), names, parse_math=False, **turned)
-    axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.08), yticks=np.linspace(0, 1, 6))
+        axes.annotate(
+            words, (1, np.mean(known)), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=8
+        )
+    _name_columns(axes, list(scores), BAR_PX)
+    axes.set(xlim=(-0.6, len(scores) - 0.4), ylim=(0, 1.08), yticks=np.linspace(0, 1, 6))
     axes.set_ylabel(one_line(ylabel, 40), fontsize=9, parse_math=False)
     plain(axes)
     return rendered(figure)
