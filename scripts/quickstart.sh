@@ -25,8 +25,8 @@ rm -rf "$out"
   --no_dynamic_weight_averaging --picture_steps 250 --save_steps 250 --logging_steps 25
 
 echo "2/3  Same person or not? Subjects 31 to 40, whom the model has not seen"
-.venv/bin/python scripts/probe.py --task verification --model "$out" --train orl --train_subjects s1-s30 \
-  --test orl --test_subjects s31-s40 --output_dir "$out/verification" | tee "$out/summary.txt"
+.venv/bin/python scripts/compare.py --models "$out" --names trained --output_dir "$out/verification" \
+  --tasks "verification --test orl --test_subjects s31-s40 --pairs 900 --folds 5" | tee "$out/summary.txt"
 
 echo "3/3  Drawing unseen faces in each other's pose"
 .venv/bin/python scripts/show_swaps.py --model "$out" --corpus orl --subjects s31-s40 --output "$out/swaps.png"
@@ -36,7 +36,7 @@ echo "3/3  Drawing unseen faces in each other's pose"
 cat <<EOF
 
 The model            $out   (PCLModel.from_pretrained("$out") opens it)
-Verification         $out/verification/results.json
+Verification         $out/verification/ (comparison.md, comparison.png, and a folder for each model)
 Pictures             $out/swaps.png, $out/reconstructions.png, $out/pictures/
 Loss curves          .venv/bin/tensorboard --logdir $out/logs
 What the run was     $out/run.json

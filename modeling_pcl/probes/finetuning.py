@@ -123,7 +123,7 @@ def finetune(
     Args:
         make_model: Gives a new model with the same weights each time, on the device to train on.
         train_batches: From an epoch, counted from 1, to its batches: images `(batch, 3, image_size, image_size)` uint8
-            with targets `(batch, ...)`, what the objective's loss takes.
+            with targets `(batch, ...)`, what the objective's loss takes. A batch without images makes no step.
         held_out_batches: Gives batches of the same kind. If they are the test set, the score is no estimate for new
             images.
         objective: Loss and score.
@@ -200,7 +200,8 @@ class _Task:
             count += 1
             if count > self.steps_per_epoch:
                 break
-            yield self._mirrored(images, targets, generator) if self.mirror_targets else (images, targets)
+            if len(images):
+                yield self._mirrored(images, targets, generator) if self.mirror_targets else (images, targets)
         if count != self.steps_per_epoch:
             found = "more" if count > self.steps_per_epoch else count
             raise ValueError(

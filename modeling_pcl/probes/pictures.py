@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -11,9 +12,9 @@ from .picture_style import FEATURES, GREY, broken_into_lines, new_figure, one_li
 
 ANGLES = ("yaw", "pitch", "roll")
 NAME_LETTERS, NAME_LETTER_PX = 32, 8
-CELL_PX, LEAST_CELL_PX, TABLE_PX = 110, 46, 440
+CELL_PX, LEAST_CELL_PX, TABLE_PX = 110, 46, 540
 DARK = 0.55  # Row share from which a cell is so dark that its numbers are white.
-PANEL_PX, BAR_PX, CHART_PX = 320, 48, 320
+PANEL_PX, BAR_PX, CHART_WIDTH_PX, CHART_HEIGHT_PX = 320, 48, 420, 320
 INK = 400  # Points of full strength; more of them are paler, so that their density shows.
 COLOUR = FEATURES["trunk"][0]
 
@@ -88,7 +89,7 @@ def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str
         )
     if not (np.isfinite(predicted).all() and np.isfinite(labelled).all()):
         raise ValueError("`predictions` and `references` must be finite angles; leave other images out.")
-    figure = new_figure(3 * PANEL_PX, PANEL_PX + 10, title)
+    figure = new_figure(3 * PANEL_PX, PANEL_PX + 25, title)
     for axes, angle, labels, values in zip(figure.subplots(1, 3), ANGLES, labelled.T, predicted.T):
         _draw_angle(axes, angle, labels, values)
     return rendered(figure)
@@ -127,18 +128,19 @@ def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str
     known = [score for score in scores.values() if score is not None]
     if not scores or not all(0 <= score <= 1 for score in known):
         raise ValueError(f"`scores` must name at least one unit and be in [0, 1] or None, got {dict(scores)}.")
-    figure = new_figure(max(TABLE_PX, BAR_PX * len(scores) + 80), CHART_PX, title)
+    figure = new_figure(max(CHART_WIDTH_PX, BAR_PX * len(scores) + 80), CHART_HEIGHT_PX, title)
     axes = figure.subplots()
+    outline = [withStroke(linewidth=2, foreground="white")]  # The mean's line may pass behind a number.
     axes.bar(range(len(scores)), [score or 0 for score in scores.values()], 0.75, color=COLOUR)
     for place, score in enumerate(scores.values()):
         height, words, colour = (0, "no F1", GREY) if score is None else (score, f"{score:.2f}", "black")
-        axes.annotate(words, (place, height), (0, 3), textcoords="offset points", ha="center", fontsize=8, color=colour)
+        style = {"ha": "center", "fontsize": 8, "color": colour, "path_effects": outline}
+        axes.annotate(words, (place, height), (0, 3), textcoords="offset points", **style)
     if known:
-        axes.axhline(np.mean(known), color="black", linewidth=1, linestyle="--")
-        words = f"mean {np.mean(known):.3f}"
-        axes.annotate(
-            words, (1, np.mean(known)), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=8
-        )
+        mean = np.mean(known)
+        axes.axhline(mean, color="black", linewidth=1, linestyle="--")
+        beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"mean {mean:.3f}", (1, mean), (4, 0), fontsize=8, **beside)
     _name_columns(axes, list(scores), BAR_PX)
     axes.set(xlim=(-0.6, len(scores) - 0.4), ylim=(0, 1.08), yticks=np.linspace(0, 1, 6))
     axes.set_ylabel(one_line(ylabel, 40), fontsize=9, parse_math=False)

@@ -72,8 +72,8 @@ class ProbeArguments:
     layer_decays: list[float] = field(
         default_factory=list,
         metadata={
-            "help": "Candidates of `--finetune`: factor of the learning rate from each layer to the one below it; by default 1 "
-            "and 0.7."
+            "help": "Candidates of `--finetune`: factor of the learning rate from each layer to the one below it; by "
+            "default 1 and 0.7."
         },
     )
     batch_size: int | None = option(None, "Images encoded at once, 128, or trained on at once with `--finetune`, 64.")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from tabulate import tabulate
 
+from modeling_pcl.probes.comparison_picture import draw_comparison
 from modeling_pcl.probes.features import FEATURES
-from modeling_pcl.probes.pictures import draw_comparison
 
 from .report import in_words
 
@@ -17,7 +17,7 @@ MEASURES = {
     "verification": {"accuracy": 1, "auc": 1},
     "head_pose": {"mae": -1},
     "action_units": {"f1": 1},
-    "disentanglement": {"pose r2": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": -1},
+    "disentanglement": {"pose R²": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": -1},
 }
 DIRECTIONS = {1: "higher is better", -1: "lower is better"}
 
@@ -56,23 +56,24 @@ def direction(measure: str) -> int:
 
 
 def as_markdown(summary: Summary) -> str:
-    """A line for each model, a column for each measure and feature; the best of a column is bold."""
-    models = list(dict.fromkeys(model for rows in summary.values() for model in rows))
-    columns = {}
-    for measure, rows in summary.items():
-        for feature in (name for name in FEATURES if any(name in row for row in rows.values())):
-            cells = {model: rows.get(model, {}).get(feature) for model in models}
-            columns[f"{measure}, {feature}"] = _cells(cells, direction(measure))
-    table = {"model": models} | {name: list(cells.values()) for name, cells in columns.items()}
-    return tabulate(table, headers="keys", tablefmt="github", disable_numparse=True)
+    """A line for each measure and feature, a column for each model; the best of a line is bold."""
+    lines = []
+    for measure, models in summary.items():
+        for feature in (name for name in FEATURES if any(name in row for row in models.values())):
+            cells = {model: row[feature] for model, row in models.items() if feature in row}
+            lines.append({"measure": _with_arrow(measure), "feature": feature} | _in_words(cells, direction(measure)))
+    return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _cells(cells: Mapping[str, Mapping | None], sign: int) -> dict[str, str]:
-    known = [sign * cell["mean"] for cell in cells.values() if cell and cell["mean"] is not None]
+def _with_arrow(measure: str) -> str:
+    return f"{measure} {'↑' if direction(measure) > 0 else '↓'}"
+
+
+def _in_words(cells: Mapping[str, Mapping], sign: int) -> dict[str, str]:
+    known = {model: sign * cell["mean"] for model, cell in cells.items() if cell["mean"] is not None}
+    best = max(known.values(), default=None)
     return {
-        model: f"**{in_words(cell)}**"
-        if cell and known and sign * (cell["mean"] or 0) == max(known)
-        else in_words(cell)
+        model: f"**{in_words(cell)}**" if known.get(model) == best is not None else in_words(cell)
         for model, cell in cells.items()
     }
 

@@ -12,14 +12,14 @@ from modeling_pcl import PCLForPreTraining
 from modeling_pcl.data.images import decode_image
 from modeling_pcl.probes.disentanglement import leakage, mirror_movement, read_pose
 from modeling_pcl.probes.features import FEATURES, extract_features
+from modeling_pcl.probes.leakage_picture import draw_leakage
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
-from modeling_pcl.probes.pictures import draw_leakage
 from modeling_pcl.training.pictures import draw_rows, swap_rows
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
 from .images import CorpusImages
-from .labels import read_classes, read_head_pose
+from .labels import ANGLES, read_classes, read_head_pose
 from .parts import TEST_SHARE, Part, cut, open_part
 from .report import describe, over_seeds, table, write_results
 from .verification import Verification
@@ -42,7 +42,7 @@ def run(arguments: ProbeArguments) -> str:
     identity = {name: verification.pairs.compute(verification.cosines(name)) for name in FEATURES}
     majority = float(class_test.targets().bincount().max() / len(class_test.rows))
     readings = {
-        "pose": {name: pose[name]["r2"] for name in FEATURES},
+        "pose": {name: pose[name]["r2"]["mean"] for name in FEATURES},
         "identity": {name: identity[name]["auc"] for name in FEATURES},
         "expression": {name: classes[name]["accuracy"] for name in FEATURES},
     }
@@ -69,16 +69,21 @@ def run(arguments: ProbeArguments) -> str:
     title = f"{encoder.name} at {size} px"
     draw_leakage(named, movement, _swaps(arguments.model, pose_test), title).save(folder / "disentanglement.png")
     measures = list(next(iter(facts["results"].values()))["linear readings"])
-    words = [f"{name.replace('_', ' ')}: {value}" for name, value in leaks.items()]
+    words = [f"{name.replace('_', ' ')}: {_leak_in_words(leak)}" for name, leak in leaks.items()]
     words.append(f"mirror movement, face over pose: {facts['mirror_movement_face_over_pose']:.3f}")
     return "\n".join([table(facts["results"], measures), "", *words])
 
 
 def _summary(pose: dict, identity: dict, classes: dict, movement: float) -> dict:
-    values = {f"pose {name}": value for name, value in pose.items()}
+    values = {"pose R²": pose["r2"]["mean"], "pose MAE": pose["mae"]["mean"]}
+    values |= {f"{angle} R²": pose["r2"][angle] for angle in ANGLES}
     values |= {"identity AUC": identity["auc"], "identity accuracy": identity["accuracy"]}
     values |= {"expression accuracy": classes["accuracy"], "mirror movement": movement}
     return {"linear readings": over_seeds([values])}
+
+
+def _leak_in_words(leak: dict) -> str:
+    return f"not known, {leak['reason']}" if leak["value"] is None else f"{leak['value']:.3f}"
 
 
 def _train_and_test(name: str, read) -> tuple[Part, Part]:
@@ -107,8 +112,8 @@ def _read(encoder: Encoder, size: int, train: Part, test: Part, reader) -> dict[
 
 def _read_classes(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> dict:
     probe = fit_logistic_regression(train, train_labels)
-    predicted = (test.float() @ probe.weight.T + probe.bias).argmax(dim=1)
-    return {"accuracy": float((predicted == test_labels).float().mean())}
+    predicted = probe.classes[(test.float() @ probe.weight.T + probe.bias).argmax(dim=1).numpy()]
+    return {"accuracy": float((predicted == test_labels.numpy()).mean())}
 
 
 def _images(part: Part, size: int, count: int) -> torch.Tensor:

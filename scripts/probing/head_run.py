@@ -5,18 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from modeling_pcl.data.prediction_sheet import draw_class_predictions, draw_pose_predictions
+from modeling_pcl.probes.curve_pictures import draw_histories
 from modeling_pcl.probes.heads import save_head
-from modeling_pcl.probes.pictures import draw_histories
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
 from .head_tasks import HeadTask, head_task
 from .heads import HeadProbe, Trained
 from .parts import Round, open_rounds, shared_between
-from .report import describe, over_folds, over_seeds, table, write_results
+from .report import describe, over_folds, over_seeds, table, write_predictions, write_results
 
 SELECTION = {
     "strict": "epoch and hyper-parameters with the best validation {metric}; the test set was used once, at the end",
@@ -90,7 +89,7 @@ def _save(folder: Path, task: HeadTask, arguments: ProbeArguments, chosen: Seque
     _draw_faces(arguments.task, task, first, title, folder / "faces.png")
     columns = [_predictions(task, head, number) for number, head in enumerate(chosen, 1)]
     merged = {name: [value for part in columns for value in part[name]] for name in columns[0]}
-    Dataset.from_dict(merged).to_csv(folder / "predictions.csv")
+    write_predictions(folder, merged)
 
 
 def head_metric(head: Trained) -> tuple[str, int]:

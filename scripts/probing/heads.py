@@ -135,8 +135,9 @@ class HeadProbe:
                 validation = _examples(held_out, feature).at(torch.arange(len(held_out[0].rows)))
             logistic = fit_logistic_regression(rows, train.targets(), validation)
             logits = test_rows.float() @ logistic.weight.T + logistic.bias
-            results[feature]["logistic regression"] = self._measure(logits.argmax(dim=1).tolist(), test) | {
-                "C": logistic.penalty,
+            predicted = logistic.classes[logits.argmax(dim=1).numpy()]
+            results[feature]["logistic regression"] = self._measure(predicted.tolist(), test) | {
+                "inverse_penalty": logistic.inverse_penalty,
                 "converged": logistic.converged,
             }
         return results

@@ -125,6 +125,7 @@ def open_rounds(arguments: ProbeArguments, read: Callable[[Dataset], Labels]) ->
 def _round(arguments: ProbeArguments, train: Part, test: Part, read: Callable[[Dataset], Labels]) -> Round:
     validation = None
     if arguments.protocol == "strict":
+        train = _without_images_of(train, test)
         if arguments.validation is not None:
             validation = open_part(arguments.validation, "validation", read)
         elif "validation" in corpus_splits(arguments.train) and arguments.folds is None:
@@ -179,24 +180,36 @@ def _fold_parts(part: Part, folds: int) -> list[tuple[Part, Part]]:
 
 
 def shared_between(train: Part, test: Part) -> dict[str, int]:
-    """How many test images are byte for byte training images too, and how many people are in both."""
-    seen = _digests(train)
-    shared = {"images": sum(digest in seen for digest in _digests(test)), "subjects": 0}
+    """How many training images are byte for byte test images too, and how many people are in both."""
+    shared = {"images": len(_rows_in(train, test)), "subjects": 0}
     people = train.subjects(), test.subjects()
     if None not in people:
         shared["subjects"] = len(set(people[0]) & set(people[1]))
     for name, count in shared.items():
         if count:
-            logger.warning("%d %s are in train and in test: %s and %s", count, name, train.source, test.source)
+            logger.warning("%d %s of %s are in %s, too", count, name, train.source, test.source)
     return shared
 
 
-def _digests(part: Part) -> list[bytes]:
+def _without_images_of(part: Part, other: Part) -> Part:
+    rows = _rows_in(part, other)
+    if not len(rows):
+        return part
+    return part.keeping(np.setdiff1d(part.rows, rows), f"{part.source}, without {len(rows)} that are test images too")
+
+
+def _rows_in(part: Part, other: Part) -> np.ndarray:
+    """The rows of a part whose image is byte for byte one of the other's."""
+    seen = set(_digests(other).values())
+    return np.array([row for row, digest in _digests(part).items() if digest in seen], dtype=np.int64)
+
+
+def _digests(part: Part) -> dict[int, bytes]:
     images = part.corpus.select_columns("image").with_format(None)
-    digests = []
+    digests = {}
     for row in part.rows.tolist():
         try:
-            digests.append(hashlib.sha256(image_bytes(images[row]["image"])).digest())
+            digests[row] = hashlib.sha256(image_bytes(images[row]["image"])).digest()
         except (OSError, ValueError):
             continue
     return digests

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from datasets import Dataset
 from tabulate import tabulate
 
 from modeling_pcl.training.record import describe_run
@@ -65,6 +66,11 @@ def write_results(folder: Path, record: Mapping):
     partial = folder / ".results.json"
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.replace(folder / "results.json")
+
+
+def write_predictions(folder: Path, columns: Mapping[str, Sequence]):
+    """Write `predictions.csv`, a line for each image or pair."""
+    Dataset.from_dict(dict(columns)).to_pandas().to_csv(folder / "predictions.csv", index=False)
 
 
 def table(results: Mapping[str, Mapping[str, Mapping]], measures: Sequence[str], tablefmt: str = "simple") -> str:

@@ -13,17 +13,17 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from modeling_pcl import PCLImageProcessor
 from modeling_pcl.data.corpora import corpus_splits, load_pairs
 from modeling_pcl.data.pairs import make_pairs
+from modeling_pcl.probes.curve_pictures import draw_roc
 from modeling_pcl.probes.features import FEATURES
 from modeling_pcl.probes.heads import save_embedding
 from modeling_pcl.probes.identity_embedding import IdentityEmbedding, train_identity_embedding
 from modeling_pcl.probes.metrics import load_metric
-from modeling_pcl.probes.pictures import draw_roc
 from modeling_pcl.probes.verification import pair_cosines
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
 from .parts import VALIDATION_SHARE, Part, cut, open_part
-from .report import describe, over_seeds, table, write_results
+from .report import describe, over_seeds, table, write_predictions, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -207,4 +207,4 @@ def _draw(folder: Path, probe: Verification, cosines: dict[str, dict[str, list[n
     draw_roc(curves, f"{len(probe.pairs.same):,} pairs of {probe.encoder.name}").save(folder / "roc.png")
     columns = {f"{feature} {kind}": runs[0] for feature, kinds in cosines.items() for kind, runs in kinds.items()}
     pairs = {"first": probe.pairs.first, "second": probe.pairs.second, "same": probe.pairs.same}
-    Dataset.from_dict(pairs | {"fold": probe.pairs.fold} | columns).to_csv(folder / "predictions.csv")
+    write_predictions(folder, pairs | {"fold": probe.pairs.fold} | columns)

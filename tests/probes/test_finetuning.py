@@ -131,9 +131,16 @@ def test_a_head_that_turns_with_the_light_is_followed():
     yaw = 20.0 * side - 10
     batches = [(images, torch.stack([yaw, -yaw, 0 * yaw], dim=1))]
     recipe = FinetuningRecipe((1e-2,), (0.7,), epochs=20)
-    assert (
-        run(recipe, make_regressor, HEAD_POSE, batches, held_out_batches=lambda: batches).score > -3.0
-    )  # 6.7 degrees is what zeros get.
+    tuned = run(recipe, make_regressor, HEAD_POSE, batches, held_out_batches=lambda: batches)
+    assert tuned.score > -3.0  # 6.7 degrees is the error of zeros.
+
+
+def test_a_batch_of_which_no_image_is_left_changes_nothing():
+    images, labels = TRAIN[0]
+    train, held_out = [(images, labels), (images[:0], labels[:0])], [*HELD_OUT, (images[:0], labels[:0])]
+    recipe = replace(ONE_CANDIDATE, epochs=1, warmup_share=0.0)
+    with_empty = run(recipe, train=train, held_out_batches=lambda: held_out)
+    assert with_empty.score == run(recipe, train=train[:1]).score
 
 
 def test_training_computes_in_bfloat16_and_scores_in_float32_as_the_model_will_be_run():
@@ -154,13 +161,19 @@ def test_training_computes_in_bfloat16_and_scores_in_float32_as_the_model_will_b
     torch.testing.assert_close(scored[0], logits_of(model.to(memory_format=torch.contiguous_format)))
 
 
-def test_rates_rise_linearly_and_fall_to_zero_along_a_cosine_over_all_steps():
-    rates = []
-    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
-    run(FinetuningRecipe((1e-3,), (1.0,), epochs=5, warmup_share=0.2))
+def test_rates_rise_linearly_and_fall_to_zero_along_a_cosine_over_all_steps_while_decay_stays():
+    rates, decays = [], set()
+
+    def note(optimizer, *_):
+        rates.append(optimizer.param_groups[0]["lr"])
+        decays.update(group["weight_decay"] for group in optimizer.param_groups)
+
+    handle = register_optimizer_step_pre_hook(note)
+    run(FinetuningRecipe((1e-3,), (1.0,), epochs=5, weight_decay=0.3, warmup_share=0.2))
     handle.remove()
     expected = [0, 0.5, *((1 + math.cos(math.pi * step / 8)) / 2 for step in range(8))]
     assert rates == pytest.approx([1e-3 * share for share in expected])
+    assert decays == {0.3, 0.0}
 
 
 # Choice of candidate and epoch
@@ -305,10 +318,10 @@ def test_divergence_of_all_candidates_is_an_error_even_if_it_shows_only_on_the_h
         run(recipe, objective=EXPRESSION, train=train)
 
 
-@pytest.mark.parametrize(("steps", "found"), [(1, "more"), (3, "2")])
-def test_an_epoch_of_another_length_is_refused(steps, found):
+@pytest.mark.parametrize(("train", "steps", "found"), [([*TRAIN, None], 1, "more"), (TRAIN, 3, "2")])
+def test_an_epoch_of_another_length_is_refused_and_not_read_further(train, steps, found):
     with pytest.raises(ValueError, match=f"`steps_per_epoch` must be .* got {steps}, but epoch 1 has {found}"):
-        run(steps_per_epoch=steps)
+        run(train=train, steps_per_epoch=steps)
 
 
 def test_epochs_without_steps_are_refused():
