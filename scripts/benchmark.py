@@ -1,16 +1,17 @@
 """Measure speed and memory, each figure as a ratio within one run:
 
 python scripts/benchmark.py data --corpus path/to/corpus.parquet
+python scripts/benchmark.py probes --corpus path/to/corpus.parquet
 
 Every benchmark prints a table, and writes results.json and results.png. `benchmark.py data --help` lists its options.
 """
 
 import argparse
 
-from benchmarks import data
+from benchmarks import data, probes
 from transformers.utils.logging import disable_progress_bar
 
-BENCHMARKS = {"data": data}
+BENCHMARKS = {"data": data, "probes": probes}
 
 
 def main():

@@ -1,7 +1,7 @@
 """Measure what a PCL encoder knows, and save the head that was trained:
 
 python scripts/probe.py --task verification --model runs/quickstart-seed0 --test orl --test_subjects s31-s40 \
-    --pairs 900 --folds 5 --output_dir runs/quickstart-seed0/verification
+    --pairs 900 --folds 2 --output_dir runs/quickstart-seed0/verification
 python scripts/probe.py --task expression --model runs/mine --train corpora/fer2013 --output_dir runs/mine/expression
 """
 

@@ -65,7 +65,7 @@ def train_identity_embedding(
     held_out_score: Callable[[torch.Tensor, torch.Tensor], float] | None,
     dim: int = 128,
     epochs: int = 50,
-    learning_rates: Sequence[float] = (1e-3, 1e-2),
+    learning_rates: Sequence[float] = (3e-2, 1e-2),
     seed: int = 0,
 ) -> IdentityEmbedding:
     """Train a linear layer on standardised features to tell people apart.

@@ -104,8 +104,8 @@ def test_a_measure_without_a_direction_is_refused(directions):
 
 def test_strange_names_are_drawn_and_a_changed_mean_changes_the_picture():
     def picture(mean: float):
-        rows = {"_hidden $_{ $": {"trunk": (mean, 0.1)}, "a $_{ long name $ " * 5: {"表情 $": (0.2, 0.1)}}
-        return draw_comparison({"$ \\frac{ 表情 $": rows}, {"$ \\frac{ 表情 $": HIGHER})
+        rows = {"_hidden $_{$": {"trunk": (mean, 0.1)}, "a long $_{$ name " * 5: {"表情 $": (0.2, 0.1)}}
+        return draw_comparison({"表情 $\\frac{$": rows}, {"表情 $\\frac{$": HIGHER})
 
     assert picture(0.5).mode == "RGB"
     assert picture(0.5).tobytes() == picture(0.5).tobytes() != picture(0.4).tobytes()

@@ -6,7 +6,7 @@ from modeling_pcl.probes.curve_pictures import draw_histories, draw_roc
 from modeling_pcl.probes.picture_style import FEATURES, LOOKS
 
 FALSE, TRUE = np.array([0, 0.0005, 0.005, 0.5, 1]), np.array([0.1, 0.2, 0.4, 0.8, 1])
-STRANGE = ["_hidden", "$", "a $_{ very long name $ " * 4, "表情 \n x"]
+STRANGE = ["_hidden", "$", "a very $_{$ long name " * 4, "表情 \n x"]
 
 
 @pytest.fixture

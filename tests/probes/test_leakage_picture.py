@@ -70,7 +70,7 @@ def test_a_panel_without_features_is_refused(readings, mirror):
 def test_strange_names_are_drawn_and_a_changed_value_changes_the_picture():
     def picture(value: float):
         return draw_leakage(
-            {"$ \\frac{ 表情 $" * 9: {"_a $_{$": value}}, {"a very long $ name": 0.0}, None, "$_{ 表情 $"
+            {"表情 $\\frac{$ " * 9: {"_a $_{$": value}}, {"$_{$ a very long name": 0.0}, None, "$_{$ 表情"
         )
 
     assert picture(0.5).mode == "RGB"

@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgba
 from modeling_pcl.probes import pictures
 from modeling_pcl.probes.pictures import draw_confusion, draw_pose_errors, draw_unit_scores
 
-STRANGE = ["$", "a $_{ very long name $ " * 4, "表情 \n x"]
+STRANGE = ["$", "a very $_{$ long name " * 4, "表情 \n x"]
 
 
 @pytest.fixture
