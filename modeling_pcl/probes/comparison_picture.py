@@ -52,17 +52,18 @@ def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[
     height = down * (ROW_PX * len(models) + AROUND_PX) + LEGEND_PX
     figure = new_figure(NAMES_PX + across * PANEL_PX, height)
     grid = figure.subplots(down, across, squeeze=False).ravel()
+    baseline = None
     for place, (axes, (measure, rows)) in enumerate(zip(grid, table.items())):
         known = {model: _known(rows.get(model, {})) for model in models}
         _lay_rows(axes, models)
         _draw_dots(axes, known, features)
-        _draw_baseline(axes, known, DIRECTIONS[directions[measure]])
+        baseline = _draw_baseline(axes, known, DIRECTIONS[directions[measure]]) or baseline
         title = f"{broken_into_lines(measure, TITLE_LETTERS)}\n{directions[measure]}"
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.tick_params(labelleft=place % across == 0)
     for axes in grid[len(table) :]:
         axes.remove()
-    _explain(figure, features)
+    _explain(figure, features, baseline)
     return rendered(figure)
 
 
@@ -93,15 +94,18 @@ def _draw_dots(axes: Axes, rows: Mapping[str, Row], features: Mapping[str, tuple
                 axes.errorbar(mean, place + shift, xerr=spread if is_known(spread) else None, **style)
 
 
-def _draw_baseline(axes: Axes, rows: Mapping[str, Row], best_of):
+def _draw_baseline(axes: Axes, rows: Mapping[str, Row], best_of) -> Line2D | None:
+    """Draw the line of the best model that was not trained, if there is one."""
     baselines = [row for model, row in rows.items() if model.lower().startswith(BASELINE)]
     means = [mean for row in baselines for mean, _ in row.values()]
-    if means:
-        axes.axvline(best_of(means), color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", zorder=1.5)
+    if not means:
+        return None
+    return axes.axvline(best_of(means), color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", zorder=1.5)
 
 
-def _explain(figure: Figure, features: Mapping[str, tuple[str, str]]):
+def _explain(figure: Figure, features: Mapping[str, tuple[str, str]], baseline: Line2D | None):
     handles = [Line2D([], [], color=colour, marker=marker, markersize=6) for colour, marker in features.values()]
-    handles.append(Line2D([], [], color=BASELINE_COLOUR, linewidth=1.2, linestyle="--"))
-    labels = [*(one_line(name, FEATURE_LETTERS) for name in features), "best of random initialisation"]
+    labels = [one_line(name, FEATURE_LETTERS) for name in features]
+    if baseline is not None:
+        handles, labels = [*handles, baseline], [*labels, "best of random initialisation"]
     add_legend(figure, handles, labels, loc="outside lower center", ncols=4)

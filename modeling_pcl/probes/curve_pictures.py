@@ -43,8 +43,9 @@ def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
     # A mark has room also where pairs are few or a curve is perfect.
     logarithmic.set(xscale="log", xlim=(max(LEAST_RATE, min(min(RATES) / 2, lowest)), 1))
     linear.set_xlim(0, 1)
+    drawn = list(zip(rates.values(), looks(rates).values()))
     for axes in (logarithmic, linear):
-        lines = [_draw_curve(axes, *rates[name], *look) for name, look in looks(rates).items()]
+        lines = [_draw_curve(axes, *curve, *look, place) for place, (curve, look) in enumerate(drawn)]
         lines.append(_draw_chance(axes))
     labels = [f"{one_line(name, NAME_LETTERS)}: {_summary(*curve)}" for name, curve in rates.items()]
     add_legend(figure, lines, [*labels, "chance"], loc="outside lower center")
@@ -73,14 +74,20 @@ def _summary(false: np.ndarray, true: np.ndarray) -> str:
     return f"AUC {auc(false, true):.3f}, TAR {reads}"
 
 
-def _draw_curve(axes: Axes, false: np.ndarray, true: np.ndarray, colour: str, marker: str) -> Line2D:
+def _draw_curve(axes: Axes, false: np.ndarray, true: np.ndarray, colour: str, marker: str, place: int) -> Line2D:
     """Draw a curve, with marks on a logarithmic axis only, where they stand apart; returns what the legend shows."""
-    axes.plot(false, true, color=colour, linewidth=1.6, drawstyle="steps-post")
+    line = {"linewidth": 1.6, "linestyle": _dashes(place)}
+    axes.plot(false, true, color=colour, drawstyle="steps-post", **line)
     style = {"color": colour, "marker": marker, "markersize": 6, "markeredgecolor": "white"}
     if axes.get_xscale() == "log":
         marks = [_true_accept_rate(false, true, rate) for rate in RATES]
         axes.plot(RATES, marks, linestyle="", clip_on=False, zorder=3, **style)
-    return Line2D([], [], linewidth=1.6, **style)
+    return Line2D([], [], **line, **style)
+
+
+def _dashes(place: int) -> str:
+    """How the line at this place is broken: differently where colours begin anew."""
+    return LINE_STYLES[place // len(LOOKS) % len(LINE_STYLES)]
 
 
 def _draw_chance(axes: Axes) -> Line2D:
@@ -134,9 +141,6 @@ def draw_histories(
 
 
 def _draw_history(axes: Axes, scores: Sequence[float], place: int) -> Line2D:
-    """Draw the curve of the candidate at this place; where colours begin anew, the lines are broken differently."""
-    style = LINE_STYLES[place // len(LOOKS) % len(LINE_STYLES)]
-    marker = "." if len(scores) == 1 else None  # A line needs two points.
-    colour = LOOKS[place % len(LOOKS)][0]
-    epochs = range(1, len(scores) + 1)
-    return axes.plot(epochs, scores, color=colour, linestyle=style, marker=marker, linewidth=1.4)[0]
+    style = {"color": LOOKS[place % len(LOOKS)][0], "linestyle": _dashes(place), "linewidth": 1.4}
+    style["marker"] = "." if len(scores) == 1 else None  # A line needs two points.
+    return axes.plot(range(1, len(scores) + 1), scores, **style)[0]

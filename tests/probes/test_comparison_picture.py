@@ -34,6 +34,10 @@ def dots(axes) -> dict[tuple[str, int], tuple[float, float | None]]:
     return found
 
 
+def legend_labels(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_each_mean_and_spread_stands_in_its_models_row_in_its_features_look(as_figure):
     accuracy, mae = draw_comparison(TABLE, DIRECTIONS).axes
     assert dots(accuracy) == {
@@ -69,9 +73,12 @@ def test_the_dashed_line_is_the_best_random_mean_in_the_measures_direction(as_fi
         assert axes.get_title() in (f"accuracy\n{HIGHER}", f"MAE\n{LOWER}")
 
 
-def test_without_a_random_model_there_is_no_dashed_line(as_figure):
-    (axes,) = draw_comparison({"accuracy": {"PCL": {"trunk": (0.5, 0.1)}}}, DIRECTIONS).axes
-    assert not [line for line in axes.lines if line.get_linestyle() == "--"]
+def test_the_legend_names_the_features_and_the_dashed_line_only_where_there_is_one(as_figure):
+    untrained = draw_comparison(TABLE, DIRECTIONS)
+    assert legend_labels(untrained) == ["trunk", "face", "pose", "best of random initialisation"]
+    trained = draw_comparison({"accuracy": {"PCL": {"face": (0.5, 0.1)}}}, DIRECTIONS)
+    assert legend_labels(trained) == ["face"]
+    assert not [line for line in trained.axes[0].lines if line.get_linestyle() == "--"]
 
 
 def test_missing_values_leave_their_place_empty(as_figure):

@@ -105,10 +105,12 @@ def test_each_candidate_has_a_curve_over_the_epochs_and_a_star_marks_the_choice(
     assert axes.get_ylabel() == "accuracy"
 
 
-def test_many_candidates_differ_in_colour_or_dashes(as_figure):
-    histories = {f"lr {i}": [0.1, 0.2] for i in range(2 * len(LOOKS))}
-    lines = draw_histories(histories, ("lr 0", 1), "", "").axes[0].lines[:-1]
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(histories)
+def test_many_candidates_and_curves_differ_in_colour_or_dashes(as_figure):
+    names = [f"lr {i}" for i in range(2 * len(LOOKS))]
+    histories = draw_histories({name: [0.1, 0.2] for name in names}, ("lr 0", 1), "", "").axes[0].lines[:-1]
+    curves = draw_roc(dict.fromkeys(names, (FALSE, TRUE)), "").axes[1].lines[:-1]
+    for lines in (histories, curves):
+        assert len(lines) == len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
 
 
 def test_a_single_epoch_is_seen(as_figure):

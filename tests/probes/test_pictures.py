@@ -48,9 +48,9 @@ def test_a_row_without_images_is_blank(as_figure):
 
 
 def test_cells_of_many_classes_stay_large_enough_for_their_numbers(as_figure):
-    few, many = (draw_confusion(np.ones((n, n), int), ["x"] * n, "") for n in (2, 20))
+    few, many = (draw_confusion(np.ones((n, n), int), ["x"] * n, "") for n in (2, 12))
     assert few.get_figwidth() / 2 == pytest.approx(pictures.CELL_PX / 100)
-    assert many.get_figwidth() / 20 == pytest.approx(pictures.LEAST_CELL_PX / 100)
+    assert many.get_figwidth() / 12 == pytest.approx(pictures.LEAST_CELL_PX / 100)
 
 
 def test_class_names_are_slanted_where_they_are_wider_than_a_cell(as_figure):
