@@ -74,15 +74,25 @@ def corpus_splits(name: str) -> list[str]:
     path, config = _local_path(name)
     if (path / "dataset_dict.json").exists():
         return list(load_from_disk(str(path)))
-    is_folder = path.is_dir() and not (path / "state.json").exists()
-    if name == "orl" or not (is_folder or HUB_ID.fullmatch(name)) or (path.exists() and not is_folder):
+    if (path / "state.json").exists() or name == "orl" or path.suffix == ".parquet":
         return ["train"]
+    is_folder = path.is_dir()
+    if not is_folder and not HUB_ID.fullmatch(name):
+        raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")
+    repository, _, hub_config = name.partition(":")
     try:
-        repository = str(path) if is_folder else name.partition(":")[0]
-        config = config if is_folder else name.partition(":")[2] or None
-        return get_dataset_split_names(repository, config)
+        return get_dataset_split_names(*((str(path), config) if is_folder else (repository, hub_config or None)))
     except (OSError, RuntimeError, ValueError, DatasetsError) as error:
         raise ValueError(f"The corpus `{name}` does not open: {error}") from error
+
+
+def is_list_of_pairs(name: str, split: str) -> bool:
+    """Whether a name opens as a list of verification pairs, and not as a corpus.
+
+    Raises:
+        ValueError: If it does not open.
+    """
+    return "image_a" in _open(name, split, streaming=False, revision=None).column_names
 
 
 def load_pairs(name: str, split: str = "test", revision: str | None = None) -> Dataset:

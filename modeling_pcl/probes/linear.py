@@ -165,6 +165,7 @@ class _CandidateHeads(nn.Module):
             nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in heads.items()})
             for _ in range(self.candidates)
         )
+        self.batches = 0
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
 
@@ -175,7 +176,10 @@ class _CandidateHeads(nn.Module):
     def forward(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
         """Logits `(batch, outputs)` of each candidate, in training mode."""
         if self.batch_norm:
-            features = F.batch_norm(features, self.running_mean, self.running_var, training=True, momentum=MOMENTUM)
+            self.batches += 1
+            # Differs from torch: the first batches count alike, so that few steps, too, give the features' statistics.
+            momentum = max(MOMENTUM, 1 / self.batches)
+            features = F.batch_norm(features, self.running_mean, self.running_var, training=True, momentum=momentum)
         heads = [self._affine(head) for head in self.heads]
         weight, bias = (torch.cat(parts) for parts in zip(*heads))
         return F.linear(features, weight, bias).chunk(self.candidates, dim=1)

@@ -1,6 +1,7 @@
 """The options of a probe."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from modeling_pcl.training.arguments import option
@@ -89,6 +90,8 @@ def check_arguments(arguments: ProbeArguments):
     for name in ("model", "output_dir"):
         if not getattr(arguments, name):
             raise ValueError(f"`--{name}` must be given.")
+    if Path(arguments.output_dir).resolve() == Path(arguments.model).resolve():
+        raise ValueError("`--output_dir` must be another folder than `--model`, whose weights it would overwrite.")
     if not arguments.seeds:
         raise ValueError("`--seeds` must name at least one seed.")
     for name in ("epochs", "pairs", "batch_size"):
@@ -101,5 +104,9 @@ def check_arguments(arguments: ProbeArguments):
         raise ValueError(f"`--image_size` must be at least 32 px, got {arguments.image_size}.")
     if arguments.finetune and arguments.task not in ("expression", "action_units", "head_pose"):
         raise ValueError(f"`--finetune` is for expression, action units and head pose, not for {arguments.task}.")
+    if arguments.tune_thresholds and (
+        arguments.task != "action_units" or arguments.protocol != "strict" or arguments.finetune
+    ):
+        raise ValueError("`--tune_thresholds` is for linear probes of action units in the strict protocol.")
     if arguments.folds is not None and arguments.test is not None and arguments.task != "verification":
         raise ValueError("`--folds` tests on the training corpus itself: give it or `--test`, not both.")

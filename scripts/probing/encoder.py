@@ -16,6 +16,21 @@ from .images import CorpusImages
 BATCH_SIZE = 128
 
 
+def open_encoder(name: str) -> PCLModel:
+    """The encoder of a folder or a Hub id.
+
+    Raises:
+        ValueError: If it does not open, or holds another network.
+    """
+    try:
+        model, loading = PCLModel.from_pretrained(name, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The model `{name}` does not open: {error}") from error
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        raise ValueError(f"`{name}` is no PCL model: it lacks {sorted(loading['missing_keys'])[:3]}.")
+    return model
+
+
 class Encoder:
     """A frozen model with its features of corpora, extracted once.
 
@@ -25,12 +40,12 @@ class Encoder:
         batch_size: Images encoded at once.
 
     Raises:
-        ValueError, OSError: If the model does not open.
+        ValueError: If the model does not open.
     """
 
     def __init__(self, name: str, cache_dir: str | None = None, batch_size: int | None = None):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = PCLModel.from_pretrained(name).to(device).eval()
+        self.model = open_encoder(name).to(device).eval()
         self.name, self.batch_size = name, batch_size or BATCH_SIZE
         self.digest = model_digest(self.model)
         self.cache = FeatureCache(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features")

@@ -15,7 +15,7 @@ from .encoder import Encoder
 from .head_tasks import HeadTask, head_task
 from .heads import HeadProbe, Trained
 from .parts import Round, open_rounds, shared_between
-from .report import describe, over_folds, over_seeds, table, write_predictions, write_results
+from .report import describe, over_folds, over_seeds, start, table, write_predictions, write_results
 
 SELECTION = {
     "strict": "epoch and hyper-parameters with the best validation {metric}; the test set was used once, at the end",
@@ -27,17 +27,18 @@ SAMPLES = 24
 def run(arguments: ProbeArguments) -> str:
     """Do it all; what remains is in `--output_dir`, and a table in words is returned."""
     task, folder = head_task(arguments), Path(arguments.output_dir)
+    start(folder)
     encoder = Encoder(arguments.model, arguments.cache_dir, None if arguments.finetune else arguments.batch_size)
     rounds = open_rounds(arguments, task.read)
     probes = [HeadProbe(arguments, encoder, parts) for parts in rounds]
     trained = [probe.finetuned() if arguments.finetune else probe.linear() for probe in probes]
     kind = "fine-tuned" if arguments.finetune else "linear"
     results = {feature: {kind: _summary(task, trained, feature)} for feature in probes[0].features()}
-    chosen = _best(trained)
-    _save(folder, task, arguments, chosen)
     if arguments.task == "expression" and not arguments.finetune:
         for feature, others in probes[0].classical().items():
             results[feature] |= {name: over_seeds([measures]) for name, measures in others.items()}
+    chosen = _best(trained)
+    _save(folder, task, arguments, chosen)
     facts = {
         "metric": task.metric,
         "selection": SELECTION[arguments.protocol].format(metric=probes[0].objective.metric),
@@ -100,13 +101,13 @@ def head_metric(head: Trained) -> tuple[str, int]:
 
 
 def _predictions(task: HeadTask, head: Trained, fold: int) -> dict[str, list]:
-    """A line for each test image: its row in the test corpus, its labels, and what was predicted."""
+    """A line for each test image: its row in the split that was opened, its labels, and what was predicted."""
     targets, names = head.test.targets(), head.test.labels.names
     if targets.dim() == 1:
         labelled = {"label": [names[number] for number in targets.tolist()]}
     else:
         labelled = {f"label_{name}": column.tolist() for name, column in zip(names, targets.T)}
-    rows = {"fold": [fold] * len(targets), "row": head.test.rows.tolist()}
+    rows = {"fold": [fold] * len(targets), "row": head.test.numbers()}
     return rows | labelled | task.predict(head.logits, names)
 
 

@@ -23,6 +23,7 @@ from .images import CorpusImages
 from .parts import Part, Round
 
 FINETUNING_EPOCHS, FINETUNING_BATCH = 20, 64
+NEIGHBOURS = (5, 20)
 MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll
 
 
@@ -125,7 +126,8 @@ class HeadProbe:
         for feature in self.features():
             rows = train_features[feature][torch.from_numpy(train.rows)]
             test_rows = test_features[feature][torch.from_numpy(test.rows)]
-            by_neighbours = nearest_neighbours(rows, train.targets(), test_rows)
+            ks = [k for k in NEIGHBOURS if k <= len(rows)]
+            by_neighbours = nearest_neighbours(rows, train.targets(), test_rows, ks) if ks else {}
             results[feature] = {
                 f"{k} nearest neighbours": self._measure(predicted.tolist(), test)
                 for k, predicted in by_neighbours.items()

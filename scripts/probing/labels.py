@@ -1,11 +1,12 @@
 """Labels of a corpus as the targets of a probe."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from modeling_pcl.data.schema import action_units, presence
 
@@ -49,9 +50,12 @@ def read_classes(corpus: Dataset, column: str | None, names: Sequence[str] = ())
             f"The corpus has no column {wanted}, only {corpus.column_names}; name the one of the classes with "
             "`--label_column`."
         )
-    values, feature = corpus.select_columns(column)[:][column], corpus.features[column]
-    values = [None if value is None or value != value or value == -1 else value for value in values]
+    feature = corpus.features[column]
+    if not isinstance(feature, (ClassLabel, Value)):
+        raise ValueError(f"The column `{column}` must hold classes, not {feature}.")
+    values = [None if value is None or value != value else value for value in corpus.select_columns(column)[:][column]]
     if isinstance(feature, ClassLabel):
+        values = [None if value == -1 else value for value in values]  # How `datasets` marks a class not known.
         names = names or feature.names
     else:
         names, values = _numbered(values, names, column)
@@ -74,8 +78,9 @@ def _numbered(values: list, names: Sequence[str], column: str) -> tuple[list[str
         if unknown:
             raise ValueError(f"The column `{column}` holds {unknown[0]!r}, which is not one of {names}.")
         return names, [None if value is None else names.index(value) for value in values]
-    if any(value != int(value) for value in found):
-        raise ValueError(f"The column `{column}` must hold classes, not {found[:3]}.")
+    odd = [value for value in found if not math.isfinite(value) or value != int(value) or value < 0]
+    if odd:
+        raise ValueError(f"The column `{column}` must hold numbers of classes, from 0, or names, not {odd[0]}.")
     return list(names) or [str(number) for number in range(int(found[-1]) + 1)], values
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from .labels import Labels
 logger = logging.getLogger(__name__)
 
 TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
+ROW = "row in its split"  # A column of what is opened, so that predictions can name their image.
 UNIT_FOLDS = 3
+NO_LABELS = Labels(torch.empty(0), np.empty(0), (), [])
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,17 @@ class Part:
         rows: Those of the part, `(rows,)` int64.
         labels: Of the whole corpus.
         source: Where it is from, in words.
+        revision: Of the split that was opened.
     """
 
     corpus: Dataset
     rows: np.ndarray
     labels: Labels
     source: str
+    revision: str | None = None
 
     def keeping(self, rows: np.ndarray, source: str | None = None) -> "Part":
-        return Part(self.corpus, rows, self.labels, source or self.source)
+        return replace(self, rows=rows, source=source or self.source)
 
     def without(self, broken) -> "Part":
         return self.keeping(self.rows[~np.isin(self.rows, list(broken))])
@@ -54,8 +58,12 @@ class Part:
         subjects = np.array(self.corpus.select_columns("subject")[:]["subject"], dtype=object)[self.rows].tolist()
         return None if None in subjects else subjects
 
+    def numbers(self) -> list[int]:
+        """Where each row stands in the split that was opened."""
+        return np.array(self.corpus.select_columns(ROW)[:][ROW])[self.rows].tolist()
+
     def describe(self) -> dict:
-        return {"source": self.source, "images": len(self.rows), "revision": corpus_revision(self.corpus)}
+        return {"source": self.source, "images": len(self.rows), "revision": self.revision}
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,11 @@ class Round:
 
 
 def open_part(
-    name: str, split: str, read: Callable[[Dataset], Labels] | None = None, subjects: str | None = None
+    name: str,
+    split: str,
+    read: Callable[[Dataset], Labels] | None = None,
+    subjects: str | None = None,
+    subject_column: str | None = None,
 ) -> Part:
     """The rows of a corpus that have labels.
 
@@ -82,24 +94,45 @@ def open_part(
         split: The one to open; a corpus with one split only gives that.
         read: From the corpus to its labels; None keeps every row, without.
         subjects: Those to keep, as for `select_subjects`.
+        subject_column: Where the people stand, if not in `subject`.
 
     Raises:
-        ValueError: If the corpus has several splits and not this one, or no label.
+        ValueError: If the corpus has several splits and not this one, no such column of people, or no label.
     """
     splits = corpus_splits(name)
     if split not in splits and len(splits) > 1:
         raise ValueError(f"The corpus `{name}` has the splits {splits}, none of them `{split}`.")
     chosen = split if split in splits else splits[0]
     corpus, source = load_corpus(name, chosen), f"{name}, split {chosen}"
+    revision = corpus_revision(corpus)
+    corpus = corpus.add_column(ROW, np.arange(len(corpus)))
+    if subject_column is not None:
+        corpus = _with_subjects(corpus, subject_column, name)
     if subjects is not None:
         corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
     if read is None:
-        return Part(corpus, np.arange(len(corpus)), Labels(torch.zeros(len(corpus)), np.array([]), (), []), source)
+        return Part(corpus, np.arange(len(corpus)), NO_LABELS, source, revision)
     labels = read(corpus)
     if not labels.known.all():
         corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
         labels, source = read(corpus), f"{source}, without {dropped} rows that cannot be used"
-    return Part(corpus, np.arange(len(corpus)), labels, source)
+    return Part(corpus, np.arange(len(corpus)), labels, source, revision)
+
+
+def _with_subjects(corpus: Dataset, column: str, name: str) -> Dataset:
+    """The corpus with its people as `subject`; rows without one are left out."""
+    if column not in corpus.column_names:
+        raise ValueError(
+            f"`{name}` has no column `{column}`, only {corpus.column_names}; name the one of the people with "
+            "`--label_column`."
+        )
+    corpus = corpus.select_columns(["image", ROW, column])
+    corpus = corpus.rename_column(column, "subject") if column != "subject" else corpus
+    known = [row for row, subject in enumerate(corpus.select_columns("subject")[:]["subject"]) if subject is not None]
+    if len(known) < len(corpus):
+        logger.warning("%d rows of %s name no person and are left out", len(corpus) - len(known), name)
+        corpus = corpus.select(known)
+    return corpus
 
 
 def open_rounds(arguments: ProbeArguments, read: Callable[[Dataset], Labels]) -> list[Round]:
@@ -125,13 +158,15 @@ def open_rounds(arguments: ProbeArguments, read: Callable[[Dataset], Labels]) ->
 def _round(arguments: ProbeArguments, train: Part, test: Part, read: Callable[[Dataset], Labels]) -> Round:
     validation = None
     if arguments.protocol == "strict":
-        train = _without_images_of(train, test)
+        train = without_images_of(train, test)
         if arguments.validation is not None:
-            validation = open_part(arguments.validation, "validation", read)
+            validation = without_images_of(open_part(arguments.validation, "validation", read), test)
         elif "validation" in corpus_splits(arguments.train) and arguments.folds is None:
-            validation = open_part(arguments.train, "validation", read)
+            validation = without_images_of(open_part(arguments.train, "validation", read), test)
         else:
             train, validation = cut(train, VALIDATION_SHARE)
+    if arguments.task == "expression" and len(train.labels.names) < 2:
+        raise ValueError(f"There must be two classes at least, {train.source} has only {train.labels.names}.")
     for name, part in (("test", test), ("validation", validation)):
         if part is not None and part.labels.names != train.labels.names:
             raise ValueError(
@@ -151,18 +186,28 @@ def cut(part: Part, share: float, own_features: bool = False) -> tuple[Part, Par
         rows, way = split_by_subject(subjects, shares, CUT_SEED), "whole subjects"
     else:
         strata = [part.labels.strata[row] for row in part.rows]
-        if part.labels.targets.is_floating_point() and not isinstance(strata[0], str):
+        if part.labels.targets.is_floating_point() and not any(isinstance(value, str) for value in strata):
             strata = strata_of(strata)
-        rows, way = split_stratified(strata, shares, CUT_SEED), "stratified by label"
+        rows, way = _stratified(part, strata, shares), "stratified by label"
     sources = {"kept": f"{1 - share:g} of {part.source}", "cut": f"{share:g} of {part.source}"}
     kept, cut = (part.keeping(part.rows[rows[name]], f"{sources[name]} ({way}, seed {CUT_SEED})") for name in shares)
     return (_own(kept), _own(cut)) if own_features else (kept, cut)
 
 
+def _stratified(part: Part, strata: list, shares: dict[str, float]) -> dict[str, np.ndarray]:
+    try:
+        return split_stratified(strata, shares, CUT_SEED)
+    except ValueError as error:
+        raise ValueError(
+            f"{len(strata)} images of {part.source} are too few to cut {shares['cut']:g} off; give `--test` and "
+            "`--validation`."
+        ) from error
+
+
 def _own(part: Part) -> Part:
     labels = part.labels
     chosen = Labels(part.targets(), labels.known[part.rows], labels.names, [labels.strata[row] for row in part.rows])
-    return Part(part.corpus.select(part.rows), np.arange(len(part.rows)), chosen, part.source)
+    return replace(part, corpus=part.corpus.select(part.rows), rows=np.arange(len(part.rows)), labels=chosen)
 
 
 def _fold_parts(part: Part, folds: int) -> list[tuple[Part, Part]]:
@@ -191,10 +236,17 @@ def shared_between(train: Part, test: Part) -> dict[str, int]:
     return shared
 
 
-def _without_images_of(part: Part, other: Part) -> Part:
+def without_images_of(part: Part, other: Part) -> Part:
+    """The part without the images that are, byte for byte, in the other one.
+
+    Raises:
+        ValueError: If no image is left.
+    """
     rows = _rows_in(part, other)
     if not len(rows):
         return part
+    if len(rows) == len(part.rows):
+        raise ValueError(f"Every image of {part.source} is a test image too, {other.source}; give another `--test`.")
     return part.keeping(np.setdiff1d(part.rows, rows), f"{part.source}, without {len(rows)} that are test images too")
 
 

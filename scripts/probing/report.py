@@ -60,9 +60,18 @@ def describe(arguments: ProbeArguments, encoder: Encoder, facts: Mapping) -> dic
     return heading | {"seeds": arguments.seeds} | dict(facts) | run
 
 
+def start(folder: Path):
+    """Make the folder, and take away what an earlier probe said: it is not of what comes now.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)
+
+
 def write_results(folder: Path, record: Mapping):
     """Write `results.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".results.json"
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.replace(folder / "results.json")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from modeling_pcl import PCLImageProcessor
-from modeling_pcl.data.corpora import corpus_splits, load_pairs
+from modeling_pcl.data.corpora import corpus_splits, is_list_of_pairs, load_pairs
 from modeling_pcl.data.pairs import make_pairs
 from modeling_pcl.probes.curve_pictures import draw_roc
 from modeling_pcl.probes.features import FEATURES
@@ -22,12 +23,12 @@ from modeling_pcl.probes.verification import pair_cosines
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
-from .parts import VALIDATION_SHARE, Part, cut, open_part
-from .report import describe, over_seeds, table, write_predictions, write_results
+from .parts import NO_LABELS, VALIDATION_SHARE, Part, cut, open_part, without_images_of
+from .report import describe, over_seeds, start, table, write_predictions, write_results
 
 logger = logging.getLogger(__name__)
 
-FOLDS, PAIR_SEED = 10, 0
+FOLDS, PAIR_SEED, MOST_HELD_OUT_PAIRS = 10, 0, 1_000_000
 METRIC = "fold_verification"
 MEASURES = ("accuracy", "accuracy_standard_error", "auc", "tar_at_far_0.01", "tar_at_far_0.001", "equal_error_rate")
 
@@ -57,6 +58,11 @@ class TestPairs:
         columns = (column[kept] for column in (self.first, self.second, self.same, self.fold))
         return TestPairs(self.images, *columns, self.source)
 
+    def part(self) -> Part:
+        """Every image of the pairs."""
+        rows = np.unique(np.concatenate([self.first, self.second]))
+        return Part(self.images, rows, NO_LABELS, self.source)
+
     def compute(self, cosines: np.ndarray) -> dict:
         return load_metric(METRIC).compute(
             predictions=cosines.tolist(), references=self.same.astype(int).tolist(), folds=self.fold.tolist()
@@ -72,36 +78,27 @@ def open_pairs(arguments: ProbeArguments, name: str | None) -> TestPairs:
     if name is None:
         raise ValueError("`--task verification` needs `--test`, pairs or a corpus whose people are known.")
     splits = corpus_splits(name)
-    try:
-        return _listed(load_pairs(name, "test" if "test" in splits else splits[0]), name)
-    except ValueError:
-        if name.endswith(":pairs"):
-            raise
-    part = with_subjects(open_part(name, "test", subjects=arguments.test_subjects), arguments.label_column, name)
+    split = "test" if "test" in splits else splits[0]
+    if is_list_of_pairs(name, split):
+        return _listed(load_pairs(name, split), name)
+    part = open_part(name, "test", None, arguments.test_subjects, arguments.label_column or "subject")
     folds = arguments.folds or FOLDS
-    pairs = make_pairs(part.subjects(), arguments.pairs, folds, PAIR_SEED)
+    try:
+        pairs = make_pairs(part.subjects(), arguments.pairs, folds, PAIR_SEED)
+    except ValueError as error:
+        raise ValueError(f"`--pairs {arguments.pairs}` with `--folds {folds}` from {part.source}: {error}") from error
     source = f"{arguments.pairs} pairs of {part.source}, drawn with seed {PAIR_SEED}, {folds} folds by subject"
     return TestPairs(part.corpus, pairs.first, pairs.second, pairs.same, pairs.fold, source)
 
 
 def _listed(pairs: Dataset, name: str) -> TestPairs:
+    same, fold = (np.array(pairs.select_columns(column)[:][column], dtype=float) for column in ("same", "fold"))
+    known = np.flatnonzero(~(np.isnan(same) | np.isnan(fold)))
     sides = [pairs.select_columns(column).rename_column(column, "image") for column in ("image_a", "image_b")]
-    rows = np.arange(len(pairs))
-    same, fold = (np.array(pairs.select_columns(column)[:][column]) for column in ("same", "fold"))
-    return TestPairs(concatenate_datasets(sides), rows, rows + len(pairs), same.astype(bool), fold, name)
-
-
-def with_subjects(part: Part, column: str | None, name: str) -> Part:
-    """The corpus with its people as `subject`."""
-    corpus, column = part.corpus, column or "subject"
-    if column != "subject" and column in corpus.column_names:
-        corpus = corpus.select_columns(["image", column]).rename_column(column, "subject")
-    if "subject" not in corpus.column_names:
-        raise ValueError(
-            f"`{name}` has no column `subject`, only {corpus.column_names}; name the one of the people with "
-            "`--label_column`."
-        )
-    return Part(corpus, part.rows, part.labels, part.source)
+    source = name if len(known) == len(pairs) else f"{name}, without {len(pairs) - len(known)} pairs not labelled"
+    return TestPairs(
+        concatenate_datasets(sides), known, known + len(pairs), same[known] == 1, fold[known].astype(int), source
+    )
 
 
 class Verification:
@@ -128,52 +125,96 @@ class Verification:
         return pair_cosines(rows, self.pairs.first, self.pairs.second)
 
 
+@dataclass
+class Embedded:
+    """An identity embedding with where it stands: its feature and seed."""
+
+    feature: str
+    seed: int
+    embedding: IdentityEmbedding
+
+
 def train_embeddings(
-    arguments: ProbeArguments, encoder: Encoder, image_size: int, features: Sequence[str]
-) -> dict[str, list[IdentityEmbedding]]:
-    """A linear embedding for each feature and seed, its epoch chosen by AUC on people held out of `--train`."""
+    arguments: ProbeArguments, probe: "Verification", features: Sequence[str]
+) -> tuple[list[Embedded], dict]:
+    """A linear embedding for each feature and seed, its epoch chosen by AUC on people held out of `--train`.
+
+    Returns:
+        The embeddings, and what they were trained and chosen on.
+
+    Raises:
+        ValueError: If there is no `--train`, too few people, or only images and people of the test pairs.
+    """
     if arguments.train is None:
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
-    part = open_part(arguments.train, "train", subjects=arguments.train_subjects)
-    part = with_subjects(part, arguments.label_column, arguments.train)
-    encoded = encoder.table(part.corpus, image_size, "bf16", part.source)
-    train, held_out = cut(part.without(encoded.broken), VALIDATION_SHARE)
-    people = np.array(held_out.subjects())
-    first, second = np.triu_indices(len(people), k=1)
-    if len(first) > 1_000_000:
-        chosen = np.random.default_rng(PAIR_SEED).choice(len(first), 1_000_000, replace=False)
-        first, second = first[chosen], second[chosen]
-    same = people[first] == people[second]
+    part = open_part(arguments.train, "train", None, arguments.train_subjects, arguments.label_column or "subject")
+    part = _without_people_of(without_images_of(part, probe.pairs.part()), probe.pairs)
+    table = probe.encoder.table(part.corpus, probe.image_size, "bf16", part.source)
+    part, held_out = part.without(table.broken), None
+    if arguments.protocol == "strict":
+        part, held_out = cut(part, VALIDATION_SHARE)
+    score = None if held_out is None else HeldOutPeople(held_out.subjects())
+    trained = []
+    for feature in features:
+        rows = table.features[feature][torch.from_numpy(part.rows)]
+        held_rows = None if held_out is None else table.features[feature][torch.from_numpy(held_out.rows)].float()
+        for seed in arguments.seeds:
+            chooses = None if score is None else partial(score.auc, held_rows)
+            embedding = train_identity_embedding(rows, part.subjects(), chooses, seed=seed)
+            trained.append(Embedded(feature, seed, embedding))
+    return trained, {"train": part.describe(), "validation": held_out and held_out.describe()}
 
-    def trained(feature: str, seed: int) -> IdentityEmbedding:
-        rows, held_rows = (encoded.features[feature][torch.from_numpy(p.rows)] for p in (train, held_out))
 
-        def score(weight: torch.Tensor, bias: torch.Tensor) -> float:
-            return float(roc_auc_score(same, pair_cosines(held_rows.float() @ weight.T + bias, first, second)))
+def _without_people_of(part: Part, pairs: TestPairs) -> Part:
+    """The part without the people of the pairs, where their names are known."""
+    if "subject" not in pairs.images.column_names:
+        return part
+    tested = set(pairs.images.select_columns("subject")[:]["subject"])
+    kept = np.array([subject not in tested for subject in part.subjects()])
+    if not kept.any():
+        raise ValueError(f"Every person of {part.source} is in the test pairs, too; give another `--train`.")
+    if kept.all():
+        return part
+    return part.keeping(part.rows[kept], f"{part.source}, without the people of the test pairs")
 
-        chooses = score if arguments.protocol == "strict" else None
-        return train_identity_embedding(rows, train.subjects(), chooses, seed=seed)
 
-    return {feature: [trained(feature, seed) for seed in arguments.seeds] for feature in features}
+class HeldOutPeople:
+    """All pairs of held-out images, or a million of them.
+
+    Args:
+        subjects: Who each image shows.
+
+    Raises:
+        ValueError: If the pairs are all of one kind.
+    """
+
+    def __init__(self, subjects: list):
+        people = np.array(subjects, dtype=object)
+        self.first, self.second = np.triu_indices(len(people), k=1)
+        if len(self.first) > MOST_HELD_OUT_PAIRS:
+            chosen = np.random.default_rng(PAIR_SEED).choice(len(self.first), MOST_HELD_OUT_PAIRS, replace=False)
+            self.first, self.second = self.first[chosen], self.second[chosen]
+        self.same = people[self.first] == people[self.second]
+        if self.same.all() or not self.same.any():
+            raise ValueError(
+                f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch: that must be two, and "
+                "two images of one of them. Give a larger `--train`."
+            )
+
+    def auc(self, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> float:
+        """Of the cosines of an embedding."""
+        return float(roc_auc_score(self.same, pair_cosines(features @ weight.T + bias, self.first, self.second)))
 
 
 def run(arguments: ProbeArguments) -> str:
     """Do it all; what remains is in `--output_dir`, and a table in words is returned."""
-    encoder, folder = Encoder(arguments.model, arguments.cache_dir, arguments.batch_size), Path(arguments.output_dir)
+    folder = Path(arguments.output_dir)
+    start(folder)
+    encoder = Encoder(arguments.model, arguments.cache_dir, arguments.batch_size)
     probe = Verification(arguments, encoder, arguments.test)
     features = list(FEATURES) if arguments.feature == "all" else [arguments.feature]
-    cosines = {feature: {"cosine": [probe.cosines(feature)]} for feature in features}
-    embeddings = {}
-    if arguments.identity_embedding:
-        embeddings = train_embeddings(arguments, encoder, probe.image_size, features)
-        for feature, trained in embeddings.items():
-            cosines[feature]["identity embedding"] = [probe.cosines(feature, embedding) for embedding in trained]
-    results = {
-        feature: {kind: over_seeds([probe.pairs.compute(values) for values in runs]) for kind, runs in kinds.items()}
-        for feature, kinds in cosines.items()
-    }
-    _save(folder, encoder, probe, embeddings)
-    _draw(folder, probe, cosines)
+    cosines = {feature: probe.cosines(feature) for feature in features}
+    results = {feature: {"cosine": over_seeds([probe.pairs.compute(cosines[feature])])} for feature in features}
     facts = {
         "metric": "accuracy",
         "selection": "each fold is tested with the threshold that is best on the other folds",
@@ -181,30 +222,38 @@ def run(arguments: ProbeArguments) -> str:
         "parts": [{"test": {"source": probe.pairs.source, "pairs": len(probe.pairs.same)}}],
         "results": results,
     }
+    columns = {f"{feature} cosine": values for feature, values in cosines.items()}
+    if arguments.identity_embedding:
+        columns |= _embed(arguments, probe, features, facts, folder)
+    else:
+        encoder.model.save_pretrained(folder)
+        PCLImageProcessor.for_image_size(probe.image_size).save_pretrained(folder)
+    _draw(folder, probe, columns)
     write_results(folder, describe(arguments, encoder, facts))
     return table(results, MEASURES)
 
 
-def _save(folder: Path, encoder: Encoder, probe: Verification, embeddings: dict[str, list[IdentityEmbedding]]):
-    """The model that was compared: the encoder itself, or the best embedding as a head."""
-    if embeddings:
-        feature, embedding = max(
-            ((feature, embedding) for feature, trained in embeddings.items() for embedding in trained),
-            key=lambda pair: pair[1].score if pair[1].score is not None else 0,
-        )
-        save_embedding(encoder.model, embedding.weight, embedding.bias, feature, probe.image_size, folder)
-    else:
-        encoder.model.save_pretrained(folder)
-        PCLImageProcessor.for_image_size(probe.image_size).save_pretrained(folder)
+def _embed(arguments: ProbeArguments, probe: "Verification", features: list[str], facts: dict, folder: Path) -> dict:
+    """Train embeddings, add their results to the facts and save the best one, whose cosines are returned."""
+    trained, parts = train_embeddings(arguments, probe, features)
+    facts["parts"][0] |= parts
+    for feature in features:
+        measured = [
+            probe.pairs.compute(probe.cosines(feature, each.embedding)) for each in trained if each.feature == feature
+        ]
+        facts["results"][feature]["identity embedding"] = over_seeds(measured)
+    best = max(trained, key=lambda each: each.embedding.score or 0)
+    chosen = {"learning_rate": best.embedding.learning_rate, "epoch": best.embedding.epoch}
+    facts["head"] = [{"feature": best.feature, "seed": best.seed, "score": best.embedding.score} | chosen]
+    weight, bias = best.embedding.weight, best.embedding.bias
+    save_embedding(probe.encoder.model, weight, bias, best.feature, probe.image_size, folder)
+    return {f"{best.feature} identity embedding": probe.cosines(best.feature, best.embedding)}
 
 
-def _draw(folder: Path, probe: Verification, cosines: dict[str, dict[str, list[np.ndarray]]]):
-    curves = {}
-    for feature, kinds in cosines.items():
-        for kind, runs in kinds.items():
-            false_accepts, true_accepts, _ = roc_curve(probe.pairs.same, runs[0], drop_intermediate=False)
-            curves[f"{feature}, {kind}"] = (false_accepts, true_accepts)
+def _draw(folder: Path, probe: Verification, columns: dict[str, np.ndarray]):
+    curves = {
+        name: roc_curve(probe.pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()
+    }
     draw_roc(curves, f"{len(probe.pairs.same):,} pairs of {probe.encoder.name}").save(folder / "roc.png")
-    columns = {f"{feature} {kind}": runs[0] for feature, kinds in cosines.items() for kind, runs in kinds.items()}
     pairs = {"first": probe.pairs.first, "second": probe.pairs.second, "same": probe.pairs.same}
     write_predictions(folder, pairs | {"fold": probe.pairs.fold} | columns)

@@ -37,8 +37,11 @@ def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
     optimizer = make(model.parameters(), lr=recipe.learning_rates[0])
     steps = recipe.epochs * -(-len(train_set) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    batches = 0
     for _ in range(recipe.epochs):
         for places in torch.randperm(len(train_set), generator=generator).split(recipe.batch_size):
+            batches += 1
+            norm.momentum = max(0.1, 1 / batches)
             optimizer.zero_grad()
             F.cross_entropy(model(train_set.features[places]), train_set.targets[places]).backward()
             optimizer.step()

@@ -1,86 +1,742 @@
-import importlib.util
+import itertools
 import json
-import sys
+import shutil
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-import tiny
 import torch
-from PIL import Image
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as PILImage
+from safetensors.torch import load_file
+from sklearn.metrics import f1_score, roc_auc_score
+from transformers import AutoImageProcessor, pipeline
 
-from modeling_pcl import PCLForPreTraining, PCLModel
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
+from modeling_pcl.data.corpora import load_corpus, load_pairs
+from modeling_pcl.data.images import decode_image
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture
-def call(monkeypatch):
-    def run(name: str, *arguments: str):
-        specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        module = importlib.util.module_from_spec(specification)
-        monkeypatch.setitem(sys.modules, name, module)  # Dataclasses look their module up.
-        specification.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        module.main()
-
-    return run
+NAMES = ["angry", "happy", "sad"]
+FEATURES = ["trunk", "face", "pose"]
+ONE_HEAD = ("--feature", "trunk", "--seeds", 0)
+FINETUNING = ("--finetune", "--epochs", 2, "--learning_rates", 3e-3, "--layer_decays", 1)
 
 
-@pytest.fixture
-def model_folder(tmp_path) -> Path:
-    torch.manual_seed(3)
-    PCLForPreTraining(tiny.config()).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
 
 
-def subjects(train: str, test: str) -> list[str]:
-    return ["--train", "orl", "--train_subjects", train, "--test", "orl", "--test_subjects", test]
+def predictions(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "predictions.csv")
 
 
-def test_verification_writes_what_it_measured_beside_random_initialisations(call, model_folder, tmp_path, capsys):
-    out = tmp_path / "out"
-    call("probe", "--model", model_folder, *subjects("s1-s4", "s31-s34"), "--random_seeds", "2", "--output_dir", out)
-    record = json.loads((out / "results.json").read_text())
-    assert set(record["results"]) == {"trunk", "face", "pose"}
-    for values in (*record["results"].values(), *(seed["face"] for seed in record["random_initialisations"])):
-        assert 0.5 < values["auc"] < 1  # Even random features tell forty ORL images apart better than chance.
-        assert 0.4 < values["accuracy"] < 1
-    assert len(record["random_initialisations"]) == 2
-    assert record["random_initialisations"][0] != record["random_initialisations"][1]
-    assert f"{record['results']['face']['auc']:.3f}" in capsys.readouterr().out
+def picture(path: Path) -> np.ndarray:
+    with PILImage.open(path) as image:
+        return np.asarray(image.convert("L"))
 
 
-def test_the_random_initialisation_measured_is_that_of_the_named_seed(call, model_folder, tmp_path):
-    torch.manual_seed(0)
-    PCLModel(tiny.config()).save_pretrained(tmp_path / "seed0")
-    out = tmp_path / "out"
-    options = ("--random_seeds", "1", "--output_dir", out)
-    call("probe", "--model", tmp_path / "seed0", *subjects("s1-s3", "s31-s33"), *options)
-    record = json.loads((out / "results.json").read_text())
-    assert record["random_initialisations"] == [record["results"]]
+def pixels(corpus: Dataset, rows) -> torch.Tensor:
+    records = corpus.with_format(None).select(list(rows))["image"]
+    return torch.stack([decode_image(record, 32) for record in records]).float() / 255
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [("s1-s4", "s4-s6", "same people are in train and test: s4"), ("s1-s4", "s99", "s99")],
-)
-def test_people_in_both_parts_or_in_none_are_refused(call, model_folder, capsys, train, test, message):
-    with pytest.raises(SystemExit) as stop:
-        call("probe", "--model", model_folder, *subjects(train, test))
-    assert stop.value.code == 1
-    assert message in capsys.readouterr().err
+@torch.no_grad()
+def logits(model, images: torch.Tensor) -> torch.Tensor:
+    return model.eval()(images).logits
 
 
-@pytest.mark.parametrize("picture", ["swaps", "reconstructions"])
-def test_swaps_are_drawn_to_a_file(call, model_folder, tmp_path, picture):
-    call("show_swaps", "--model", model_folder, "--output", tmp_path / "new" / "swaps.png", "--picture", picture)
-    with Image.open(tmp_path / "new" / "swaps.png") as image:
-        assert image.size[0] > 800
-        assert len(image.convert("L").getcolors()) > 50
+def named(corpus: Dataset) -> Dataset:
+    return corpus.cast_column("expression", ClassLabel(names=NAMES))
 
 
-def test_a_model_that_does_not_exist_is_one_clear_line(call, capsys):
-    with pytest.raises(SystemExit) as stop:
-        call("show_swaps", "--model", "/nowhere/model")
-    assert stop.value.code == 1
-    assert "/nowhere/model" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("corpora")
+
+
+@pytest.fixture(scope="module")
+def expressions(corpora, faces) -> Path:
+    """90 images of three classes, split into training, 72, and test, 18."""
+    classes = {"train": [row % 3 for row in range(72)], "test": [row % 3 for row in range(18)]}
+    splits = {name: named(faces(part, len(part), expression=part)) for name, part in classes.items()}
+    DatasetDict(splits).save_to_disk(corpora / "expressions")
+    return corpora / "expressions"
+
+
+@pytest.fixture(scope="module")
+def strict(probe, expressions, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("strict")
+    probe(folder, "expression", "--train", expressions, "--epochs", 60, "--seeds", 0, 1)
+    return folder
+
+
+class TestExpression:
+    def test_classes_in_plain_sight_are_all_told_apart(self, strict):
+        for feature in FEATURES:
+            kinds = results(strict)["results"][feature]
+            assert list(kinds) == ["linear", "5 nearest neighbours", "20 nearest neighbours", "logistic regression"]
+            assert kinds["linear"]["accuracy"] == {"mean": 1.0, "spread": 0.0, "values": [1.0, 1.0]}
+            for kind in list(kinds)[1:]:
+                assert kinds[kind]["accuracy"] == {"mean": 1.0, "spread": None, "values": [1.0]}
+                assert kinds[kind]["macro_f1"]["values"] == [1.0]
+
+    def test_results_say_what_was_done(self, strict, model):
+        record = results(strict)
+        heading = {"task": "expression", "protocol": "strict", "model": str(model), "seeds": [0, 1]}
+        heading |= {"metric": "accuracy", "image_size": 32, "labels": NAMES, "feature_channels": 8}
+        assert record.items() >= heading.items()
+        assert "best validation accuracy; the test set was used once" in record["selection"]
+        (parts,) = record["parts"]
+        sizes = {name: parts[name]["images"] for name in ("train", "validation", "test")}
+        assert sizes == {"train": 65, "validation": 7, "test": 18}
+        assert parts["test"]["source"].endswith("expressions, split test")
+        for name in sizes:
+            assert "rows, sha256:" in parts[name]["revision"]
+        assert parts["shared_by_train_and_test"] == {"images": 0, "subjects": 0}
+        (head,) = record["head"]
+        assert head["feature"] in FEATURES
+        assert head["seed"] in (0, 1)
+        assert 1 <= head["epoch"] <= 60
+        assert head["learning_rate"] in (1e-2, 1e-3, 1e-4)
+        assert head["score"] == 1.0
+        assert record["options"]["epochs"] == 60
+        assert record["model_revision"].startswith("sha256:")
+        assert record["command"]
+        assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+    def test_the_saved_head_is_the_one_whose_predictions_are_written(self, strict, expressions):
+        model = PCLForImageClassification.from_pretrained(strict)
+        assert model.config.id2label == dict(enumerate(NAMES))
+        assert model.config.head_feature == results(strict)["head"][0]["feature"]
+        classify = pipeline("image-classification", str(strict), trust_remote_code=True, device="cpu")
+        written = predictions(strict)
+        assert written["row"].tolist() == list(range(18))
+        assert written["label"].tolist() == [NAMES[row % 3] for row in range(18)]
+        test = load_corpus(str(expressions), "test").cast_column("image", Image())
+        for row, said in enumerate(classify(list(test["image"]), top_k=1)):
+            assert said[0]["label"] == written["prediction"][row]
+            assert said[0]["score"] == pytest.approx(written["probability"][row], abs=1e-5)
+
+    @pytest.mark.parametrize("name", ["confusion.png", "epochs.png", "faces.png"])
+    def test_pictures_show_something(self, strict, name):
+        drawn = picture(strict / name)
+        assert min(drawn.shape) > 300
+        assert len(np.unique(drawn)) > 20
+
+    def test_the_command_prints_a_table(self, call, model, expressions, tmp_path, capsys):
+        sizes = ("--image_size", 32, "--epochs", 2, "--cache_dir", tmp_path / "features", *ONE_HEAD)
+        options = ("--train", expressions, "--output_dir", tmp_path / "out", *sizes)
+        call("probe", "--task", "expression", "--model", model, *options)
+        record = results(tmp_path / "out")
+        assert record["command"][1:4] == ["probe.py", "--task", "expression"]
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "linear" in line)
+        assert line.split()[:3] == [
+            "trunk",
+            "linear",
+            f"{record['results']['trunk']['linear']['accuracy']['mean']:.3f}",
+        ]
+
+    def test_only_what_was_never_seen_is_encoded(self, probe, scripts, expressions, tmp_path, monkeypatch):
+        encoder, sizes = scripts("probing.encoder"), []
+        encode = encoder.encode
+
+        def counted(model, batches, precision):
+            for rows in encode(model, batches, precision):
+                sizes.append(len(rows["trunk"]))
+                yield rows
+
+        monkeypatch.setattr(encoder, "encode", counted)
+        options = ("expression", "--train", expressions, "--feature", "trunk", "--epochs", 2)
+        probe(tmp_path / "first", *options, "--seeds", 0)
+        sizes.clear()
+        probe(tmp_path / "second", *options, "--seeds", 5)
+        assert sizes == []
+        probe(tmp_path / "third", *options, "--seeds", 0, size=40)
+        assert sum(sizes) == 72 + 18
+
+    def test_images_that_do_not_decode_are_left_out_and_the_others_keep_their_labels(
+        self, probe, faces, tmp_path, caplog
+    ):
+        for name, broken, count in (("train", 31, 48), ("test", 4, 18)):
+            colours = [None if row == broken else row % 3 for row in range(count)]
+            corpus = faces(colours, count, expression=[row % 3 for row in range(count)])
+            named(corpus).to_parquet(tmp_path / f"{name}.parquet")
+        corpora = ("--train", tmp_path / "train.parquet", "--test", tmp_path / "test.parquet")
+        probe(tmp_path / "out", "expression", *corpora, "--epochs", 60, *ONE_HEAD)
+        assert "left out row 31" in caplog.text
+        assert "left out row 4" in caplog.text
+        record, written = results(tmp_path / "out"), predictions(tmp_path / "out")
+        for kind, measured in record["results"]["trunk"].items():
+            assert measured["accuracy"]["mean"] == 1.0, kind
+        assert written["row"].tolist() == [0, 1, 2, 3, *range(5, 18)]
+        assert written["label"].tolist() == written["prediction"].tolist()
+        assert written["label"].tolist() == [NAMES[row % 3] for row in written["row"]]
+
+    def test_a_row_of_the_predictions_is_one_of_the_corpus(self, probe, faces, tmp_path):
+        classes = [None if row in (2, 30) else row * 7 % 3 for row in range(60)]
+        faces([number or 0 for number in classes], expression=classes).to_parquet(tmp_path / "faces.parquet")
+        probe(tmp_path / "out", "expression", "--train", tmp_path / "faces.parquet", "--epochs", 2, *ONE_HEAD)
+        written = predictions(tmp_path / "out")
+        assert len(written) == 12
+        assert [classes[row] for row in written["row"]] == written["label"].tolist()
+
+    def test_few_images_have_fewer_neighbours(self, probe, faces, tmp_path):
+        classes = [row % 3 for row in range(20)]
+        faces(classes, expression=classes).to_parquet(tmp_path / "faces.parquet")
+        probe(tmp_path / "out", "expression", "--train", tmp_path / "faces.parquet", "--epochs", 2, *ONE_HEAD)
+        assert {"linear", "5 nearest neighbours"} <= set(results(tmp_path / "out")["results"]["trunk"])
+
+
+class TestProtocols:
+    @pytest.fixture(scope="class")
+    def hard(self, corpora, faces) -> dict[str, Path]:
+        """Training images with a third of the labels wrong, and test labels in two orders."""
+        generator = np.random.default_rng(0)
+        classes = np.arange(60) % 3
+        given = np.where(generator.random(60) < 0.35, generator.integers(0, 3, 60), classes)
+        test = np.where(generator.random(30) < 0.35, generator.integers(0, 3, 30), np.arange(30) % 3)
+        found = {}
+        for name, labels in {"as they are": test, "permuted": generator.permutation(test)}.items():
+            train = named(faces(classes, 1, expression=given))
+            splits = {"train": train, "test": named(faces(np.arange(30) % 3, 2, expression=labels))}
+            found[name] = corpora / f"hard {name}"
+            DatasetDict(splits).save_to_disk(found[name])
+        return found
+
+    def test_paper_takes_the_best_epoch_on_the_test_set_and_says_so(self, probe, scripts, hard, model, tmp_path):
+        options = {"train": str(hard["permuted"]), "protocol": "paper", "epochs": 15, "seeds": [0], "feature": "trunk"}
+        words = itertools.chain(*((f"--{name}", *np.atleast_1d(value)) for name, value in options.items()))
+        probe(tmp_path / "out", "expression", *words)
+        record = results(tmp_path / "out")
+        assert "published hyper-parameters" in record["selection"]
+        assert "TEST" in record["selection"]
+        assert record["parts"][0]["validation"] is None
+        assert record["parts"][0]["train"]["images"] == 60
+        heads, parts, labels = (scripts(f"probing.{name}") for name in ("heads", "parts", "labels"))
+        arguments = scripts("probe").ProbeArguments(model=str(model), image_size=32, **options)
+        (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
+        encoder = scripts("probing.encoder").Encoder(str(model), str(tmp_path / "features"))
+        (trained,) = heads.HeadProbe(arguments, encoder, found).linear()
+        ((rate, scores),) = trained.history.items()
+        assert rate == "learning rate 0.01"
+        assert len(set(scores)) > 1
+        assert record["head"] == [
+            {
+                "feature": "trunk",
+                "seed": 0,
+                "score": max(scores),
+                "learning_rate": 0.01,
+                "epoch": 1 + scores.index(max(scores)),
+            }
+        ]
+        measured = record["results"]["trunk"]["linear"]["accuracy"]["values"]
+        assert measured == [pytest.approx(max(scores), abs=1e-6)]
+
+    def test_strict_chooses_without_a_look_at_the_test_labels(self, probe, hard, tmp_path):
+        heads, measured = [], []
+        for name, corpus in hard.items():
+            probe(tmp_path / name, "expression", "--train", corpus, "--epochs", 15, *ONE_HEAD)
+            record = results(tmp_path / name)
+            measured.append(record["results"]["trunk"]["linear"]["accuracy"]["mean"])
+            heads.append((record["head"], load_file(tmp_path / name / "model.safetensors")))
+        (first, weights), (second, others) = heads
+        assert first == second
+        for name, tensor in weights.items():
+            assert torch.equal(tensor, others[name]), name
+        assert measured[0] > measured[1]
+
+    def test_strict_leaves_test_images_out_of_the_training_and_paper_counts_them(self, scripts, faces, tmp_path):
+        test = faces([0, 1, 2] * 5, 7, expression=[0, 1, 2] * 5)
+        train = faces([0, 1, 2] * 12, 8, expression=[0, 1, 2] * 12)
+        rows = [*train.to_list(), *test.select(range(4)).to_list()]
+        Dataset.from_list(rows, features=train.features).to_parquet(tmp_path / "train.parquet")
+        test.to_parquet(tmp_path / "test.parquet")
+        parts, labels = scripts("probing.parts"), scripts("probing.labels")
+        for protocol, images, shared in (("strict", 36, 0), ("paper", 40, 4)):
+            arguments = scripts("probe").ProbeArguments(
+                train=str(tmp_path / "train.parquet"), test=str(tmp_path / "test.parquet"), protocol=protocol
+            )
+            (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
+            chosen_on = len(found.validation.rows) if found.validation else 0
+            assert len(found.train.rows) + chosen_on == images
+            assert parts.shared_between(found.train, found.test) == {"images": shared, "subjects": 0}
+            assert ("without 4 that are test images too" in found.train.source) == (protocol == "strict")
+
+    def test_strict_chooses_on_no_test_image(self, scripts, faces, tmp_path):
+        parts, labels = scripts("probing.parts"), scripts("probing.labels")
+        classes = [0, 1, 2] * 8
+        test = faces(classes, 1, expression=classes)
+        splits = {"train": faces(classes, 2, expression=classes), "test": test}
+        twelve = [*faces(classes[:9], 3, expression=classes[:9]).to_list(), *test.select(range(3)).to_list()]
+        splits["validation"] = Dataset.from_list(twelve, features=test.features)
+        DatasetDict(splits).save_to_disk(tmp_path / "faces")
+        arguments = scripts("probe").ProbeArguments(train=str(tmp_path / "faces"))
+        (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
+        assert parts.shared_between(found.validation, found.test)["images"] == 0
+        assert len(found.validation.rows) == 9
+
+
+class TestParts:
+    """What is cut off a corpus that has no splits of its own, and what is taken from one that has."""
+
+    @pytest.fixture
+    def rounds(self, scripts):
+        def find(train, read=None, **options):
+            labels = scripts("probing.labels")
+            read = read or partial(labels.read_classes, column=None)
+            return scripts("probing.parts").open_rounds(
+                scripts("probe").ProbeArguments(train=str(train), **options), read
+            )
+
+        return find
+
+    def images(self, part) -> set[bytes]:
+        return {part.corpus.with_format(None)[row]["image"]["bytes"] for row in part.rows.tolist()}
+
+    def test_without_people_each_class_gives_a_fifth_to_the_test(self, rounds, faces, tmp_path):
+        classes = [0] * 50 + [1] * 30 + [2] * 20
+        faces(classes, label=classes).to_parquet(tmp_path / "faces.parquet")
+        (found,) = rounds(tmp_path / "faces.parquet")
+        assert torch.bincount(found.test.targets()).tolist() == [10, 6, 4]
+        assert torch.bincount(found.validation.targets()).tolist() == pytest.approx([4, 2.4, 1.6], abs=1)
+        pieces = [self.images(part) for part in (found.train, found.validation, found.test)]
+        assert sum(map(len, pieces)) == len(set.union(*pieces)) == 100
+
+    def test_where_people_are_known_whole_people_go_to_one_part(self, rounds, faces, tmp_path):
+        people = [row // 5 for row in range(100)]
+        faces([0] * 100, label=[row % 2 for row in range(100)], subject=people).to_parquet(tmp_path / "faces.parquet")
+        (found,) = rounds(tmp_path / "faces.parquet")
+        shown = [set(part.subjects()) for part in (found.train, found.validation, found.test)]
+        assert len(set.union(*shown)) == sum(map(len, shown)) == 20
+        assert len(found.test.rows) == 20
+        assert "whole subjects" in found.test.source
+
+    def test_own_splits_are_used(self, rounds, faces, tmp_path):
+        parts = {
+            name: faces([0, 1] * size, size, label=[0, 1] * size)
+            for name, size in {"train": 9, "validation": 5, "test": 4}.items()
+        }
+        DatasetDict(parts).save_to_disk(tmp_path / "faces")
+        (found,) = rounds(tmp_path / "faces")
+        assert [len(part.rows) for part in (found.train, found.validation, found.test)] == [18, 10, 8]
+
+    def test_splits_of_a_folder_of_images_are_used(self, rounds, faces, tmp_path):
+        for split, size in (("train", 20), ("test", 3)):
+            for row, image in enumerate(faces([0, 1] * size, size)["image"]):
+                path = tmp_path / "faces" / split / NAMES[row % 2] / f"{row}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(image["bytes"])
+        (found,) = rounds(tmp_path / "faces")
+        assert found.test.labels.names == ("angry", "happy")
+        assert torch.bincount(found.test.targets()).tolist() == [3, 3]
+        assert torch.bincount(found.train.targets()).tolist() == [18, 18]
+
+    def test_chosen_subjects_and_folds(self, rounds, faces, tmp_path):
+        people = [f"s{row // 4 + 1}" for row in range(48)]
+        faces([0] * 48, label=[row % 2 for row in range(48)], subject=people).to_parquet(tmp_path / "faces.parquet")
+        corpus = tmp_path / "faces.parquet"
+        (found,) = rounds(corpus, test=str(corpus), train_subjects="s1-s8", test_subjects="s9,s10")
+        assert set(found.test.subjects()) == {"s9", "s10"}
+        assert set(found.train.subjects()) | set(found.validation.subjects()) == {
+            f"s{number}" for number in range(1, 9)
+        }
+        folds = rounds(corpus, folds=4)
+        tested = [set(found.test.subjects()) for found in folds]
+        assert len(set.union(*tested)) == sum(map(len, tested)) == 12
+        for found in folds:
+            assert not set(found.test.subjects()) & (set(found.train.subjects()) | set(found.validation.subjects()))
+
+    @pytest.mark.parametrize(
+        ("column", "values", "names", "targets"),
+        [
+            ("strings", ["sad", "angry", None, "sad"], ("angry", "sad"), [1, 0, 1]),
+            ("gaps", [0, 5, -1, 2], ("0", "1", "2", "3", "4", "5"), [0, 5, 2]),
+            ("booleans", [True, False, None, True], ("0", "1"), [1, 0, 1]),
+            ("floats", [1.0, float("nan"), 0.0, 1.0], ("0", "1"), [1, 0, 1]),
+        ],
+    )
+    def test_classes_come_in_many_forms(self, scripts, faces, column, values, names, targets):
+        labels = scripts("probing.labels").read_classes(faces([0] * 4, **{column: values}), column)
+        assert labels.names == names
+        assert labels.targets[torch.from_numpy(labels.known)].tolist() == targets
+
+
+class TestActionUnits:
+    @pytest.fixture(scope="class")
+    def units(self, corpora, faces) -> Path:
+        """54 images of 9 people. AU1 is shown in red, AU12 in red or green; one image has no label at all."""
+        classes = [row % 3 for row in range(54)]
+        labels = {
+            "AU1": [None if row % 4 == 1 else int(number == 0) for row, number in enumerate(classes)],
+            "AU12": [None if row == 5 else [5, 2, 1][number] for row, number in enumerate(classes)],
+        }
+        corpus = faces(classes, subject=[f"s{row // 6}" for row in range(54)], **labels)
+        corpus = corpus.cast_column("AU1", ClassLabel(names=["absent", "present"])).cast_column("AU12", Value("int8"))
+        corpus.to_parquet(corpora / "units.parquet")
+        return corpora / "units.parquet"
+
+    @pytest.fixture(scope="class")
+    def folded(self, probe, units, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("units")
+        probe(folder, "action_units", "--train", units, "--epochs", 100, "--feature", "trunk", "--seeds", 1)
+        return folder
+
+    def test_every_labelled_row_is_predicted_once_by_the_head_of_its_fold(self, folded, units):
+        written = predictions(folded)
+        corpus = load_corpus(str(units)).select([row for row in range(54) if row != 5])  # Row 5 has no label.
+        assert sorted(written["row"]) == list(range(53))
+        people = written.assign(subject=[corpus["subject"][row] for row in written["row"]])
+        assert people.groupby("subject")["fold"].nunique().tolist() == [1] * 9
+        for fold, rows in written.groupby("fold"):
+            head = PCLForImageClassification.from_pretrained(folded if fold == 1 else folded / f"fold-{fold}")
+            assert head.config.problem_type == "multi_label_classification"
+            assert head.config.id2label == {0: "AU1", 1: "AU12"}
+            said = logits(head, pixels(corpus, rows["row"])).sigmoid()
+            np.testing.assert_allclose(said, rows[["probability_AU1", "probability_AU12"]], atol=1e-5)
+        assert written["fold"].unique().tolist() == [1, 2, 3]
+
+    def test_f1_is_that_of_the_predictions_over_labelled_images(self, folded):
+        written, record = predictions(folded), results(folded)
+        assert written["label_AU1"].isna().sum() == 13
+        by_unit = {}
+        for unit in ("AU1", "AU12"):
+            known = written[written[f"label_{unit}"].notna()]
+            scores = [
+                f1_score(rows[f"label_{unit}"], rows[f"probability_{unit}"] >= 0.5) for _, rows in known.groupby("fold")
+            ]
+            by_unit[unit] = np.mean(scores)
+            measured = record["results"]["trunk"]["linear"][f"f1_{unit}"]
+            assert measured["values"] == [pytest.approx(by_unit[unit])]
+            assert measured["mean"] > 0.9
+        assert record["results"]["trunk"]["linear"]["f1"]["mean"] == pytest.approx(np.mean(list(by_unit.values())))
+        assert record["results"]["trunk"]["linear"]["images"]["values"] == [53]
+        assert [parts["test"]["images"] for parts in record["parts"]] == [18, 18, 17]
+        assert [parts["shared_by_train_and_test"]["subjects"] for parts in record["parts"]] == [0, 0, 0]
+        assert [head["seed"] for head in record["head"]] == [1, 1, 1]
+        assert len(np.unique(picture(folded / "f1.png"))) > 20
+
+    def test_tuned_thresholds_stand_in_the_bias(self, probe, folded, units, tmp_path):
+        options = ("--train", units, "--epochs", 100, "--feature", "trunk", "--seeds", 1, "--tune_thresholds")
+        probe(tmp_path, "action_units", *options)
+        for fold in ("", "fold-2", "fold-3"):
+            tuned, plain = (load_file(folder / fold / "model.safetensors") for folder in (tmp_path, folded))
+            assert torch.equal(tuned["classifier.weight"], plain["classifier.weight"])
+            assert (tuned["classifier.bias"] != plain["classifier.bias"]).all()
+        assert results(tmp_path)["results"]["trunk"]["linear"]["f1"]["mean"] > 0.9
+
+
+class TestHeadPose:
+    @pytest.fixture(scope="class")
+    def poses(self, corpora, faces) -> Path:
+        """80 images, whose red, green and blue say yaw, pitch and roll; two angles are faults."""
+        angles = np.random.default_rng(4).uniform(-6, 6, (80, 3)).astype(np.float32)
+        columns = dict(zip(("yaw", "pitch", "roll"), angles.T.copy()))
+        columns["yaw"][7], columns["roll"][60] = 120, -99.5
+        faces(128 + 15 * angles, **columns).to_parquet(corpora / "poses.parquet")
+        return corpora / "poses.parquet"
+
+    @pytest.fixture(scope="class")
+    def posed(self, probe, poses, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("poses")
+        probe(folder, "head_pose", "--train", poses, "--epochs", 200, *ONE_HEAD)
+        return folder
+
+    def test_faults_are_dropped_and_said(self, posed):
+        (parts,) = results(posed)["parts"]
+        assert sum(parts[name]["images"] for name in ("train", "validation", "test")) == 78
+        for name in ("train", "validation", "test"):
+            assert "without 2 rows that cannot be used" in parts[name]["source"]
+        assert predictions(posed)[["label_yaw", "label_pitch", "label_roll"]].abs().to_numpy().max() < 6
+
+    def test_the_error_is_that_of_the_predictions_and_below_that_of_a_constant(self, posed):
+        written, measured = predictions(posed), results(posed)["results"]["trunk"]["linear"]
+        for angle in ("yaw", "pitch", "roll"):
+            error = (written[f"predicted_{angle}"] - written[f"label_{angle}"]).abs().mean()
+            assert measured[f"{angle}_mae"]["values"] == [pytest.approx(error, rel=1e-6)]
+        assert measured["mae"]["mean"] == pytest.approx(
+            np.mean([measured[f"{a}_mae"]["mean"] for a in ("yaw", "pitch", "roll")])
+        )
+        labels = written[["label_yaw", "label_pitch", "label_roll"]].to_numpy()
+        assert measured["mae"]["mean"] < 0.7 * np.abs(labels - np.median(labels, axis=0)).mean()
+        assert results(posed)["metric"] == "mae"
+
+    def test_the_saved_model_says_what_was_written(self, posed, poses):
+        model, processor = (
+            PCLForHeadPoseEstimation.from_pretrained(posed),
+            AutoImageProcessor.from_pretrained(posed, trust_remote_code=True),
+        )
+        corpus = load_corpus(str(poses))
+        places = {row["yaw"]: place for place, row in enumerate(corpus.select_columns(["yaw"]))}
+        written = predictions(posed)
+        rows = [min(places, key=lambda yaw: abs(yaw - label)) for label in written["label_yaw"]]
+        images = corpus.cast_column("image", Image()).select([places[yaw] for yaw in rows])["image"]
+        said = logits(model, processor(list(images), return_tensors="pt")["pixel_values"])
+        np.testing.assert_allclose(said, written[["predicted_yaw", "predicted_pitch", "predicted_roll"]], atol=1e-3)
+
+    @pytest.mark.parametrize("name", ["head_pose.png", "faces.png", "epochs.png"])
+    def test_pictures_show_something(self, posed, name):
+        assert len(np.unique(picture(posed / name))) > 20
+
+
+class TestFinetuning:
+    def test_what_was_predicted_is_what_the_saved_model_says(self, probe, expressions, model, tmp_path):
+        probe(tmp_path, "expression", "--train", expressions, *FINETUNING, *ONE_HEAD, "--batch_size", 20)
+        record, written = results(tmp_path), predictions(tmp_path)
+        head = PCLForImageClassification.from_pretrained(tmp_path)
+        shares = logits(head, pixels(load_corpus(str(expressions), "test"), range(18))).softmax(dim=1)
+        assert [NAMES[number] for number in shares.argmax(dim=1)] == written["prediction"].tolist()
+        np.testing.assert_allclose(shares.max(dim=1).values, written["probability"], atol=1e-5)
+        accuracy = (written["label"] == written["prediction"]).mean()
+        assert record["results"] == {"trunk": {"fine-tuned": record["results"]["trunk"]["fine-tuned"]}}
+        assert record["results"]["trunk"]["fine-tuned"]["accuracy"]["values"] == [pytest.approx(accuracy)]
+        (chosen,) = record["head"]
+        assert (chosen["learning_rate"], chosen["layer_decay"]) == (3e-3, 1.0)
+        assert chosen["epoch"] in (1, 2)
+        before = PCLModel.from_pretrained(model).state_dict()
+        assert any(not torch.equal(tensor, before[name]) for name, tensor in head.pcl.state_dict().items())
+
+
+class TestVerification:
+    @pytest.fixture(scope="class")
+    def pairs(self, corpora, faces) -> Path:
+        """24 pairs in 3 folds, of one colour or of two, beside images; the second image of pair 3 does not decode."""
+        first, second = [row // 2 % 3 for row in range(24)], [(row // 2 + row % 2) % 3 for row in range(24)]
+        second[3] = None
+        columns = {"same": [row % 2 == 0 for row in range(24)], "fold": [1 + row // 8 for row in range(24)]}
+        columns |= {"image_a": faces(first, 1)["image"][:], "image_b": faces(second, 2)["image"][:]}
+        features = {"image_a": Image(), "image_b": Image(), "same": Value("bool"), "fold": Value("int32")}
+        parts = {"default": faces([0, 1, 2]), "pairs": Dataset.from_dict(columns, features=Features(features))}
+        card = "---\nconfigs:\n"
+        for name, part in parts.items():
+            (corpora / "prepared" / name).mkdir(parents=True)
+            part.to_parquet(corpora / "prepared" / name / "test.parquet")
+            card += f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/test.parquet\n"
+        (corpora / "prepared" / "README.md").write_text(card + "---\n")
+        return corpora / "prepared"
+
+    def test_listed_pairs_are_compared_but_for_those_with_a_broken_image(self, probe, pairs, model, tmp_path):
+        probe(tmp_path, "verification", "--test", f"{pairs}:pairs")
+        record, written = results(tmp_path), predictions(tmp_path)
+        assert record["parts"] == [{"test": {"source": f"{pairs}:pairs", "pairs": 23}}]
+        kept = [row for row in range(24) if row != 3]
+        assert written["first"].tolist() == kept
+        assert written["fold"].tolist() == [1 + row // 8 for row in kept]
+        assert written["same"].tolist() == [row % 2 == 0 for row in kept]
+        sides = load_pairs(f"{pairs}:pairs")
+        sides = [sides.select_columns(name).rename_column(name, "image") for name in ("image_a", "image_b")]
+        with torch.no_grad():
+            first, second = (PCLModel.from_pretrained(model)(pixels(side, kept)) for side in sides)
+        for feature, name in zip(FEATURES, ("pooler_output", "face_features", "pose_features")):
+            expected = torch.cosine_similarity(first[name], second[name]).numpy()
+            cosines = written[f"{feature} cosine"]
+            np.testing.assert_allclose(cosines, expected, atol=1e-5)
+            measured = record["results"][feature]["cosine"]
+            assert measured["auc"]["values"] == [pytest.approx(roc_auc_score(written["same"], expected), abs=0.01)]
+            assert measured["auc"]["mean"] > 0.9
+        assert len(np.unique(picture(tmp_path / "roc.png"))) > 20
+
+    @pytest.fixture(scope="class")
+    def people(self, corpora, faces) -> Path:
+        """160 images of 40 people, each with a colour of one's own, named in the column `identity`."""
+        colours = np.random.default_rng(5).integers(30, 226, (40, 3)).repeat(4, axis=0)
+        faces(colours, identity=[f"p{row // 4}" for row in range(160)]).to_parquet(corpora / "people.parquet")
+        faces(colours[:80], 1, identity=[f"q{row // 4}" for row in range(80)]).to_parquet(corpora / "others.parquet")
+        return corpora / "people.parquet"
+
+    @pytest.fixture(scope="class")
+    def embedded(self, probe, people, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("embedded")
+        drawn = ("--test", people.with_name("others.parquet"), "--pairs", 40, "--folds", 2, "--seeds", 0, 1)
+        trained = ("--identity_embedding", "--train", people, "--feature", "trunk", "--label_column", "identity")
+        probe(folder, "verification", *drawn, *trained)
+        return folder
+
+    def test_pairs_are_drawn_from_people_in_folds_that_share_none(self, embedded):
+        written = predictions(embedded)
+        assert written.groupby("fold")["same"].agg(["size", "sum"]).to_numpy().tolist() == [[20, 10], [20, 10]]
+        assert (written["same"] == (written["first"] // 4 == written["second"] // 4)).all()
+        one, two = (set(rows["first"] // 4) | set(rows["second"] // 4) for _, rows in written.groupby("fold"))
+        assert not one & two
+
+    def test_an_embedding_is_measured_beside_the_plain_cosine(self, embedded):
+        record, written = results(embedded), predictions(embedded)
+        plain, embedding = (record["results"]["trunk"][kind] for kind in ("cosine", "identity embedding"))
+        assert len(plain["auc"]["values"]) == 1
+        assert len(embedding["auc"]["values"]) == 2
+        assert embedding["auc"]["mean"] > max(0.8, plain["auc"]["mean"])
+        cosines = written["trunk identity embedding"]
+        assert min(abs(roc_auc_score(written["same"], cosines) - auc) for auc in embedding["auc"]["values"]) < 1e-9
+
+    def test_the_saved_embedding_gives_the_cosines_that_were_written(self, embedded, people):
+        head, written = PCLForImageClassification.from_pretrained(embedded), predictions(embedded)
+        corpus = load_corpus(str(people.with_name("others.parquet")))
+        first, second = (logits(head, pixels(corpus, written[side])) for side in ("first", "second"))
+        cosines = torch.cosine_similarity(first, second)
+        np.testing.assert_allclose(cosines, written["trunk identity embedding"], atol=1e-4)
+
+    def test_people_in_train_and_test_are_not_trained_on(self, refused, model, people, tmp_path):
+        options = ("--test", people, "--train", people, "--label_column", "identity", "--pairs", 40, "--folds", 2)
+        small = ("--image_size", 32, "--feature", "trunk", "--seeds", 0, "--output_dir", tmp_path / "out")
+        said = refused("probe", "--task", "verification", "--model", model, "--identity_embedding", *options, *small)
+        assert "p0" in said or "--train" in said
+
+    def test_a_person_who_is_not_known_makes_no_pair(self, probe, faces, tmp_path):
+        people = [None if row % 10 == 9 else f"p{row // 4}" for row in range(48)]
+        faces([row // 4 % 3 for row in range(48)], subject=people).to_parquet(tmp_path / "faces.parquet")
+        options = ("--pairs", 12, "--folds", 2, "--feature", "trunk")
+        probe(tmp_path / "out", "verification", "--test", tmp_path / "faces.parquet", *options)
+        assert len(predictions(tmp_path / "out")) == 12
+
+
+class TestDisentanglement:
+    @pytest.fixture(scope="class")
+    def three(self, corpora, faces) -> tuple:
+        """Options that name the three corpora; one image of poses does not decode."""
+        angles = np.random.default_rng(6).uniform(-6, 6, (60, 3)).astype(np.float32)
+        poses = faces(128 + 15 * angles, **dict(zip(("yaw", "pitch", "roll"), angles.T)))
+        poses.to_parquet(corpora / "leak-poses.parquet")
+        classes = [row % 3 for row in range(60)]
+        faces(classes, 3, expression=classes, subject=[f"s{row // 3}" for row in range(60)]).to_parquet(
+            corpora / "leak-faces.parquet"
+        )
+        pairs = ("--pairs", 20, "--folds", 2)
+        people, expression = (
+            ("--identity", corpora / "leak-faces.parquet"),
+            ("--expression", corpora / "leak-faces.parquet"),
+        )
+        return ("--pose", corpora / "leak-poses.parquet", *people, *expression, *pairs)
+
+    @pytest.fixture(scope="class")
+    def swapped(self, probe, three, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("leak")
+        probe(folder, "disentanglement", *three)
+        return folder
+
+    def test_what_each_branch_holds_and_what_leaks(self, swapped):
+        record = results(swapped)
+        readings = {feature: record["results"][feature]["linear readings"] for feature in FEATURES}
+        for measured in readings.values():
+            assert 0.2 < measured["pose R²"]["mean"] <= 1  # Yaw, pitch and roll are colours that a line can read.
+            assert measured["pose R²"]["mean"] == pytest.approx(
+                np.mean([measured[f"{angle} R²"]["mean"] for angle in ("yaw", "pitch", "roll")])
+            )
+            assert measured["expression accuracy"]["mean"] == 1.0
+            assert 0 <= measured["identity AUC"]["mean"] <= 1
+            assert measured["mirror movement"]["mean"] > 0
+        face, pose = readings["face"], readings["pose"]
+        expected = face["pose R²"]["mean"] / pose["pose R²"]["mean"]
+        assert record["leakage"]["pose_in_face"]["value"] == pytest.approx(expected)
+        assert record["leakage"]["expression_in_pose"]["value"] == pytest.approx(1.0)
+        ratio = face["mirror movement"]["mean"] / pose["mirror movement"]["mean"]
+        assert record["mirror_movement_face_over_pose"] == pytest.approx(ratio)
+        assert record["chance"] == {"pose": 0.0, "identity": 0.5, "expression": pytest.approx(1 / 3, abs=0.1)}
+        assert [part["images"] for part in record["parts"]["pose"]] == [48, 12]
+        assert [part["images"] for part in record["parts"]["expression"]] == [48, 12]
+        assert record["parts"]["identity"]["pairs"] == 20
+
+    def test_swaps_are_drawn_only_if_the_model_has_a_decoder(self, probe, swapped, model, three, tmp_path):
+        PCLModel.from_pretrained(model).save_pretrained(tmp_path / "encoder")
+        probe(tmp_path / "out", "disentanglement", *three, "--model", tmp_path / "encoder")
+        assert results(tmp_path / "out")["results"] == results(swapped)["results"]
+        whole, bare = (picture(folder / "disentanglement.png") for folder in (swapped, tmp_path / "out"))
+        assert whole.shape[0] > 2 * bare.shape[0]
+        assert len(np.unique(bare)) > 20
+
+    def test_a_broken_image_of_the_poses_is_left_out(self, probe, three, faces, tmp_path):
+        angles = np.random.default_rng(7).uniform(-6, 6, (60, 3)).astype(np.float32)
+        angles[5, 0] = 7  # The largest yaw, which would be among the swaps.
+        colours = [None if row == 5 else colour for row, colour in enumerate(128 + 15 * angles)]
+        poses = [faces(colours, seed, **dict(zip(("yaw", "pitch", "roll"), angles.T))) for seed in (1, 2)]
+        DatasetDict(train=poses[0], test=poses[1]).save_to_disk(tmp_path / "poses")
+        probe(tmp_path / "out", "disentanglement", *three, "--pose", tmp_path / "poses")
+        assert [part["images"] for part in results(tmp_path / "out")["parts"]["pose"]] == [59, 59]
+
+    @pytest.mark.parametrize("missing", ["pose", "identity", "expression"])
+    def test_a_missing_corpus_is_named(self, refused, model, three, missing, tmp_path):
+        place = three.index(f"--{missing}")
+        rest = three[:place] + three[place + 2 :]
+        said = refused("probe", "--task", "disentanglement", "--model", model, "--output_dir", tmp_path, *rest)
+        assert f"needs `--{missing}`" in said
+
+
+class TestWhatCannotBeMeasuredSaysWhy:
+    @pytest.fixture
+    def said(self, refused, model, expressions, tmp_path):
+        def say(task: str, *options) -> str:
+            own = ("--model", model, "--output_dir", tmp_path / "out", "--image_size", 32, "--epochs", 2, *ONE_HEAD)
+            said = refused("probe", "--task", task, *own, "--cache_dir", tmp_path / "features", *options)
+            assert not (tmp_path / "out" / "results.json").exists()
+            return said
+
+        return say
+
+    def test_a_column_that_is_not_there(self, said, expressions):
+        assert "no column `mood`, only ['image', 'expression']" in said(
+            "expression", "--train", expressions, "--label_column", "mood"
+        )
+        assert "no column `yaw`" in said("head_pose", "--train", expressions)
+        assert "action unit such as `AU12`" in said("action_units", "--train", expressions)
+        assert "`--label_column`" in said("verification", "--test", expressions)
+
+    def test_a_column_that_holds_no_classes(self, said, expressions):
+        assert "`image`" in said("expression", "--train", expressions, "--label_column", "image")
+
+    def test_one_class_only(self, said, faces, tmp_path):
+        faces([0] * 30, expression=[0] * 30).to_parquet(tmp_path / "faces.parquet")
+        assert "`expression`" in said("expression", "--train", tmp_path / "faces.parquet")
+
+    def test_classes_that_differ_between_train_and_test(self, said, faces, expressions, tmp_path):
+        faces([0, 1, 2] * 5, 9, expression=["sad", "glad", "mad"] * 5).to_parquet(tmp_path / "faces.parquet")
+        message = said("expression", "--train", expressions, "--test", tmp_path / "faces.parquet")
+        assert "classes of train and test must be the same" in message
+        assert "('angry', 'happy', 'sad') and ('glad', 'mad', 'sad')" in message
+        assert "`--label_names`" in message
+
+    def test_a_split_that_is_not_there(self, said, faces, expressions, tmp_path):
+        assert "['train', 'test'], none of them `validation`" in said(
+            "expression", "--train", expressions, "--validation", expressions
+        )
+
+    def test_options_that_exclude_each_other(self, said, expressions):
+        both = ("--train", expressions, "--test", expressions, "--folds", 3)
+        assert "`--folds`" in said("expression", *both)
+        assert "`--finetune`" in said("verification", "--test", expressions, "--finetune")
+        assert "`--protocol strict`" in said("expression", "--train", expressions, "--finetune", "--protocol", "paper")
+        assert "`--tune_thresholds`" in said("expression", "--train", expressions, "--tune_thresholds")
+
+    def test_options_that_are_missing(self, said, refused, model, tmp_path):
+        assert "`--train`" in said("expression")
+        assert "`--test`" in said("verification")
+        assert "`--model` must be given" in refused("probe", "--output_dir", tmp_path)
+        assert "`--output_dir` must be given" in refused("probe", "--model", model)
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("epochs", 0), ("folds", 1), ("image_size", 16), ("pairs", 0), ("batch_size", -1)]
+    )
+    def test_values_out_of_range(self, said, option, value):
+        assert f"`--{option}` must be at least" in said("expression", f"--{option}", value)
+
+    def test_folds_without_people(self, said, expressions):
+        assert "`subject`" in said("expression", "--train", expressions, "--folds", 3)
+
+    def test_a_model_that_does_not_exist(self, said, expressions):
+        assert "/nowhere/model" in said("expression", "--train", expressions, "--model", "/nowhere/model")
+
+    def test_a_corpus_that_does_not_exist(self, said):
+        assert "/nowhere/faces" in said("expression", "--train", "/nowhere/faces")
+
+    def test_a_test_set_that_holds_all_training_images(self, said, faces, tmp_path):
+        angles = {"yaw": [float(row) for row in range(30)], "pitch": [0.0] * 30, "roll": [0.0] * 30}
+        faces([row % 3 for row in range(30)], **angles).to_parquet(tmp_path / "faces.parquet")
+        both = ("--train", tmp_path / "faces.parquet", "--test", tmp_path / "faces.parquet")
+        assert "`--test`" in said("head_pose", *both)
+
+    def test_the_folder_of_the_model(self, refused, expressions, model, tmp_path):
+        copy = tmp_path / "model"
+        shutil.copytree(model, copy)
+        options = ("--image_size", 32, "--epochs", 2, "--cache_dir", tmp_path / "features", *ONE_HEAD)
+        said = refused("probe", "--model", copy, "--train", expressions, "--output_dir", copy, *options)
+        assert "`--output_dir`" in said
+        assert (copy / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
