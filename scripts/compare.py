@@ -3,8 +3,8 @@
 python scripts/compare.py --models runs/mine runs/simclr --output_dir runs/comparison \
     --tasks "expression --train corpora/fer2013" "verification --test corpora/lfw:pairs"
 
-Each task is written as probe.py's options after `--task`. What is measured already, with the same options, is not
-measured again.
+Each task is written as probe.py's options after `--task`. What the output folder holds already, of the same model with
+the same options, is not measured again: empty it when the images behind a corpus's name have changed.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from probe import probe
 from probing.arguments import ProbeArguments
 from probing.comparison import as_markdown, draw, summarise
+from probing.encoder import open_encoder
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -24,6 +25,8 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.probes.features import model_digest
 from modeling_pcl.training.arguments import option
+
+RANDOM = "random initialisation"
 
 
 @dataclass
@@ -72,6 +75,8 @@ def name_models(arguments: ComparisonArguments) -> dict[str, str]:
     names = arguments.names or [Path(model).name for model in arguments.models]
     if len(names) != len(arguments.models) or len(set(names)) < len(names):
         raise ValueError(f"`--names` must be {len(arguments.models)} different names, got {names}.")
+    if any(name.startswith(RANDOM) for name in names):
+        raise ValueError(f"`--names` must leave `{RANDOM}` to the comparison, got {names}.")
     return dict(zip(names, arguments.models))
 
 
@@ -84,20 +89,19 @@ def make_random_models(models: dict[str, str], folder: Path, seeds: int) -> dict
     if seeds < 1:
         raise ValueError(f"`--random_seeds` must be at least 1, got {seeds}.")
     sizes = ("num_channels", "hidden_sizes", "feature_channels", "negative_slope", "image_size")
-    configs = {}
-    for model in models.values():
-        config = PCLConfig.from_pretrained(model)
-        configs[json.dumps([getattr(config, name) for name in sizes])] = {name: getattr(config, name) for name in sizes}
+    architectures: dict[str, tuple[str, PCLConfig]] = {}
+    for name, model in models.items():
+        config = open_encoder(model).config
+        own = {size: getattr(config, size) for size in sizes}
+        architectures.setdefault(json.dumps(own), (name, PCLConfig(**own)))
     made = {}
-    for config in configs.values():
-        name = "random initialisation"
-        if len(configs) > 1:
-            name += f", {config['feature_channels']} channels, {config['image_size']} px"
+    for like, config in architectures.values():
+        name = RANDOM if len(architectures) == 1 else f"{RANDOM}, sizes of {like}"
         made[name] = []
         for seed in range(seeds):
             set_seed(seed)
-            path = folder / f"random-{config['feature_channels']}-{config['image_size']}px-seed{seed}"
-            PCLModel(PCLConfig(**config)).save_pretrained(path)
+            path = folder / f"random-like-{like}-seed{seed}"
+            PCLModel(config).save_pretrained(path)
             made[name].append(str(path))
     return made
 
@@ -118,7 +122,7 @@ def compare(arguments: ComparisonArguments) -> str:
     tasks, models, folder = parse_tasks(arguments.tasks), name_models(arguments), Path(arguments.output_dir)
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
-    digests = {path: model_digest(PCLModel.from_pretrained(path)) for paths in groups.values() for path in paths}
+    digests = {path: model_digest(open_encoder(path)) for paths in groups.values() for path in paths}
     records = {}
     with tqdm(total=len(tasks) * len(digests), desc="probes", unit="probe") as bar:
         for task, options_of_task in tasks.items():

@@ -11,11 +11,12 @@ One folder for each model, corpus, image size and precision:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
@@ -74,7 +75,7 @@ class FeatureCache:
         key: FeatureKey,
         rows: int,
         encoded: Callable[[int], Iterator[Mapping[str, torch.Tensor]]],
-        broken: Mapping[int, str],
+        broken: MutableMapping[int, str],
     ) -> FeatureTable:
         """The table of a key, from disk or, as far as it is not there, computed.
 
@@ -82,16 +83,27 @@ class FeatureCache:
             key: What the features are of.
             rows: How many rows the table has, at least 1.
             encoded: From a row's number to the features of the batches from there on, as `features.encode` gives them.
-            broken: Filled by `encoded` as it goes.
+            broken: Filled by `encoded` as it goes; what was found before a stop is put in first.
 
         Raises:
             ValueError: If `encoded` ends before the last row, or goes on behind it.
             OSError: If the disk is full; the same call goes on where this one stopped.
         """
         folder = self.folder / key.folder_name
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # Another probe of the same images waits, and finds them.
+            return self._table(folder, key, rows, encoded, broken)
+
+    def _table(
+        self,
+        folder: Path,
+        key: FeatureKey,
+        rows: int,
+        encoded: Callable[[int], Iterator[Mapping[str, torch.Tensor]]],
+        broken: MutableMapping[int, str],
+    ) -> FeatureTable:
         paths = {name: folder / f"{name}.safetensors" for name in FEATURES}
         if not all(path.exists() for path in paths.values()):
-            folder.mkdir(parents=True, exist_ok=True)
             _fill(_Unfinished(folder, key, rows), encoded, broken)
         record = json.loads((folder / "features.json").read_text())
         features = {name: load_file(path)[name] for name, path in paths.items()}
@@ -145,8 +157,9 @@ class _Unfinished:
             path.replace(path.with_suffix(""))
 
 
-def _fill(tables: _Unfinished, encoded: Callable[[int], Iterator[Mapping[str, torch.Tensor]]], broken: Mapping):
-    known = 0
+def _fill(tables: _Unfinished, encoded: Callable[[int], Iterator[Mapping[str, torch.Tensor]]], broken: MutableMapping):
+    broken.update({int(row): reason for row, reason in tables.broken.items()})
+    known = len(broken)
     if tables.done < tables.rows:
         bar = tqdm(total=tables.rows, initial=tables.done, desc="features", unit="image", leave=False)
         for features in encoded(tables.done):

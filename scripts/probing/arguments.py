@@ -45,9 +45,8 @@ class ProbeArguments:
         default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds of the probe; several give mean and spread."}
     )
     epochs: int | None = option(None, "Passes over the training images; by default 300, or 20 with `--finetune`.")
-    label_column: str | None = option(
-        None, "Column of the classes (by default `expression` or `label`), or of the people (by default `subject`)."
-    )
+    label_column: str | None = option(None, "Column of the classes; by default `expression` or `label`.")
+    subject_column: str = option("subject", "Column of the people, for verification and disentanglement.")
     label_names: list[str] = field(
         default_factory=list,
         metadata={"help": "Names of the classes, in the order of their numbers, where they have none."},
@@ -108,5 +107,10 @@ def check_arguments(arguments: ProbeArguments):
         arguments.task != "action_units" or arguments.protocol != "strict" or arguments.finetune
     ):
         raise ValueError("`--tune_thresholds` is for linear probes of action units in the strict protocol.")
+    if arguments.task == "disentanglement" and (arguments.train or arguments.test or arguments.feature != "all"):
+        raise ValueError(
+            "`--task disentanglement` reads all features from `--pose`, `--identity` and `--expression`; leave "
+            "`--train`, `--test` and `--feature` out."
+        )
     if arguments.folds is not None and arguments.test is not None and arguments.task != "verification":
         raise ValueError("`--folds` tests on the training corpus itself: give it or `--test`, not both.")

@@ -35,8 +35,13 @@ def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary
             for measure in MEASURES[runs[0]["task"]]:
                 row = summary.setdefault(f"{task}: {measure}", {}).setdefault(model, {})
                 for feature in runs[0]["results"]:
-                    row[feature] = _merged([next(iter(run["results"][feature].values()))[measure] for run in runs])
+                    row[feature] = _merged([_main_probe(run["results"][feature])[measure] for run in runs])
     return summary
+
+
+def _main_probe(probes: Mapping[str, Mapping]) -> Mapping:
+    """What was trained last of all, or else the first probe there is."""
+    return probes.get("identity embedding") or next(iter(probes.values()))
 
 
 def _merged(measured: Sequence[Mapping]) -> dict:

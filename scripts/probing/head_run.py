@@ -40,6 +40,8 @@ def run(arguments: ProbeArguments) -> str:
     chosen = _best(trained)
     _save(folder, task, arguments, chosen)
     facts = {
+        "protocol": arguments.protocol,
+        "seeds": arguments.seeds,
         "metric": task.metric,
         "selection": SELECTION[arguments.protocol].format(metric=probes[0].objective.metric),
         "image_size": probes[0].image_size,

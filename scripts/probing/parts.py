@@ -112,10 +112,10 @@ def open_part(
         corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
     if read is None:
         return Part(corpus, np.arange(len(corpus)), NO_LABELS, source, revision)
-    labels = read(corpus)
+    labels = read(corpus.remove_columns(ROW))
     if not labels.known.all():
         corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
-        labels, source = read(corpus), f"{source}, without {dropped} rows that cannot be used"
+        labels, source = read(corpus.remove_columns(ROW)), f"{source}, without {dropped} rows that cannot be used"
     return Part(corpus, np.arange(len(corpus)), labels, source, revision)
 
 
@@ -123,8 +123,8 @@ def _with_subjects(corpus: Dataset, column: str, name: str) -> Dataset:
     """The corpus with its people as `subject`; rows without one are left out."""
     if column not in corpus.column_names:
         raise ValueError(
-            f"`{name}` has no column `{column}`, only {corpus.column_names}; name the one of the people with "
-            "`--label_column`."
+            f"`{name}` has no column `{column}`, only {corpus.remove_columns(ROW).column_names}; name the one of the "
+            "people with `--subject_column`."
         )
     corpus = corpus.select_columns(["image", ROW, column])
     corpus = corpus.rename_column(column, "subject") if column != "subject" else corpus
@@ -167,13 +167,19 @@ def _round(arguments: ProbeArguments, train: Part, test: Part, read: Callable[[D
             train, validation = cut(train, VALIDATION_SHARE)
     if arguments.task == "expression" and len(train.labels.names) < 2:
         raise ValueError(f"There must be two classes at least, {train.source} has only {train.labels.names}.")
-    for name, part in (("test", test), ("validation", validation)):
-        if part is not None and part.labels.names != train.labels.names:
-            raise ValueError(
-                f"The classes of train and {name} must be the same, got {train.labels.names} and {part.labels.names}; "
-                "`--label_names` names them."
-            )
+    for part in (test, validation):
+        if part is not None:
+            check_same_labels(train, part)
     return Round(train, test, validation)
+
+
+def check_same_labels(train: Part, other: Part):
+    """Refuse parts whose numbers mean other classes."""
+    if other.labels.names != train.labels.names:
+        raise ValueError(
+            f"The labels of {train.source} and {other.source} must be the same, got {list(train.labels.names)} and "
+            f"{list(other.labels.names)}; `--label_names` names them."
+        )
 
 
 def cut(part: Part, share: float, own_features: bool = False) -> tuple[Part, Part]:

@@ -56,8 +56,7 @@ def describe(arguments: ProbeArguments, encoder: Encoder, facts: Mapping) -> dic
     run["model_revision"] = run.pop("data_revision")
     config = encoder.model.config
     sizes = {"hidden_sizes": config.hidden_sizes, "feature_channels": config.feature_channels}
-    heading = {"task": arguments.task, "protocol": arguments.protocol, "model": encoder.name, **sizes}
-    return heading | {"seeds": arguments.seeds} | dict(facts) | run
+    return {"task": arguments.task, "model": encoder.name, **sizes} | dict(facts) | run
 
 
 def start(folder: Path):

@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from modeling_pcl import PCLImageProcessor
-from modeling_pcl.data.corpora import corpus_splits, is_list_of_pairs, load_pairs
+from modeling_pcl.data.corpora import corpus_revision, corpus_splits, is_list_of_pairs, load_pairs
 from modeling_pcl.data.pairs import make_pairs
 from modeling_pcl.probes.curve_pictures import draw_roc
 from modeling_pcl.probes.features import FEATURES
@@ -43,6 +43,7 @@ class TestPairs:
         same: Whether both show one person, `(pairs,)`.
         fold: Number of each pair's fold, `(pairs,)`.
         source: Where they are from, in words.
+        revision: Of the corpus or the list that was opened.
     """
 
     images: Dataset
@@ -51,12 +52,16 @@ class TestPairs:
     same: np.ndarray
     fold: np.ndarray
     source: str
+    revision: str
 
     def whole(self, broken) -> "TestPairs":
         """Without the pairs of which an image does not decode."""
         kept = ~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken)))
         columns = (column[kept] for column in (self.first, self.second, self.same, self.fold))
-        return TestPairs(self.images, *columns, self.source)
+        return TestPairs(self.images, *columns, self.source, self.revision)
+
+    def describe(self) -> dict:
+        return {"source": self.source, "pairs": len(self.same), "revision": self.revision}
 
     def part(self) -> Part:
         """Every image of the pairs."""
@@ -81,14 +86,14 @@ def open_pairs(arguments: ProbeArguments, name: str | None) -> TestPairs:
     split = "test" if "test" in splits else splits[0]
     if is_list_of_pairs(name, split):
         return _listed(load_pairs(name, split), name)
-    part = open_part(name, "test", None, arguments.test_subjects, arguments.label_column or "subject")
+    part = open_part(name, "test", None, arguments.test_subjects, arguments.subject_column)
     folds = arguments.folds or FOLDS
     try:
         pairs = make_pairs(part.subjects(), arguments.pairs, folds, PAIR_SEED)
     except ValueError as error:
         raise ValueError(f"`--pairs {arguments.pairs}` with `--folds {folds}` from {part.source}: {error}") from error
     source = f"{arguments.pairs} pairs of {part.source}, drawn with seed {PAIR_SEED}, {folds} folds by subject"
-    return TestPairs(part.corpus, pairs.first, pairs.second, pairs.same, pairs.fold, source)
+    return TestPairs(part.corpus, pairs.first, pairs.second, pairs.same, pairs.fold, source, part.revision)
 
 
 def _listed(pairs: Dataset, name: str) -> TestPairs:
@@ -96,9 +101,8 @@ def _listed(pairs: Dataset, name: str) -> TestPairs:
     known = np.flatnonzero(~(np.isnan(same) | np.isnan(fold)))
     sides = [pairs.select_columns(column).rename_column(column, "image") for column in ("image_a", "image_b")]
     source = name if len(known) == len(pairs) else f"{name}, without {len(pairs) - len(known)} pairs not labelled"
-    return TestPairs(
-        concatenate_datasets(sides), known, known + len(pairs), same[known] == 1, fold[known].astype(int), source
-    )
+    images, fold = concatenate_datasets(sides), fold[known].astype(int)
+    return TestPairs(images, known, known + len(pairs), same[known] == 1, fold, source, corpus_revision(images))
 
 
 class Verification:
@@ -147,7 +151,7 @@ def train_embeddings(
     """
     if arguments.train is None:
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
-    part = open_part(arguments.train, "train", None, arguments.train_subjects, arguments.label_column or "subject")
+    part = open_part(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
     part = _without_people_of(without_images_of(part, probe.pairs.part()), probe.pairs)
     table = probe.encoder.table(part.corpus, probe.image_size, "bf16", part.source)
     part, held_out = part.without(table.broken), None
@@ -219,7 +223,8 @@ def run(arguments: ProbeArguments) -> str:
         "metric": "accuracy",
         "selection": "each fold is tested with the threshold that is best on the other folds",
         "image_size": probe.image_size,
-        "parts": [{"test": {"source": probe.pairs.source, "pairs": len(probe.pairs.same)}}],
+        "protocol": arguments.protocol,
+        "parts": [{"test": probe.pairs.describe()}],
         "results": results,
     }
     columns = {f"{feature} cosine": values for feature, values in cosines.items()}
@@ -237,6 +242,7 @@ def _embed(arguments: ProbeArguments, probe: "Verification", features: list[str]
     """Train embeddings, add their results to the facts and save the best one, whose cosines are returned."""
     trained, parts = train_embeddings(arguments, probe, features)
     facts["parts"][0] |= parts
+    facts["seeds"] = arguments.seeds
     for feature in features:
         measured = [
             probe.pairs.compute(probe.cosines(feature, each.embedding)) for each in trained if each.feature == feature

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
 from modeling_pcl.data import corpora
-from modeling_pcl.data.corpora import corpus_revision, keep_subjects, load_corpus, select_subjects
+from modeling_pcl.data.corpora import corpus_revision, corpus_splits, keep_subjects, load_corpus, select_subjects
 from modeling_pcl.data.images import decode_image, image_bytes
 
 
@@ -249,3 +249,62 @@ class TestCorpusRevision:
         assert corpus_revision(missing) == corpus_revision(missing)
         assert corpus_revision(stream).startswith("stream of 2 shards, sha256:")
         assert corpus_revision(stream) != corpus_revision(table(20).select(range(1, 20)).to_iterable_dataset(2))
+
+
+class TestCorpusSplits:
+    def test_a_file_a_glob_a_table_and_orl_have_train_only(self, tmp_path):
+        table().to_parquet(tmp_path / "faces.parquet")
+        table().save_to_disk(tmp_path / "saved")
+        for name in (tmp_path / "faces.parquet", tmp_path / "*.parquet", tmp_path / "saved", "orl"):
+            assert corpus_splits(str(name)) == ["train"]
+            assert len(load_corpus(str(name))) > 0
+
+    def test_saved_splits_are_named_in_their_order(self, tmp_path):
+        DatasetDict(train=table(2), dev=table(3), test=table(1)).save_to_disk(tmp_path / "saved")
+        assert corpus_splits(str(tmp_path / "saved")) == ["train", "dev", "test"]
+
+    def test_folders_of_images_and_of_parquet_say_theirs(self, tmp_path):
+        write(tmp_path / "flat", "a.png")
+        write(tmp_path / "split", "train/a/0.png", "test/a/0.png")
+        (tmp_path / "parquet").mkdir()
+        for split in ("train", "test"):
+            table().to_parquet(tmp_path / "parquet" / f"{split}-00000-of-00001.parquet")
+        assert corpus_splits(str(tmp_path / "flat")) == ["train"]
+        for folder in ("split", "parquet"):
+            assert sorted(corpus_splits(str(tmp_path / folder))) == ["test", "train"]
+
+    def test_each_configuration_has_its_own(self, tmp_path):
+        card = "---\nconfigs:\n"
+        for config, split in (("default", "train"), ("pairs", "test")):
+            (tmp_path / config).mkdir()
+            table().to_parquet(tmp_path / config / "0.parquet")
+            card += f"- config_name: {config}\n  data_files:\n  - split: {split}\n    path: {config}/0.parquet\n"
+        (tmp_path / "README.md").write_text(card + "---\n")
+        assert corpus_splits(str(tmp_path)) == ["train"]
+        assert corpus_splits(f"{tmp_path}:pairs") == ["test"]
+        assert len(load_corpus(f"{tmp_path}:pairs", "test")) == 4
+
+    def test_a_hub_id_is_asked_with_its_configuration(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(corpora, "get_dataset_split_names", lambda *names: calls.append(names) or ["test"])
+        assert corpus_splits("user/faces:small") == corpus_splits("faces") == ["test"]
+        assert calls == [("user/faces", "small"), ("faces", None)]
+
+    @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "too/many/slashes"])
+    def test_what_is_neither_here_nor_a_hub_id_is_refused(self, name):
+        with pytest.raises(ValueError, match=f"`{name}` does not open: there is no such file or folder"):
+            corpus_splits(name)
+
+    def test_a_misspelt_file_is_not_looked_for_on_the_hub(self, monkeypatch):
+        monkeypatch.setattr(corpora, "get_dataset_split_names", lambda *names: pytest.fail(f"asked for {names}"))
+        monkeypatch.setattr(corpora, "load_dataset", lambda *names, **options: pytest.fail(f"asked for {names}"))
+        with pytest.raises(ValueError, match=r"corpora/fases.parquet"):
+            load_corpus("corpora/fases.parquet", corpus_splits("corpora/fases.parquet")[0])
+
+    def test_a_hub_id_that_cannot_be_reached_says_so(self, monkeypatch):
+        def refuse(*names):
+            raise ConnectionError("Couldn't reach 'user/faces' on the Hub")
+
+        monkeypatch.setattr(corpora, "get_dataset_split_names", refuse)
+        with pytest.raises(ValueError, match=r"`user/faces` does not open: Couldn't reach"):
+            corpus_splits("user/faces")
