@@ -121,7 +121,7 @@ def load_pairs(name: str, split: str = "test", revision: str | None = None) -> D
 
 def _open(name: str, split: str, streaming: bool, revision: str | None) -> Corpus:
     path, config = _local_path(name)
-    is_local = name == "orl" or path.exists() or glob.has_magic(name) or path.suffix == ".parquet"
+    is_local = name == "orl" or path.exists() or glob.has_magic(name) or name.endswith(".parquet")
     if revision is not None and is_local:
         raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
     try:
