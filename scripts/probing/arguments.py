@@ -103,6 +103,8 @@ def check_arguments(arguments: ProbeArguments):
         raise ValueError(f"`--image_size` must be at least 32 px, got {arguments.image_size}.")
     if arguments.finetune and arguments.task not in ("expression", "action_units", "head_pose"):
         raise ValueError(f"`--finetune` is for expression, action units and head pose, not for {arguments.task}.")
+    if arguments.finetune and arguments.protocol == "paper":
+        raise ValueError("`--finetune` has no published protocol; leave `--protocol` at strict.")
     if arguments.tune_thresholds and (
         arguments.task != "action_units" or arguments.protocol != "strict" or arguments.finetune
     ):

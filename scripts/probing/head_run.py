@@ -12,6 +12,7 @@ from modeling_pcl.probes.heads import save_head
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
+from .finetuned_heads import finetune_heads
 from .head_tasks import HeadTask, head_task
 from .heads import HeadProbe, Trained
 from .parts import Round, open_rounds, shared_between
@@ -31,7 +32,7 @@ def run(arguments: ProbeArguments) -> str:
     encoder = Encoder(arguments.model, arguments.cache_dir, None if arguments.finetune else arguments.batch_size)
     rounds = open_rounds(arguments, task.read)
     probes = [HeadProbe(arguments, encoder, parts) for parts in rounds]
-    trained = [probe.finetuned() if arguments.finetune else probe.linear() for probe in probes]
+    trained = [finetune_heads(probe) if arguments.finetune else probe.linear() for probe in probes]
     kind = "fine-tuned" if arguments.finetune else "linear"
     results = {feature: {kind: _summary(task, trained, feature)} for feature in probes[0].features()}
     if arguments.task == "expression" and not arguments.finetune:

@@ -1,16 +1,16 @@
-"""Train a head on frozen features, or the whole network, and test it as it is saved."""
+"""Heads trained on frozen features, tested as they are saved."""
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from modeling_pcl.probes.features import FEATURES
-from modeling_pcl.probes.finetuning import FinetuningRecipe, finetune
 from modeling_pcl.probes.heads import Head, build_head, set_head
-from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
+from modeling_pcl.probes.linear import PUBLISHED, Examples, LinearProbe, train_linear
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 from modeling_pcl.probes.neighbours import nearest_neighbours
 from modeling_pcl.probes.objectives import OBJECTIVES
@@ -19,12 +19,10 @@ from modeling_pcl.probes.thresholds import with_best_thresholds
 from .arguments import ProbeArguments
 from .encoder import Encoder
 from .head_tasks import HeadTask, head_task, measure_predictions
-from .images import CorpusImages
 from .parts import Part, Round
 
-FINETUNING_EPOCHS, FINETUNING_BATCH = 20, 64
+PUBLISHED_EPOCHS = 300
 NEIGHBOURS = (5, 20)
-MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll
 
 
 @dataclass
@@ -73,47 +71,42 @@ class HeadProbe:
         return list(FEATURES) if self.arguments.feature == "all" else [self.arguments.feature]
 
     def linear(self) -> list[Trained]:
-        """A linear head for each feature and seed."""
+        """A linear head for each feature and seed, tested."""
+        test, features = self._table(self.parts.test, "float32")  # As a pipeline computes it.
+        trained = []
+        for feature, seed, probe in self.probes(self.arguments.epochs or PUBLISHED_EPOCHS):
+            chosen = {"learning_rate": probe.learning_rate, "epoch": probe.epoch}
+            make = partial(self.head_of, feature, probe)
+            logits = probe.logits(features[feature][torch.from_numpy(test.rows)])
+            trained.append(Trained(feature, seed, probe.score, chosen, probe.history, logits, test, make))
+        return trained
+
+    def probes(self, epochs: int) -> Iterator[tuple[str, int, LinearProbe]]:
+        """Train a linear layer for each feature and seed."""
         recipe = PUBLISHED[self.arguments.task]
         if self.arguments.protocol == "strict":
             recipe = recipe.searched()
-        if self.arguments.epochs is not None:
-            recipe = dataclasses.replace(recipe, epochs=self.arguments.epochs)
-        train, held_out, test = self._tables()
-        trained = []
-        for feature in self.features():
-            for seed in self.arguments.seeds:
-                probe = train_linear(
-                    _examples(train, feature),
-                    _examples(held_out, feature),
-                    len(self.names),
-                    self.objective,
-                    recipe,
-                    seed,
-                    f"{feature}, seed {seed}",
-                )
-                if self.arguments.tune_thresholds:
-                    probe = with_best_thresholds(probe, _examples(held_out, feature))
-                make = partial(self._linear_head, feature, probe.weight, probe.bias)
-                chosen = {"learning_rate": probe.learning_rate, "epoch": probe.epoch}
-                logits = probe.logits(_examples(test, feature).at(torch.arange(len(test[0].rows)))[0])
-                trained.append(Trained(feature, seed, probe.score, chosen, probe.history, logits, test[0], make))
-        return trained
+        recipe = dataclasses.replace(recipe, epochs=epochs)
+        train, held_out = self._table(self.parts.train, "bf16"), self._held_out()
+        for feature, seed in itertools.product(self.features(), self.arguments.seeds):
+            tables = (_examples(table, feature) for table in (train, held_out))
+            words = f"{feature}, seed {seed}"
+            probe = train_linear(*tables, len(self.names), self.objective, recipe, seed, words)
+            if self.arguments.tune_thresholds:
+                probe = with_best_thresholds(probe, _examples(held_out, feature))
+            yield feature, seed, probe
 
-    def _linear_head(self, feature: str, weight: torch.Tensor, bias: torch.Tensor) -> Head:
-        model = self._new_head(feature, seed=0)
-        set_head(model, weight, bias)
+    def head_of(self, feature: str, probe: LinearProbe) -> Head:
+        """The model with a linear probe as its head."""
+        model = build_head(self.encoder.model, self.arguments.task, self.names, feature, self.image_size)
+        set_head(model, probe.weight, probe.bias)
         return model
 
-    def _new_head(self, feature: str, seed: int) -> Head:
-        return build_head(self.encoder.model, self.arguments.task, self.names, feature, self.image_size, seed)
-
-    def _tables(self) -> tuple[tuple[Part, dict], ...]:
-        """Train, held-out and test parts with features; the test set is encoded in float32, as by a pipeline."""
-        parts = self.parts
-        train = self._table(parts.train, "bf16")
-        test = self._table(parts.test, "float32")
-        return train, test if parts.validation is None else self._table(parts.validation, "bf16"), test
+    def _held_out(self) -> tuple[Part, dict]:
+        """What the epoch is chosen on, with features; the test set is encoded in one precision only."""
+        if self.parts.validation is None:
+            return self._table(self.parts.test, "float32")
+        return self._table(self.parts.validation, "bf16")
 
     def _table(self, part: Part, precision) -> tuple[Part, dict]:
         table = self.encoder.table(part.corpus, self.image_size, precision, part.source)
@@ -121,7 +114,9 @@ class HeadProbe:
 
     def classical(self) -> dict[str, dict[str, dict]]:
         """Nearest neighbours and logistic regression, for each feature; they have no seed."""
-        (train, train_features), held_out, (test, test_features) = self._tables()
+        train, train_features = self._table(self.parts.train, "bf16")
+        test, test_features = self._table(self.parts.test, "float32")
+        held_out = self._held_out()
         results = {}
         for feature in self.features():
             rows = train_features[feature][torch.from_numpy(train.rows)]
@@ -147,83 +142,7 @@ class HeadProbe:
     def _measure(self, predictions: list[int], test: Part) -> dict:
         return measure_predictions(predictions, test.targets(), self.names)
 
-    def finetuned(self) -> list[Trained]:
-        """The whole network trained, for each feature and seed."""
-        arguments = self.arguments
-        recipe = FinetuningRecipe(epochs=arguments.epochs or FINETUNING_EPOCHS)
-        if arguments.learning_rates:
-            recipe = dataclasses.replace(recipe, learning_rates=tuple(arguments.learning_rates))
-        if arguments.layer_decays:
-            recipe = dataclasses.replace(recipe, layer_decays=tuple(arguments.layer_decays))
-        if arguments.protocol == "paper":
-            raise ValueError("`--finetune` has no published protocol; choose `--protocol strict`.")
-        train, held_out, test = (
-            _Images(part, self.image_size, arguments.batch_size or FINETUNING_BATCH)
-            for part in (self.parts.train, self.parts.validation, self.parts.test)
-        )
-        trained = []
-        for feature in self.features():
-            for seed in arguments.seeds:
-                result = finetune(
-                    partial(self._new_head, feature, seed),
-                    partial(train.shuffled, seed),
-                    held_out.in_order,
-                    self.objective,
-                    recipe,
-                    seed,
-                    train.steps,
-                    self._mirror,
-                )
-                chosen = {"learning_rate": result.learning_rate, "layer_decay": result.layer_decay}
-                chosen["epoch"] = result.epoch
-                history = {
-                    f"learning rate {run['learning_rate']:g}, layer decay {run['layer_decay']:g}": run["scores"]
-                    for run in result.history
-                }
-                logits, tested = test.logits(result.model)
-                make = partial(_same, result.model)
-                trained.append(Trained(feature, seed, result.score, chosen, history, logits, tested, make))
-        return trained
-
-    def _mirror(self, targets: torch.Tensor) -> torch.Tensor:
-        """Targets of mirrored images."""
-        return targets * MIRRORED_SIGNS.to(targets.device) if self.arguments.task == "head_pose" else targets
-
-
-def _same(model: Head) -> Head:
-    return model
-
 
 def _examples(table: tuple[Part, dict], feature: str) -> Examples:
     part, features = table
     return Examples(features[feature], part.labels.targets, torch.from_numpy(part.rows))
-
-
-class _Images:
-    """A part's images and targets in batches; an image that does not decode is left out."""
-
-    def __init__(self, part: Part, size_px: int, batch_size: int):
-        self.part, self.batch_size = part, batch_size
-        self.images = CorpusImages(part.corpus, size_px, part.source)
-        self.steps = -(-len(part.rows) // batch_size)
-
-    def shuffled(self, seed: int, epoch: int):
-        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        return self._batches(torch.randperm(len(self.part.rows), generator=generator))
-
-    def in_order(self):
-        return self._batches(torch.arange(len(self.part.rows)))
-
-    def _batches(self, places: torch.Tensor):
-        with ThreadPoolExecutor() as pool:
-            for chosen in places.split(self.batch_size):
-                rows = self.part.rows[chosen.numpy()]
-                images = self.images.load(rows.tolist(), pool)
-                whole = torch.tensor([row not in self.images.broken for row in rows.tolist()])
-                yield images[whole], self.part.labels.targets[torch.from_numpy(rows)][whole]
-
-    @torch.no_grad()
-    def logits(self, model: Head) -> tuple[torch.Tensor, Part]:
-        """Of every image that decodes, with the part that they are."""
-        batches = [model(images.to(model.device).float() / 255).logits.cpu() for images, _ in self.in_order()]
-        return torch.cat(batches), self.part.without(self.images.broken)
