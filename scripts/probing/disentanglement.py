@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from modeling_pcl import PCLForPreTraining
 from modeling_pcl.data.corpora import corpus_splits
 from modeling_pcl.data.images import decode_image
+from modeling_pcl.data.splits import split_stratified
 from modeling_pcl.probes.disentanglement import leakage, mirror_movement, read_pose
 from modeling_pcl.probes.features import FEATURES, extract_features
 from modeling_pcl.probes.leakage_picture import draw_leakage
@@ -23,11 +24,12 @@ from .arguments import ProbeArguments
 from .encoder import Encoder
 from .images import CorpusImages
 from .labels import ANGLES, Labels, read_classes, read_head_pose
-from .parts import TEST_SHARE, Part, check_same_labels, cut, open_part, without_images_of
+from .part import Part
+from .parts import CUT_SEED, TEST_SHARE, VALIDATION_SHARE, check_same_labels, cut, open_part
 from .report import describe, over_seeds, start, table, write_results
 from .verification import Verification
 
-SWAPPED, MIRRORED, HELD_OUT_EVERY = 8, 1000, 10
+SWAPPED, MIRRORED = 8, 1000
 
 
 def run(arguments: ProbeArguments) -> str:
@@ -107,7 +109,7 @@ class Labelled:
         if "test" in corpus_splits(name) and len(corpus_splits(name)) > 1:
             test = open_part(name, "test", read)
             check_same_labels(train, test)
-            train = without_images_of(train, test)
+            train = train.without_images_of(test)
         else:
             train, test = cut(train, TEST_SHARE)
         self.train, self.train_features = self._encoded(encoder, size, train)
@@ -135,9 +137,10 @@ class Labelled:
 
 
 def _read_classes(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> dict:
-    is_held_out = torch.arange(len(train)) % HELD_OUT_EVERY == 0
-    held_out = (train[is_held_out], train_labels[is_held_out])
-    probe = fit_logistic_regression(train[~is_held_out], train_labels[~is_held_out], held_out)
+    shares = {"kept": 1 - VALIDATION_SHARE, "held_out": VALIDATION_SHARE}
+    rows = split_stratified(train_labels.tolist(), shares, CUT_SEED)
+    kept, held_out = ((train[part], train_labels[part]) for part in map(torch.from_numpy, rows.values()))
+    probe = fit_logistic_regression(*kept, held_out)
     predicted = probe.classes[(test.float() @ probe.weight.T + probe.bias).argmax(dim=1).numpy()]
     return {"accuracy": float((predicted == test_labels.numpy()).mean())}
 

@@ -12,7 +12,7 @@ from modeling_pcl.probes.heads import Head
 from .arguments import ProbeArguments
 from .heads import HeadProbe, Trained
 from .images import CorpusImages
-from .parts import Part
+from .part import Part
 
 EPOCHS, BATCH_SIZE, PROBE_EPOCHS = 20, 64, 50
 MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll

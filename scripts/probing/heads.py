@@ -19,7 +19,8 @@ from modeling_pcl.probes.thresholds import with_best_thresholds
 from .arguments import ProbeArguments
 from .encoder import Encoder
 from .head_tasks import HeadTask, head_task, measure_predictions
-from .parts import Part, Round
+from .part import Part
+from .parts import Round
 
 PUBLISHED_EPOCHS = 300
 NEIGHBOURS = (5, 20)

@@ -1,69 +1,23 @@
 """Corpora to what a probe trains on, chooses on and is tested on, without leaks."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from datasets import Dataset
 
 from modeling_pcl.data.corpora import corpus_revision, corpus_splits, load_corpus, select_subjects
-from modeling_pcl.data.images import image_bytes
 from modeling_pcl.data.splits import split_by_subject, split_stratified, strata_of, subject_folds
 
 from .arguments import ProbeArguments
 from .labels import Labels
+from .part import NO_LABELS, ROW, Part
 
 logger = logging.getLogger(__name__)
 
 TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
-ROW = "row in its split"  # A column of what is opened, so that predictions can name their image.
 UNIT_FOLDS = 3
-NO_LABELS = Labels(torch.empty(0), np.empty(0), (), [])
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some rows of a corpus with their labels.
-
-    Args:
-        corpus: All rows of which features are extracted together.
-        rows: Those of the part, `(rows,)` int64.
-        labels: Of the whole corpus.
-        source: Where it is from, in words.
-        revision: Of the split that was opened.
-    """
-
-    corpus: Dataset
-    rows: np.ndarray
-    labels: Labels
-    source: str
-    revision: str | None = None
-
-    def keeping(self, rows: np.ndarray, source: str | None = None) -> "Part":
-        return replace(self, rows=rows, source=source or self.source)
-
-    def without(self, broken) -> "Part":
-        return self.keeping(self.rows[~np.isin(self.rows, list(broken))])
-
-    def targets(self) -> torch.Tensor:
-        return self.labels.targets[torch.from_numpy(self.rows)]
-
-    def subjects(self) -> list | None:
-        """Who each row shows, if that is known of all."""
-        if "subject" not in self.corpus.column_names:
-            return None
-        subjects = np.array(self.corpus.select_columns("subject")[:]["subject"], dtype=object)[self.rows].tolist()
-        return None if None in subjects else subjects
-
-    def numbers(self) -> list[int]:
-        """Where each row stands in the split that was opened."""
-        return np.array(self.corpus.select_columns(ROW)[:][ROW])[self.rows].tolist()
-
-    def describe(self) -> dict:
-        return {"source": self.source, "images": len(self.rows), "revision": self.revision}
 
 
 @dataclass(frozen=True)
@@ -158,11 +112,11 @@ def open_rounds(arguments: ProbeArguments, read: Callable[[Dataset], Labels]) ->
 def _round(arguments: ProbeArguments, train: Part, test: Part, read: Callable[[Dataset], Labels]) -> Round:
     validation = None
     if arguments.protocol == "strict":
-        train = without_images_of(train, test)
+        train = train.without_images_of(test)
         if arguments.validation is not None:
-            validation = without_images_of(open_part(arguments.validation, "validation", read), test)
+            validation = open_part(arguments.validation, "validation", read).without_images_of(test)
         elif "validation" in corpus_splits(arguments.train) and arguments.folds is None:
-            validation = without_images_of(open_part(arguments.train, "validation", read), test)
+            validation = open_part(arguments.train, "validation", read).without_images_of(test)
         else:
             train, validation = cut(train, VALIDATION_SHARE)
     if arguments.task == "expression" and len(train.labels.names) < 2:
@@ -232,7 +186,7 @@ def _fold_parts(part: Part, folds: int) -> list[tuple[Part, Part]]:
 
 def shared_between(train: Part, test: Part) -> dict[str, int]:
     """How many training images are byte for byte test images too, and how many people are in both."""
-    shared = {"images": len(_rows_in(train, test)), "subjects": 0}
+    shared = {"images": len(train.rows_in(test)), "subjects": 0}
     people = train.subjects(), test.subjects()
     if None not in people:
         shared["subjects"] = len(set(people[0]) & set(people[1]))
@@ -240,34 +194,3 @@ def shared_between(train: Part, test: Part) -> dict[str, int]:
         if count:
             logger.warning("%d %s of %s are in %s, too", count, name, train.source, test.source)
     return shared
-
-
-def without_images_of(part: Part, other: Part) -> Part:
-    """The part without the images that are, byte for byte, in the other one.
-
-    Raises:
-        ValueError: If no image is left.
-    """
-    rows = _rows_in(part, other)
-    if not len(rows):
-        return part
-    if len(rows) == len(part.rows):
-        raise ValueError(f"Every image of {part.source} is a test image too, {other.source}; give another `--test`.")
-    return part.keeping(np.setdiff1d(part.rows, rows), f"{part.source}, without {len(rows)} that are test images too")
-
-
-def _rows_in(part: Part, other: Part) -> np.ndarray:
-    """The rows of a part whose image is byte for byte one of the other's."""
-    seen = set(_digests(other).values())
-    return np.array([row for row, digest in _digests(part).items() if digest in seen], dtype=np.int64)
-
-
-def _digests(part: Part) -> dict[int, bytes]:
-    images = part.corpus.select_columns("image").with_format(None)
-    digests = {}
-    for row in part.rows.tolist():
-        try:
-            digests[row] = hashlib.sha256(image_bytes(images[row]["image"])).digest()
-        except (OSError, ValueError):
-            continue
-    return digests

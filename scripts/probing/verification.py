@@ -23,7 +23,8 @@ from modeling_pcl.probes.verification import pair_cosines
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
-from .parts import NO_LABELS, VALIDATION_SHARE, Part, cut, open_part, without_images_of
+from .part import NO_LABELS, Part
+from .parts import VALIDATION_SHARE, cut, open_part
 from .report import describe, over_seeds, start, table, write_predictions, write_results
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def train_embeddings(
     if arguments.train is None:
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
     part = open_part(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
-    part = _without_people_of(without_images_of(part, probe.pairs.part()), probe.pairs)
+    part = _without_people_of(part.without_images_of(probe.pairs.part()), probe.pairs)
     table = probe.encoder.table(part.corpus, probe.image_size, "bf16", part.source)
     part, held_out = part.without(table.broken), None
     if arguments.protocol == "strict":
