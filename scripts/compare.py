@@ -9,6 +9,7 @@ the same options, is not measured again: empty it when the images behind a corpu
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -89,18 +90,18 @@ def make_random_models(models: dict[str, str], folder: Path, seeds: int) -> dict
     if seeds < 1:
         raise ValueError(f"`--random_seeds` must be at least 1, got {seeds}.")
     sizes = ("num_channels", "hidden_sizes", "feature_channels", "negative_slope", "image_size")
-    architectures: dict[str, tuple[str, PCLConfig]] = {}
+    architectures: dict[str, tuple[str, PCLConfig]] = {}  # By their sizes: the first model that has them.
     for name, model in models.items():
         config = open_encoder(model).config
         own = {size: getattr(config, size) for size in sizes}
         architectures.setdefault(json.dumps(own), (name, PCLConfig(**own)))
     made = {}
-    for like, config in architectures.values():
+    for own, (like, config) in architectures.items():
         name = RANDOM if len(architectures) == 1 else f"{RANDOM}, sizes of {like}"
         made[name] = []
         for seed in range(seeds):
             set_seed(seed)
-            path = folder / f"random-like-{like}-seed{seed}"
+            path = folder / f"random-{hashlib.sha256(own.encode()).hexdigest()[:8]}-seed{seed}"
             PCLModel(config).save_pretrained(path)
             made[name].append(str(path))
     return made
@@ -128,7 +129,7 @@ def compare(arguments: ComparisonArguments) -> str:
         for task, options_of_task in tasks.items():
             for name, paths in groups.items():
                 for path in paths:
-                    own = folder / task.replace(" ", "-") / f"{name}-{Path(path).name}".replace(" ", "-")
+                    own = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
                     run = dataclasses.replace(options_of_task, model=path, output_dir=str(own))
                     records.setdefault(task, {}).setdefault(name, []).append(results_of(run, digests[path]))
                     bar.update()

@@ -90,24 +90,19 @@ class FeatureCache:
             OSError: If the disk is full; the same call goes on where this one stopped.
         """
         folder = self.folder / key.folder_name
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):  # Another probe of the same images waits, and finds them.
-            return self._table(folder, key, rows, encoded, broken)
-
-    def _table(
-        self,
-        folder: Path,
-        key: FeatureKey,
-        rows: int,
-        encoded: Callable[[int], Iterator[Mapping[str, torch.Tensor]]],
-        broken: MutableMapping[int, str],
-    ) -> FeatureTable:
         paths = {name: folder / f"{name}.safetensors" for name in FEATURES}
-        if not all(path.exists() for path in paths.values()):
-            _fill(_Unfinished(folder, key, rows), encoded, broken)
+        if not _all_exist(paths):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "lock"):  # Another probe of the same images waits, and finds them.
+                if not _all_exist(paths):
+                    _fill(_Unfinished(folder, key, rows), encoded, broken)
         record = json.loads((folder / "features.json").read_text())
         features = {name: load_file(path)[name] for name, path in paths.items()}
         return FeatureTable(features, {int(row): reason for row, reason in record["broken"].items()})
+
+
+def _all_exist(paths: Mapping[str, Path]) -> bool:
+    return all(path.exists() for path in paths.values())
 
 
 class _Unfinished:
@@ -122,7 +117,7 @@ class _Unfinished:
 
     def _done(self) -> int:
         """Rows that all files hold. What only some of them hold is cut off."""
-        if not self.record_path.exists() or not all(path.exists() for path in self.paths.values()):
+        if not self.record_path.exists() or not _all_exist(self.paths):
             self.record({})
             for path in self.paths.values():
                 path.unlink(missing_ok=True)

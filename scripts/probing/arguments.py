@@ -109,10 +109,13 @@ def check_arguments(arguments: ProbeArguments):
         arguments.task != "action_units" or arguments.protocol != "strict" or arguments.finetune
     ):
         raise ValueError("`--tune_thresholds` is for linear probes of action units in the strict protocol.")
-    if arguments.task == "disentanglement" and (arguments.train or arguments.test or arguments.feature != "all"):
-        raise ValueError(
-            "`--task disentanglement` reads all features from `--pose`, `--identity` and `--expression`; leave "
-            "`--train`, `--test` and `--feature` out."
-        )
+    others = ("train", "test", "validation", "feature", "protocol", "epochs", "seeds")
+    if arguments.task == "disentanglement":
+        given = [name for name in others if getattr(arguments, name) != getattr(ProbeArguments(), name)]
+        if given:
+            raise ValueError(
+                "`--task disentanglement` reads all features, once, from `--pose`, `--identity` and `--expression`; "
+                f"leave `--{given[0]}` out."
+            )
     if arguments.folds is not None and arguments.test is not None and arguments.task != "verification":
         raise ValueError("`--folds` tests on the training corpus itself: give it or `--test`, not both.")

@@ -11,15 +11,16 @@ from modeling_pcl.probes.features import FEATURES
 
 from .report import in_words
 
-# What of each task stands in the table, and which way is better.
+# What of each task stands in the table, and which way is better: up, down, or neither.
 MEASURES = {
     "expression": {"accuracy": 1},
     "verification": {"accuracy": 1, "auc": 1},
     "head_pose": {"mae": -1},
     "action_units": {"f1": 1},
-    "disentanglement": {"pose R²": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": -1},
+    "disentanglement": {"pose R²": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": 0},
 }
-DIRECTIONS = {1: "higher is better", -1: "lower is better"}
+DIRECTIONS = {1: "higher is better", -1: "lower is better", 0: "neither is better"}
+ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 Summary = dict[str, dict[str, dict[str, dict]]]
 
@@ -55,7 +56,7 @@ def _merged(measured: Sequence[Mapping]) -> dict:
 
 
 def direction(measure: str) -> int:
-    """1 if the higher is the better, -1 if the lower is."""
+    """1 if the higher is the better, -1 if the lower is, 0 if neither."""
     name = measure.partition(": ")[2]
     return next(signs[name] for signs in MEASURES.values() if name in signs)
 
@@ -66,16 +67,13 @@ def as_markdown(summary: Summary) -> str:
     for measure, models in summary.items():
         for feature in (name for name in FEATURES if any(name in row for row in models.values())):
             cells = {model: row[feature] for model, row in models.items() if feature in row}
-            lines.append({"measure": _with_arrow(measure), "feature": feature} | _in_words(cells, direction(measure)))
+            name = measure + ARROWS[direction(measure)]
+            lines.append({"measure": name, "feature": feature} | _in_words(cells, direction(measure)))
     return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _with_arrow(measure: str) -> str:
-    return f"{measure} {'↑' if direction(measure) > 0 else '↓'}"
-
-
 def _in_words(cells: Mapping[str, Mapping], sign: int) -> dict[str, str]:
-    known = {model: sign * cell["mean"] for model, cell in cells.items() if cell["mean"] is not None}
+    known = {model: sign * cell["mean"] for model, cell in cells.items() if sign and cell["mean"] is not None}
     best = max(known.values(), default=None)
     return {
         model: f"**{in_words(cell)}**" if known.get(model) == best is not None else in_words(cell)

@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -121,3 +122,29 @@ def test_too_few_rows_are_an_error_and_no_table(cache):
     with pytest.raises(ValueError, match="of 12 rows, got 10"):
         cache.table(KEY, 12, encoded, encoded.seen)
     assert not list(cache.folder.glob("*/*.safetensors"))
+
+
+def test_two_probes_at_once_encode_once(cache):
+    inside, release = threading.Event(), threading.Event()
+
+    class Slow(Encoded):
+        def __call__(self, start: int):
+            inside.set()
+            release.wait(10)
+            yield from super().__call__(start)
+
+    first, second, found = Slow(), Encoded(), {}
+    threads = [
+        threading.Thread(target=lambda: found.update(first=table(cache, first))),
+        threading.Thread(target=lambda: found.update(second=table(FeatureCache(cache.folder), second))),
+    ]
+    threads[0].start()
+    inside.wait(10)
+    threads[1].start()
+    release.set()
+    for thread in threads:
+        thread.join(30)
+    assert second.starts == []
+    for name, rows in features().items():
+        assert torch.equal(found["first"].features[name], rows)
+        assert torch.equal(found["second"].features[name], rows)

@@ -50,7 +50,6 @@ def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
     return model.eval()
 
 
-
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(("optimizer", "cosine"), [("adam", True), ("adamw", False)])
 def test_a_candidate_is_what_torchs_own_modules_give_with_batch_norm_folded_in(batch_norm, optimizer, cosine):

@@ -11,9 +11,7 @@ def test_cosines_are_those_of_a_loop(monkeypatch):
     features = torch.randn(6, 5)
     first, second = np.array([0, 1, 5, 2, 2, 4, 3]), np.array([1, 0, 2, 3, 2, 1, 5])
     rows = features.double().numpy()
-    expected = [
-        rows[i] @ rows[j] / (np.linalg.norm(rows[i]) * np.linalg.norm(rows[j])) for i, j in zip(first, second)
-    ]
+    expected = [rows[i] @ rows[j] / (np.linalg.norm(rows[i]) * np.linalg.norm(rows[j])) for i, j in zip(first, second)]
     np.testing.assert_allclose(pair_cosines(features, first, second), expected, rtol=1e-12)
 
 

@@ -13,10 +13,15 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
+    forget_accelerators()  # Another test's in this process.
     specification = importlib.util.spec_from_file_location("benchmark", SCRIPTS / "benchmark.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     yield module
+    forget_accelerators()
+
+
+def forget_accelerators():
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 

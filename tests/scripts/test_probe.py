@@ -210,7 +210,8 @@ class TestFeatures:
 
 class TestProtocols:
     @pytest.fixture(scope="class")
-    def hard(self, corpora, faces) -> dict[str, Path]:
+    @classmethod
+    def hard(cls, corpora, faces) -> dict[str, Path]:
         """Training images with a third of the labels wrong, and test labels in two orders."""
         generator = np.random.default_rng(0)
         classes = np.arange(60) % 3
@@ -395,7 +396,8 @@ class TestParts:
 
 class TestActionUnits:
     @pytest.fixture(scope="class")
-    def units(self, corpora, faces) -> Path:
+    @classmethod
+    def units(cls, corpora, faces) -> Path:
         """54 images of 9 people. AU1 is shown in red, AU12 in red or green; one image has no label at all."""
         classes = [row % 3 for row in range(54)]
         labels = {
@@ -408,7 +410,8 @@ class TestActionUnits:
         return corpora / "units.parquet"
 
     @pytest.fixture(scope="class")
-    def folded(self, probe, units, tmp_path_factory) -> Path:
+    @classmethod
+    def folded(cls, probe, units, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("units")
         probe(folder, "action_units", "--train", units, "--epochs", 100, "--feature", "trunk", "--seeds", 1)
         return folder
@@ -459,7 +462,8 @@ class TestActionUnits:
 
 class TestHeadPose:
     @pytest.fixture(scope="class")
-    def poses(self, corpora, faces) -> Path:
+    @classmethod
+    def poses(cls, corpora, faces) -> Path:
         """80 images, whose red, green and blue say yaw, pitch and roll; two angles are faults."""
         angles = np.random.default_rng(4).uniform(-2, 2, (80, 3)).astype(np.float32)
         columns = dict(zip(("yaw", "pitch", "roll"), angles.T.copy()))
@@ -468,7 +472,8 @@ class TestHeadPose:
         return corpora / "poses.parquet"
 
     @pytest.fixture(scope="class")
-    def posed(self, probe, poses, tmp_path_factory) -> Path:
+    @classmethod
+    def posed(cls, probe, poses, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("poses")
         probe(folder, "head_pose", "--train", poses, "--epochs", 200, *ONE_HEAD)
         return folder
@@ -526,7 +531,8 @@ class TestFinetuning:
 
 class TestVerification:
     @pytest.fixture(scope="class")
-    def pairs(self, corpora, faces) -> Path:
+    @classmethod
+    def pairs(cls, corpora, faces) -> Path:
         """24 pairs in 3 folds, of one colour or of two, beside images; the second image of pair 3 does not decode."""
         first, second = [row // 2 % 3 for row in range(24)], [(row // 2 + row % 2) % 3 for row in range(24)]
         second[3] = None
@@ -565,7 +571,8 @@ class TestVerification:
         assert len(np.unique(picture(tmp_path / "roc.png"))) > 20
 
     @pytest.fixture(scope="class")
-    def people(self, corpora, faces) -> Path:
+    @classmethod
+    def people(cls, corpora, faces) -> Path:
         """160 images of 40 people, each with a colour of one's own, named in the column `identity`."""
         colours = np.random.default_rng(5).integers(30, 226, (40, 3)).repeat(4, axis=0)
         faces(colours, identity=[f"p{row // 4}" for row in range(160)]).to_parquet(corpora / "people.parquet")
@@ -573,7 +580,8 @@ class TestVerification:
         return corpora / "people.parquet"
 
     @pytest.fixture(scope="class")
-    def embedded(self, probe, people, tmp_path_factory) -> Path:
+    @classmethod
+    def embedded(cls, probe, people, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("embedded")
         drawn = ("--test", people.with_name("others.parquet"), "--pairs", 40, "--folds", 2, "--seeds", 0, 1)
         trained = ("--identity_embedding", "--train", people, "--feature", "trunk", "--subject_column", "identity")
@@ -619,7 +627,8 @@ class TestVerification:
 
 class TestDisentanglement:
     @pytest.fixture(scope="class")
-    def three(self, corpora, faces) -> tuple:
+    @classmethod
+    def three(cls, corpora, faces) -> tuple:
         """Options that name the three corpora; one image of poses does not decode."""
         angles = np.random.default_rng(6).uniform(-6, 6, (60, 3)).astype(np.float32)
         poses = faces(128 + 15 * angles, **dict(zip(("yaw", "pitch", "roll"), angles.T)))
@@ -636,7 +645,8 @@ class TestDisentanglement:
         return ("--pose", corpora / "leak-poses.parquet", *people, *expression, *pairs)
 
     @pytest.fixture(scope="class")
-    def swapped(self, probe, three, tmp_path_factory) -> Path:
+    @classmethod
+    def swapped(cls, probe, three, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("leak")
         probe(folder, "disentanglement", *three)
         return folder
@@ -707,9 +717,9 @@ class TestWhatCannotBeMeasuredSaysWhy:
     @pytest.fixture
     def said(self, refused, model, expressions, tmp_path):
         def say(task: str, *options) -> str:
-            own = ("--model", model, "--output_dir", tmp_path / "out", "--image_size", 32, "--epochs", 2)
+            own = ("--model", model, "--output_dir", tmp_path / "out", "--image_size", 32)
             own += ("--cache_dir", tmp_path / "features")
-            one_head = () if task == "disentanglement" else ONE_HEAD
+            one_head = () if task == "disentanglement" else ("--epochs", 2, *ONE_HEAD)
             said = refused("probe", "--task", task, *own, *one_head, *options)
             assert not (tmp_path / "out" / "results.json").exists()
             return said
@@ -760,6 +770,7 @@ class TestWhatCannotBeMeasuredSaysWhy:
         assert "`--finetune`" in said("verification", "--test", expressions, "--finetune")
         assert "`--protocol`" in said("expression", "--train", expressions, "--finetune", "--protocol", "paper")
         assert "`--tune_thresholds`" in said("expression", "--train", expressions, "--tune_thresholds")
+        assert "leave `--protocol` out" in said("disentanglement", "--protocol", "paper")
 
     def test_options_that_are_missing(self, said, refused, model, tmp_path):
         assert "`--train`" in said("expression")
