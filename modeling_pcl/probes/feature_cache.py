@@ -133,7 +133,7 @@ class _Unfinished:
 
     def record(self, broken: Mapping[int, str]):
         """Keep what is known of broken rows, on disk before the rows themselves."""
-        self.broken |= {str(row): reason for row, reason in broken.items()}
+        self.broken |= {str(row): reason for row, reason in dict(broken).items()}  # Threads may be adding to it.
         partial = self.record_path.with_suffix(UNFINISHED)
         partial.write_text(json.dumps({**asdict(self.key), "rows": self.rows, "broken": self.broken}, indent=2) + "\n")
         partial.replace(self.record_path)

@@ -1,5 +1,10 @@
 """A frozen model and the features that it has been asked for."""
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -56,8 +61,28 @@ class Encoder:
         identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
         images = CorpusImages(corpus, image_size, name)
 
-        def encoded(start: int):
-            return encode(self.model, images.batches(self.batch_size, start), precision)
-
         key = FeatureKey(self.digest, identity, image_size, precision)
+        on_cpu = self.model.device.type == "cpu"
+        encoded = partial(self._on_every_core if on_cpu else self._on_accelerator, images, precision)
         return self.cache.table(key, len(corpus), encoded, images.broken)
+
+    def _on_accelerator(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
+        return encode(self.model, images.batches(self.batch_size, start), precision)
+
+    def _on_every_core(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
+        """Each core decodes and encodes batches of its own: faster than all of them together on one batch."""
+
+        def features(rows: range) -> dict[str, torch.Tensor]:
+            return next(encode(self.model, [images.load(rows)], precision))
+
+        count, size, cores = len(images), self.batch_size, torch.get_num_threads()
+        batches = (range(first, min(first + size, count)) for first in range(start, count, size))
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(cores) as pool:
+                running = deque(pool.submit(features, rows) for rows in islice(batches, cores + 1))
+                while running:
+                    yield running.popleft().result()
+                    running.extend(pool.submit(features, rows) for rows in islice(batches, 1))
+        finally:
+            torch.set_num_threads(cores)

@@ -18,8 +18,7 @@ MAX_BROKEN_SHARE, JUDGED_AFTER = 0.05, 200
 class CorpusImages:
     """Decoded images of a corpus.
 
-    Decoding and encoding take turns: on a CPU both want every core, and on an accelerator the encoder's work goes on
-    while the next images are decoded.
+    Those of `batches` are decoded on all cores, while an accelerator works on the last ones.
 
     Args:
         corpus: With an undecoded column `image`.
@@ -38,13 +37,17 @@ class CorpusImages:
             for first in range(start, len(self.rows), batch_size):
                 yield self.load(range(first, min(first + batch_size, len(self.rows))), pool)
 
-    def load(self, rows: Sequence[int], pool: ThreadPoolExecutor) -> torch.Tensor:
-        """Some images, `(rows, 3, size_px, size_px)` uint8.
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, rows: Sequence[int], pool: ThreadPoolExecutor | None = None) -> torch.Tensor:
+        """Some images, `(rows, 3, size_px, size_px)` uint8, decoded one by one if there is no pool.
 
         Raises:
             ValueError: If too many images of the corpus do not decode.
         """
-        images = torch.stack(list(pool.map(self._decode, rows, self.rows[list(rows)]["image"])))
+        records = self.rows[list(rows)]["image"]
+        images = torch.stack(list((pool.map if pool else map)(self._decode, rows, records)))
         if len(self.broken) > max(1, MAX_BROKEN_SHARE * max(len(self.rows), JUDGED_AFTER)):
             examples = "".join(f"\n  {reason}" for reason in list(self.broken.values())[:3])
             raise ValueError(
