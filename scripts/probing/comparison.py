@@ -86,7 +86,7 @@ def draw(summary: Summary) -> Image.Image:
     rows = {
         measure: {
             model: {
-                feature: (cell["mean"], cell["spread"] or 0.0)
+                feature: (cell["mean"], cell["spread"])
                 for feature, cell in features.items()
                 if cell["mean"] is not None
             }

@@ -42,7 +42,7 @@ class Encoder:
     Args:
         name: Folder or Hub id.
         cache_dir: Folder of the features; None is `modeling_pcl/features` in the Hugging Face home folder.
-        batch_size: Images encoded at once.
+        batch_size: Images encoded at once, by all cores together.
 
     Raises:
         ValueError: If the model does not open.
@@ -50,7 +50,7 @@ class Encoder:
 
     def __init__(self, name: str, cache_dir: str | None = None, batch_size: int | None = None):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = open_encoder(name).to(device).eval()
+        self.model = open_encoder(name).to(device, memory_format=torch.channels_last).eval()
         self.name, self.batch_size = name, batch_size or BATCH_SIZE
         self.digest = model_digest(self.model)
         self.cache = FeatureCache(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features")
@@ -60,7 +60,6 @@ class Encoder:
         # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
         identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
         images = CorpusImages(corpus, image_size, name)
-
         key = FeatureKey(self.digest, identity, image_size, precision)
         on_cpu = self.model.device.type == "cpu"
         encoded = partial(self._on_every_core if on_cpu else self._on_accelerator, images, precision)
@@ -75,7 +74,8 @@ class Encoder:
         def features(rows: range) -> dict[str, torch.Tensor]:
             return next(encode(self.model, [images.load(rows)], precision))
 
-        count, size, cores = len(images), self.batch_size, torch.get_num_threads()
+        count, cores = len(images), torch.get_num_threads()
+        size = max(1, self.batch_size // cores)
         batches = (range(first, min(first + size, count)) for first in range(start, count, size))
         torch.set_num_threads(1)
         try:

@@ -1,4 +1,4 @@
-"""Rows of a corpus to batches of images, decoded on all cores between the encoder's turns."""
+"""Rows of a corpus to decoded images, with an account of the broken ones."""
 
 import logging
 import os

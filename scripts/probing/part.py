@@ -2,10 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from datasets import Dataset
+from tqdm.auto import tqdm
 
 from modeling_pcl.data.images import image_bytes
 
@@ -13,6 +15,20 @@ from .labels import Labels
 
 ROW = "row in its split"  # A column of what is opened, so that predictions can name their image.
 NO_LABELS = Labels(torch.empty(0), np.empty(0), (), [])
+
+
+@lru_cache(maxsize=4)  # Training and test set are compared more than once, in each fold anew.
+def image_digests(corpus: Dataset) -> list[bytes | None]:
+    """A SHA-256 of every image's bytes; None where they cannot be read, so that it is left out with the features."""
+    rows = corpus.select_columns("image").with_format(None)
+    return [_digest(row["image"]) for row in tqdm(rows, desc="comparing images", unit="image", leave=False)]
+
+
+def _digest(record: dict) -> bytes | None:
+    try:
+        return hashlib.sha256(image_bytes(record)).digest()
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -48,26 +64,19 @@ class Part:
         rows = self.rows_in(other)
         if len(rows) and len(rows) == len(self.rows):
             raise ValueError(
-                f"Every image of {self.source} is a test image too, of {other.source}; give another `--test`."
+                f"Every image of {self.source} is also one of {other.source}; give another `--test` or `--validation`."
             )
         kept = np.setdiff1d(self.rows, rows)
-        return self.keeping(kept, f"{self.source}, without {len(rows)} that are test images too") if len(rows) else self
+        return self.keeping(kept, f"{self.source}, without {len(rows)} also in {other.source}") if len(rows) else self
 
     def rows_in(self, other: "Part") -> np.ndarray:
         """The rows whose image is byte for byte one of the other part's."""
-        seen = set(other._digests().values())
-        return np.array([row for row, digest in self._digests().items() if digest in seen], dtype=np.int64)
+        seen = set(other._digests()) - {None}
+        return np.array([row for row, digest in zip(self.rows, self._digests()) if digest in seen], dtype=np.int64)
 
-    def _digests(self) -> dict[int, bytes]:
-        digests = {}
-        for row, record in zip(
-            self.rows.tolist(), self.corpus.select_columns("image").with_format(None).select(self.rows)
-        ):
-            try:
-                digests[row] = hashlib.sha256(image_bytes(record["image"])).digest()
-            except (OSError, ValueError):
-                continue  # It does not decode either, and is left out with the features.
-        return digests
+    def _digests(self) -> list[bytes | None]:
+        digests = image_digests(self.corpus)
+        return [digests[row] for row in self.rows]
 
     def targets(self) -> torch.Tensor:
         return self.labels.targets[torch.from_numpy(self.rows)]

@@ -119,6 +119,7 @@ def _round(arguments: ProbeArguments, train: Part, test: Part, read: Callable[[D
             validation = open_part(arguments.train, "validation", read).without_images_of(test)
         else:
             train, validation = cut(train, VALIDATION_SHARE)
+        train = train.without_images_of(validation)
     if arguments.task == "expression" and len(train.labels.names) < 2:
         raise ValueError(f"There must be two classes at least, {train.source} has only {train.labels.names}.")
     for part in (test, validation):

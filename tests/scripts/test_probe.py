@@ -283,7 +283,7 @@ class TestProtocols:
             chosen_on = len(found.validation.rows) if found.validation else 0
             assert len(found.train.rows) + chosen_on == images
             assert parts.shared_between(found.train, found.test) == {"images": shared, "subjects": 0}
-            assert ("without 4 that are test images too" in found.train.source) == (protocol == "strict")
+            assert ("without 4 also in" in found.train.source) == (protocol == "strict")
 
     def test_strict_chooses_on_no_test_image(self, scripts, faces, tmp_path):
         parts, labels = scripts("probing.parts"), scripts("probing.labels")
@@ -297,6 +297,16 @@ class TestProtocols:
         (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
         assert parts.shared_between(found.validation, found.test)["images"] == 0
         assert len(found.validation.rows) == 9
+
+    def test_strict_trains_on_no_validation_image(self, scripts, faces, tmp_path):
+        parts, labels = scripts("probing.parts"), scripts("probing.labels")
+        classes = [0, 1, 2] * 8
+        train, test = faces(classes, 2, expression=classes), faces(classes, 1, expression=classes)
+        splits = {"train": train, "test": test, "validation": train.select(range(6))}
+        DatasetDict(splits).save_to_disk(tmp_path / "faces")
+        arguments = scripts("probe").ProbeArguments(train=str(tmp_path / "faces"))
+        (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
+        assert found.train.numbers() == list(range(6, 24))
 
 
 class TestParts:
