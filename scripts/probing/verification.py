@@ -23,7 +23,7 @@ from modeling_pcl.probes.verification import pair_cosines
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
-from .part import NO_LABELS, Part
+from .part import NO_LABELS, ROW, Part
 from .parts import VALIDATION_SHARE, cut, open_part
 from .report import describe, over_seeds, start, table, write_predictions, write_results
 
@@ -63,6 +63,15 @@ class TestPairs:
 
     def describe(self) -> dict:
         return {"source": self.source, "pairs": len(self.same), "revision": self.revision}
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """For `predictions.csv`: the images' rows in the split that was opened, or the pairs' in their list."""
+        if ROW in self.images.column_names:
+            rows = np.array(self.images.select_columns(ROW)[:][ROW])
+            numbers = {"row_a": rows[self.first], "row_b": rows[self.second]}
+        else:
+            numbers = {"pair": self.first}
+        return numbers | {"same": self.same, "fold": self.fold}
 
     def part(self) -> Part:
         """Every image of the pairs."""
@@ -262,5 +271,4 @@ def _draw(folder: Path, probe: Verification, columns: dict[str, np.ndarray]):
         name: roc_curve(probe.pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()
     }
     draw_roc(curves, f"{len(probe.pairs.same):,} pairs of {probe.encoder.name}").save(folder / "roc.png")
-    pairs = {"first": probe.pairs.first, "second": probe.pairs.second, "same": probe.pairs.same}
-    write_predictions(folder, pairs | {"fold": probe.pairs.fold} | columns)
+    write_predictions(folder, probe.pairs.columns() | columns)

@@ -565,7 +565,7 @@ class TestVerification:
         assert record["parts"][0]["test"].items() >= {"source": f"{pairs}:pairs", "pairs": 23}.items()
         assert "rows, sha256:" in record["parts"][0]["test"]["revision"]
         kept = [row for row in range(24) if row != 3]
-        assert written["first"].tolist() == kept
+        assert written["pair"].tolist() == kept
         assert written["fold"].tolist() == [1 + row // 8 for row in kept]
         assert written["same"].tolist() == [row % 2 == 0 for row in kept]
         sides = load_pairs(f"{pairs}:pairs")
@@ -602,8 +602,8 @@ class TestVerification:
     def test_pairs_are_drawn_from_people_in_folds_that_share_none(self, embedded):
         written = predictions(embedded)
         assert written.groupby("fold")["same"].agg(["size", "sum"]).to_numpy().tolist() == [[20, 10], [20, 10]]
-        assert (written["same"] == (written["first"] // 4 == written["second"] // 4)).all()
-        one, two = (set(rows["first"] // 4) | set(rows["second"] // 4) for _, rows in written.groupby("fold"))
+        assert (written["same"] == (written["row_a"] // 4 == written["row_b"] // 4)).all()
+        one, two = (set(rows["row_a"] // 4) | set(rows["row_b"] // 4) for _, rows in written.groupby("fold"))
         assert not one & two
 
     def test_an_embedding_is_measured_beside_the_plain_cosine(self, embedded):
@@ -618,7 +618,7 @@ class TestVerification:
     def test_the_saved_embedding_gives_the_cosines_that_were_written(self, embedded, people):
         head, written = PCLForImageClassification.from_pretrained(embedded), predictions(embedded)
         corpus = load_corpus(str(people.with_name("others.parquet")))
-        first, second = (logits(head, pixels(corpus, written[side])) for side in ("first", "second"))
+        first, second = (logits(head, pixels(corpus, written[side])) for side in ("row_a", "row_b"))
         cosines = torch.cosine_similarity(first, second)
         np.testing.assert_allclose(cosines, written["trunk identity embedding"], atol=1e-4)
 
