@@ -43,6 +43,8 @@ class PCLConfig(PreTrainedConfig):
         pose_temperature: Temperature of the pose contrast.
         pose_negatives: `"own"`: an image's negatives are views of its own mirror, as the paper says; `"batch"`: each
             image gets an equal share of views of every mirror in the batch, as the authors' code computes.
+        pose_negative_gradient: Whether the pose contrast trains the encoder through its negatives too, as published.
+            False encodes them without gradient, which saves most of two thirds of the objective's cost.
         head_feature: What a classification or head-pose head reads: `"trunk"`, `"face"` or `"pose"`.
         auto_map: Where each Auto class finds its code in a saved folder.
 
@@ -74,6 +76,7 @@ class PCLConfig(PreTrainedConfig):
     face_temperature: float | int = 0.07
     pose_temperature: float | int = 0.07
     pose_negatives: Literal["own", "batch"] = "own"
+    pose_negative_gradient: bool = True
     head_feature: Literal["trunk", "face", "pose"] = "trunk"
     auto_map: dict[str, str] = field(default_factory=lambda: dict(AUTO_MAP))
 

@@ -317,14 +317,22 @@ class PCLForPreTraining(PCLPreTrainedModel):
                 f"`pose_views` must hold two views of each of the {images} images that `pose_negative_views` mirrors, "
                 f"got {views.shape[0]} views."
             )
-        encoded = self.pcl(torch.cat([views, negative_views.flatten(0, 1)]), return_dict=True)
         # Two projections, since batch norm must not mix the views' statistics with the many negatives'.
-        split = [views.shape[0], images * count]
-        queries, negatives = (self.pose_projection(part) for part in encoded.pose_features.split(split))
+        encoded = self._encode_pose(views, negative_views.flatten(0, 1))
+        queries, negatives = (self.pose_projection(features) for features in encoded)
         negatives = negatives.unflatten(0, (images, count))
         if self.config.pose_negatives == "batch":
             negatives = _share_out(negatives)
         return info_nce_loss(pose_logits(queries, negatives, mix, permutation, self.config.pose_temperature))
+
+    def _encode_pose(self, views: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Pose features of both, in one pass where both are trained through."""
+        if self.config.pose_negative_gradient:
+            features = self.pcl(torch.cat([views, negatives]), return_dict=True).pose_features
+            return features.split([views.shape[0], negatives.shape[0]])
+        with torch.no_grad():
+            negatives = self.pcl(negatives, return_dict=True).pose_features
+        return self.pcl(views, return_dict=True).pose_features, negatives
 
 
 def _share_out(negatives: torch.Tensor) -> torch.Tensor:

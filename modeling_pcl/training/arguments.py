@@ -67,6 +67,9 @@ class ObjectiveArguments:
     pose_negatives: Literal["own", "batch"] | None = option(
         None, "Pose negatives are views of an image's own mirror, or of every mirror of the batch."
     )
+    pose_negative_gradient: bool | None = option(
+        None, "Train the encoder through the pose negatives too (published); without, they cost a third."
+    )
 
 
 @dataclass
