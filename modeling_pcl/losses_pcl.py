@@ -7,7 +7,11 @@ to train on; float64 stays float64.
 import functools
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+# Logits of a block of anchors: on a CPU what stays in its cache, on a GPU what keeps it busy.
+CPU_BLOCK_ENTRIES, GPU_BLOCK_ENTRIES = 2**17, 2**24
 
 
 def _full_precision(loss):
@@ -111,7 +115,7 @@ def mixed_negative_logits(
 
     Row i is paired with row (i + N) mod 2N; its negatives are all other rows, in ascending order. Negative k becomes
     `mix[i, k] * n_k + (1 - mix[i, k]) * n_permutation[k]`, then unit length. Neither the mixtures nor their lengths are
-    materialised: both follow from the Gram matrix of the embeddings, so memory is O(N^2).
+    materialised: both follow from dot products of the embeddings, so memory is O(N^2). `mixed_negative_loss` needs less.
 
     Args:
         embeddings: `(2N, dim)`, not normalised, N at least 2: first view of every image, then the second views.
@@ -129,6 +133,60 @@ def mixed_negative_logits(
     Source:
         Liu et al. 2023, face-aware contrastive learning, with the negatives mixed as in their released code.
     """
+    anchors = _check_face_contrast(embeddings, mix, permutation, temperature, anchors)
+    dots, lengths = embeddings[anchors] @ embeddings.T, _lengths(embeddings)
+    return _anchor_logits(dots, lengths, _pair_dots(embeddings, permutation), mix, permutation, temperature, anchors)
+
+
+@_full_precision
+def mixed_negative_loss(
+    embeddings: torch.Tensor,
+    mix: torch.Tensor | None,
+    permutation: torch.Tensor | None,
+    temperature: float,
+    anchors: torch.Tensor | None = None,
+    block_size: int | None = None,
+) -> torch.Tensor:
+    """InfoNCE loss of `mixed_negative_logits`, a block of anchors at a time, so that logits are never all in memory.
+
+    The gradient is computed along with the loss, block by block, and only scaled in the backward pass; there is no
+    second derivative.
+
+    Args:
+        embeddings: As for `mixed_negative_logits`, and likewise the next four.
+        mix: `(anchors, 2N - 2)` or None.
+        permutation: `(2N - 2,)` or None.
+        temperature: Positive.
+        anchors: `(anchors,)` or None for all rows.
+        block_size: Anchors of a block, at least 1; None takes as many as are fast on the device.
+
+    Returns:
+        Scalar, at least 0: the mean over the anchors.
+
+    Raises:
+        ValueError: If a shape does not fit or `temperature` is not positive.
+
+    Source:
+        As for `mixed_negative_logits`.
+    """
+    if torch.compiler.is_compiling():  # It cannot look into a gradient that is computed in the forward pass.
+        return info_nce_loss(mixed_negative_logits(embeddings, mix, permutation, temperature, anchors))
+    anchors = _check_face_contrast(embeddings, mix, permutation, temperature, anchors)
+    if block_size is None:
+        entries = CPU_BLOCK_ENTRIES if embeddings.device.type == "cpu" else GPU_BLOCK_ENTRIES
+        block_size = max(1, entries // embeddings.shape[0])
+    lengths, pairs = _lengths(embeddings), _pair_dots(embeddings, permutation)
+    return _BlockwiseInfoNCE.apply(embeddings, lengths, pairs, mix, permutation, temperature, anchors, block_size)
+
+
+def _check_face_contrast(
+    embeddings: torch.Tensor,
+    mix: torch.Tensor | None,
+    permutation: torch.Tensor | None,
+    temperature: float,
+    anchors: torch.Tensor | None,
+) -> torch.Tensor:
+    """Refuse what does not fit; the anchors, all rows where none are named."""
     rows = embeddings.shape[0]
     if embeddings.dim() != 2 or rows % 2 or rows < 4:
         raise ValueError(f"`embeddings` must be (2N, dim) with N at least 2, got {tuple(embeddings.shape)}.")
@@ -136,37 +194,102 @@ def mixed_negative_logits(
     if anchors is None:
         anchors = torch.arange(rows, device=embeddings.device)
     _check_mix(mix, permutation, (anchors.shape[0], rows - 2))
+    return anchors
 
-    gram = embeddings @ embeddings.T
-    lengths = embeddings.norm(dim=1).clamp_min(1e-12)
+
+def _lengths(embeddings: torch.Tensor) -> torch.Tensor:
+    return embeddings.norm(dim=1).clamp_min(1e-12)
+
+
+def _pair_dots(embeddings: torch.Tensor, permutation: torch.Tensor | None) -> torch.Tensor | None:
+    """Dot products of all rows that are ever mixed: `(2N - 2, 3, 3)`.
+
+    The k-th negative is row k, k + 1 or k + 2, whether the anchor's own two rows come behind it, around it or before
+    it. Entry `(k, i, j)` belongs to rows `k + i` and `permutation[k] + j`.
+    """
+    if permutation is None:
+        return None
+    windows = embeddings.unfold(0, 3, 1)  # (2N, dim) -> (2N - 2, dim, 3), a view
+    return windows.mT @ windows[permutation]
+
+
+def _anchor_logits(
+    dots: torch.Tensor,
+    lengths: torch.Tensor,
+    pairs: torch.Tensor | None,
+    mix: torch.Tensor | None,
+    permutation: torch.Tensor | None,
+    temperature: float,
+    anchors: torch.Tensor,
+) -> torch.Tensor:
+    """Logits of some anchors.
+
+    Args:
+        dots: Of the anchors with all rows, `(anchors, 2N)`.
+        lengths: Of all rows, `(2N,)`.
+        pairs: As `_pair_dots` gives them; None where nothing is mixed.
+        mix: `(anchors, 2N - 2)`, and the rest as for `mixed_negative_logits`.
+    """
+    rows = dots.shape[1]
     positives = (anchors + rows // 2) % rows
-    negatives = _negative_columns(anchors, positives, rows)
+    columns = torch.arange(rows - 2, device=anchors.device)
+    first, second = torch.minimum(anchors, positives)[:, None], torch.maximum(anchors, positives)[:, None]
+    passed = (columns >= first).long() + (columns >= second - 1)  # own rows before the k-th negative: 0, 1 or 2
+    negatives = columns + passed  # (anchors, 2N - 2)
 
-    dots = gram[anchors]
     positive = dots.gather(1, positives[:, None]) / lengths[positives, None]
     plain = dots.gather(1, negatives)
     if mix is None:
         negative = plain / lengths[negatives]
     else:
-        mix = mix.to(gram.dtype)
-        partners = negatives[:, permutation]
-        across = gram.flatten().gather(0, (negatives * rows + partners).flatten()).view_as(mix)
-        squares = lengths.square()
-        unpermuted, permuted = mix.square() * squares[negatives], (1 - mix).square() * squares[partners]
-        mixed_square = unpermuted + permuted + 2 * mix * (1 - mix) * across
+        mix = mix.to(dots.dtype)
+        rest = 1 - mix
+        dot = mix * plain + rest * plain[:, permutation]
+        squares = lengths.square()[negatives]
+        parts = mix.square() * squares + rest.square() * squares[:, permutation]
+        across = pairs.flatten()[9 * columns + 3 * passed + passed[:, permutation]]
         # Where the two nearly cancel out, the rest is rounding: keep it from being blown up to unit length.
-        least_square = 8 * torch.finfo(gram.dtype).eps * (unpermuted + permuted).detach()
-        mixed_dot = mix * plain + (1 - mix) * dots.gather(1, partners)
-        negative = mixed_dot / torch.maximum(mixed_square, least_square).sqrt()
+        least_square = 8 * torch.finfo(dots.dtype).eps * parts.detach()
+        negative = dot / torch.maximum(parts + 2 * mix * rest * across, least_square).sqrt()
     return torch.cat([positive, negative], dim=1) / (lengths[anchors, None] * temperature)
 
 
-def _negative_columns(anchors: torch.Tensor, positives: torch.Tensor, rows: int) -> torch.Tensor:
-    """For each anchor all rows but itself and its positive, ascending: `(anchors, rows - 2)`."""
-    columns = torch.arange(rows - 2, device=anchors.device)
-    first, second = torch.minimum(anchors, positives)[:, None], torch.maximum(anchors, positives)[:, None]
-    columns = columns + (columns >= first)
-    return columns + (columns >= second)
+class _BlockwiseInfoNCE(torch.autograd.Function):
+    """Mean InfoNCE loss over anchors, from embeddings and what `_anchor_logits` takes beside their dot products."""
+
+    @staticmethod
+    def forward(ctx, embeddings, lengths, pairs, mix, permutation, temperature, anchors, block_size):
+        is_trained = any(ctx.needs_input_grad)
+        shared = [None if tensor is None else tensor.detach().requires_grad_() for tensor in (lengths, pairs)]
+        leaves = [tensor for tensor in shared if tensor is not None]
+        gradients = [torch.zeros_like(tensor) for tensor in (embeddings, *leaves)]
+        total = embeddings.new_zeros(())
+        for block in torch.arange(len(anchors), device=anchors.device).split(block_size):
+            rows = anchors[block]
+            own = embeddings[rows]
+            dots = (own @ embeddings.T).requires_grad_()
+            with torch.set_grad_enabled(is_trained):
+                own_mix = None if mix is None else mix[block]
+                logits = _anchor_logits(dots, *shared, own_mix, permutation, temperature, rows)
+                loss = F.cross_entropy(logits, _first_column(logits), reduction="sum") / len(anchors)
+            total += loss.detach()
+            if is_trained:
+                of_dots, *of_leaves = torch.autograd.grad(loss, (dots, *leaves))
+                gradients[0].addmm_(of_dots.T, own).index_add_(0, rows, of_dots @ embeddings)
+                for gradient, part in zip(gradients[1:], of_leaves):
+                    gradient += part
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        gradients = [gradient * own for own in ctx.saved_tensors]
+        return *gradients, *[None] * (8 - len(gradients))
+
+
+def _first_column(logits: torch.Tensor) -> torch.Tensor:
+    return logits.new_zeros(logits.shape[0], dtype=torch.long)
 
 
 @_full_precision
@@ -222,4 +345,4 @@ def info_nce_loss(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar, at least 0; log(1 + negatives) at chance level.
     """
-    return F.cross_entropy(logits, logits.new_zeros(logits.shape[0], dtype=torch.long))
+    return F.cross_entropy(logits, _first_column(logits))

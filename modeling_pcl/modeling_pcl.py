@@ -19,7 +19,7 @@ from .distributed_pcl import gather_rows, rank
 from .losses_pcl import (
     cosine_orthogonality_loss,
     info_nce_loss,
-    mixed_negative_logits,
+    mixed_negative_loss,
     orthogonality_loss,
     pose_logits,
 )
@@ -297,10 +297,9 @@ class PCLForPreTraining(PCLPreTrainedModel):
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
         own = torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
         anchors = torch.cat([own, own + first.shape[0]])
-        logits = mixed_negative_logits(
+        return mixed_negative_loss(
             torch.cat([first, second]), mix, permutation, self.config.face_temperature, anchors=anchors
         )
-        return info_nce_loss(logits)
 
     def _pose_contrast(
         self,

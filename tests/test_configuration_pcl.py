@@ -28,6 +28,7 @@ CHANGED = {
     "face_temperature": 0.2,
     "pose_temperature": 0.3,
     "pose_negatives": "batch",
+    "pose_negative_gradient": False,
     "head_feature": "pose",
     "auto_map": {"AutoConfig": "configuration_pcl.PCLConfig"},
 }

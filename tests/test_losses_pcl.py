@@ -4,10 +4,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from modeling_pcl import losses_pcl
 from modeling_pcl.losses_pcl import (
     cosine_orthogonality_loss,
     info_nce_loss,
     mixed_negative_logits,
+    mixed_negative_loss,
     orthogonality_loss,
     pose_logits,
 )
@@ -222,6 +224,62 @@ def test_face_logits_ignore_the_anchors_length_but_mix_before_normalising():
     assert changed[1:4].any()  # within a mixture
 
 
+@pytest.mark.parametrize("block_size", [1, 3, 8, None])
+@pytest.mark.parametrize("is_mixed", [True, False], ids=["mixed", "plain"])
+def test_blockwise_face_loss_and_its_gradient_are_those_of_the_logits(block_size, is_mixed):
+    embeddings = randn(8, 5)
+    mixing = (shares(8, 6), torch.randperm(6)) if is_mixed else (None, None)
+
+    def blockwise(embeddings):
+        return 3 * mixed_negative_loss(embeddings, *mixing, 0.07, block_size=block_size)
+
+    def whole(embeddings):
+        return 3 * info_nce_loss(naive_face_logits(embeddings, *mixing, 0.07))
+
+    torch.testing.assert_close(blockwise(embeddings), whole(embeddings), **EXACT)
+    torch.testing.assert_close(gradients(blockwise, embeddings), gradients(whole, embeddings), **EXACT)
+    assert torch.autograd.gradcheck(blockwise, embeddings.requires_grad_())
+
+
+def test_blockwise_face_loss_of_some_anchors_is_their_mean():
+    embeddings, mix, permutation = randn(10, 5), shares(10, 8), torch.randperm(8)
+    anchors = torch.tensor([9, 4, 0])
+
+    def blockwise(embeddings):
+        return mixed_negative_loss(embeddings, mix[anchors], permutation, 0.07, anchors=anchors, block_size=2)
+
+    def whole(embeddings):
+        return info_nce_loss(naive_face_logits(embeddings, mix, permutation)[anchors])
+
+    torch.testing.assert_close(blockwise(embeddings), whole(embeddings), **EXACT)
+    torch.testing.assert_close(gradients(blockwise, embeddings), gradients(whole, embeddings), **EXACT)
+
+
+def test_blockwise_face_loss_holds_the_logits_of_one_block_at_a_time(monkeypatch):
+    blocks = []
+    anchor_logits = losses_pcl._anchor_logits
+
+    def watched(dots, *arguments):
+        blocks.append(tuple(dots.shape))
+        return anchor_logits(dots, *arguments)
+
+    monkeypatch.setattr(losses_pcl, "_anchor_logits", watched)
+    mixed_negative_loss(randn(10, 5), shares(10, 8), torch.randperm(8), 0.07, block_size=4)
+    assert blocks == [(4, 10), (4, 10), (2, 10)]
+
+
+def test_blockwise_face_loss_without_gradient_computes_none():
+    with torch.no_grad():
+        loss = mixed_negative_loss(randn(8, 5).requires_grad_(), None, None, 0.07)
+    assert not loss.requires_grad
+
+
+def test_blockwise_face_loss_leaves_no_gradient_in_the_forward_pass():
+    embeddings = randn(8, 5).requires_grad_()
+    mixed_negative_loss(embeddings, shares(8, 6), torch.randperm(6), 0.07)
+    assert embeddings.grad is None
+
+
 @pytest.mark.parametrize("dim", [2, 16, 128])
 def test_face_logits_stay_within_their_bound_where_negatives_cancel_out(dim):
     # Mixed half and half, a negative and its opposite leave rounding only: no direction, and a length of nothing.
@@ -263,8 +321,9 @@ def test_zero_embeddings_give_finite_logits_and_gradients():
 def test_face_logits_refuse_what_does_not_fit_by_name(embeddings, mix, permutation, temperature, name):
     mix = None if mix is None else shares(*mix)
     permutation = None if permutation is None else torch.arange(permutation)
-    with pytest.raises(ValueError, match=name):
-        mixed_negative_logits(randn(*embeddings), mix, permutation, temperature)
+    for function in (mixed_negative_logits, mixed_negative_loss):
+        with pytest.raises(ValueError, match=name):
+            function(randn(*embeddings), mix, permutation, temperature)
 
 
 # Pose contrast
@@ -363,6 +422,7 @@ LOSSES = {
     "orthogonality": lambda first, second, mix: orthogonality_loss(first, second),
     "cosine_orthogonality": lambda first, second, mix: cosine_orthogonality_loss(face=first, pose=second),
     "face_logits": lambda first, second, mix: mixed_negative_logits(first, mix, torch.arange(6).flip(0), 0.07),
+    "face_loss": lambda first, second, mix: mixed_negative_loss(first, mix, torch.arange(6).flip(0), 0.07),
     "pose_logits": lambda first, second, mix: pose_logits(
         first, second.unflatten(0, (4, 2)), mix=mix[:4, :2], permutation=torch.tensor([1, 0]), temperature=0.07
     ),
