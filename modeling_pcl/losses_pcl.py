@@ -115,7 +115,7 @@ def mixed_negative_logits(
 
     Row i is paired with row (i + N) mod 2N; its negatives are all other rows, in ascending order. Negative k becomes
     `mix[i, k] * n_k + (1 - mix[i, k]) * n_permutation[k]`, then unit length. Neither the mixtures nor their lengths are
-    materialised: both follow from dot products of the embeddings, so memory is O(N^2). `mixed_negative_loss` needs less.
+    materialised: both follow from dot products, so memory is O(N^2); that of `mixed_negative_loss` is less.
 
     Args:
         embeddings: `(2N, dim)`, not normalised, N at least 2: first view of every image, then the second views.
