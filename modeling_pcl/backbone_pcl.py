@@ -26,14 +26,16 @@ class PCLAttention(nn.Module):
         self.distribute = PCLConv2d(channels, channels, kernel_size=1)
         self.gather = PCLConv2d(channels, channels, kernel_size=1)
         self.describe = PCLConv2d(channels, channels, kernel_size=1)
-        self.activation = nn.LeakyReLU(negative_slope)
+        self.activation = nn.LeakyReLU(negative_slope, inplace=True)
 
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
-        gathering = self.gather(hidden_state).flatten(2).softmax(dim=2)  # over positions: (batch, C, h * w)
-        descriptors = self.describe(hidden_state).flatten(2) @ gathering.transpose(1, 2)  # (batch, C, C)
-        distribution = self.distribute(hidden_state).flatten(2).softmax(dim=1)  # over channels: (batch, C, h * w)
-        attended = (descriptors @ distribution).unflatten(2, hidden_state.shape[2:])
-        return self.activation(hidden_state + attended)
+        # Channels last, (batch, h * w, C), so that what lies so in memory is not copied.
+        gathering, descriptions, logits = (
+            convolution(hidden_state).flatten(2).mT for convolution in (self.gather, self.describe, self.distribute)
+        )
+        descriptors = gathering.softmax(dim=1).mT @ descriptions  # gathered over positions: (batch, C, C)
+        attended = logits.softmax(dim=2) @ descriptors  # distributed over channels
+        return self.activation(hidden_state + attended.mT.unflatten(2, hidden_state.shape[2:]))
 
 
 class PCLResidualBlock(nn.Module):
@@ -43,7 +45,7 @@ class PCLResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = PCLConv2d(channels, channels)
         self.conv2 = PCLConv2d(channels, channels)
-        self.activation = nn.LeakyReLU(negative_slope)
+        self.activation = nn.LeakyReLU(negative_slope, inplace=True)
 
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
         return self.activation(hidden_state + self.conv2(self.activation(self.conv1(hidden_state))))
@@ -68,7 +70,7 @@ class PCLStage(GradientCheckpointingLayer):
         self.attention = PCLAttention(hidden_channels, negative_slope) if attention else nn.Identity()
         self.conv2 = PCLConv2d(hidden_channels, out_channels)
         self.blocks = nn.Sequential(*(PCLResidualBlock(out_channels, negative_slope) for _ in range(residual_blocks)))
-        self.activation = nn.LeakyReLU(negative_slope)
+        self.activation = nn.LeakyReLU(negative_slope, inplace=True)
 
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
         hidden_state = self.attention(self.activation(self.conv1(hidden_state)))

@@ -24,6 +24,8 @@ from .losses_pcl import (
     pose_logits,
 )
 
+CPU_CHUNK = 32  # Images whose maps stay in a CPU's cache from one operation to the next.
+
 
 @dataclass
 class PCLModelOutput(ModelOutput):
@@ -267,19 +269,22 @@ class PCLForPreTraining(PCLPreTrainedModel):
             if noise.shape != encoded.shape:
                 raise ValueError(f"`noise` must be {tuple(encoded.shape)}, got {tuple(noise.shape)}.")
             encoded = encoded + noise
-        outputs = self.pcl(encoded, return_dict=True)
-        face = dict(zip(images, outputs.face_features.chunk(2)))
-        pose = dict(zip(images, outputs.pose_features.chunk(2)))
+        features = self._encode(encoded)
+        face = dict(zip(images, features["face"].chunk(2)))
+        pose = dict(zip(images, features["pose"].chunk(2)))
 
-        def swap(face_of: str, pose_of: str) -> torch.Tensor:
-            return F.l1_loss(self.decode(face[face_of], pose[pose_of]).to(pixel_values.dtype), images[pose_of])
-
-        # One decoder pass for each combination, in this order: batch norm sees and tracks them as published.
+        # One pass, in this order: batch norm sees and tracks one combination after the other, as published.
+        swaps = {  # whose face in whose pose
+            "face_mirror_pose_loss": ("", "mirror_"),
+            "mirror_face_pose_loss": ("mirror_", ""),
+            "face_pose_loss": ("", ""),
+            "mirror_face_mirror_pose_loss": ("mirror_", "mirror_"),
+        }
+        sums = torch.cat([face[face_of] + pose[pose_of] for face_of, pose_of in swaps.values()])
+        decoded = self.decoder(F.normalize(sums, dim=1), groups=len(swaps)).to(pixel_values.dtype)
         reconstructions = {
-            "face_mirror_pose_loss": swap("", "mirror_"),
-            "mirror_face_pose_loss": swap("mirror_", ""),
-            "face_pose_loss": swap("", ""),
-            "mirror_face_mirror_pose_loss": swap("mirror_", "mirror_"),
+            name: F.l1_loss(image, images[pose_of])
+            for (name, (_, pose_of)), image in zip(swaps.items(), decoded.chunk(len(swaps)))
         }
         is_published = self.config.orthogonality == "cross_product"
         orthogonality = orthogonality_loss if is_published else cosine_orthogonality_loss
@@ -293,7 +298,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         _check_images("face_views", views, self.config.num_channels, self.config.image_size)
         if views.shape[0] % 2:
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
-        embeddings = self.face_projection(self.pcl(views, return_dict=True).face_features)
+        embeddings = self.face_projection(self._encode(views)["face"])
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
         own = torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
         anchors = torch.cat([own, own + first.shape[0]])
@@ -327,11 +332,21 @@ class PCLForPreTraining(PCLPreTrainedModel):
     def _encode_pose(self, views: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Pose features of both, in one pass where both are trained through."""
         if self.config.pose_negative_gradient:
-            features = self.pcl(torch.cat([views, negatives]), return_dict=True).pose_features
+            features = self._encode(torch.cat([views, negatives]))["pose"]
             return features.split([views.shape[0], negatives.shape[0]])
         with torch.no_grad():
-            negatives = self.pcl(negatives, return_dict=True).pose_features
-        return self.pcl(views, return_dict=True).pose_features, negatives
+            negatives = self._encode(negatives)["pose"]
+        return self._encode(views)["pose"], negatives
+
+    def _encode(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Face and pose features; on a CPU a few images at a time, whose maps stay in its cache."""
+        device = images.device.type
+        size = CPU_CHUNK if device == "cpu" else images.shape[0]
+        # Without a cache of weights in half precision each chunk's gradient is summed up in full precision.
+        autocast = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
+        with torch.autocast(device, **autocast, cache_enabled=size == images.shape[0]):
+            outputs = [self.pcl(part, return_dict=True) for part in images.split(size)]
+        return {name: torch.cat([output[f"{name}_features"] for output in outputs]) for name in ("face", "pose")}
 
 
 def _share_out(negatives: torch.Tensor) -> torch.Tensor:
