@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from huggingface_hub.errors import StrictDataclassError
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
 from transformers.utils.logging import disable_progress_bar
@@ -41,13 +42,19 @@ from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor, check_finite_weights
 from modeling_pcl.training.pictures import draw_rows, reconstruction_rows
 from modeling_pcl.training.record import describe_run, write_record
+from modeling_pcl.training.sharding import shard, take_request, whole_model
 from modeling_pcl.training.state import RunState, Trained, check_same_run
 from modeling_pcl.training.steps import Stepper, freeze_unused, give_zero_gradients
 
 logger = logging.getLogger("pretrain")
 
 # What may differ between a run and its resumption.
-MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {"output_dir", "num_workers", "max_broken_share"}
+MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {
+    "fsdp",
+    "max_broken_share",
+    "num_workers",
+    "output_dir",
+}
 
 
 @dataclass
@@ -66,12 +73,14 @@ class Options:
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:
+    """Options of the command line, and whether the launch asks for shards."""
     groups = (CorpusArguments, ModelArguments, ObjectiveArguments, ViewSettings, TrainingArguments, LoggingArguments)
     parser = HfArgumentParser(groups, description=__doc__)
     method = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)[2].method
     parser.set_defaults(**PRESETS[method])
     options = Options(*parser.parse_args_into_dataclasses(arguments))
     check_arguments(options.training, options.logging)
+    options.training.fsdp |= take_request(os.environ)
     return options
 
 
@@ -116,12 +125,25 @@ def build_accelerator(options: Options) -> Accelerator:
         mixed_precision=options.training.mixed_precision,
         log_with=None if trackers == "none" else trackers.split(","),
         project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def share_out(accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining) -> torch.nn.Module:
+    """The model on this process's device, as one of several where there are several."""
+    model = accelerator.prepare_model(model, evaluation_mode=True)  # Autocast, and no DDP, which it cannot tell all this.
+    if accelerator.num_processes == 1:
+        return model
+    if training.fsdp:
+        return shard(model, training.channels_last)
+    # Every objective leaves some parameters unused. Buffers are statistics that training does not read: those of the
+    # main process are saved, whether or not they are sent out before every forward.
+    return DistributedDataParallel(model, find_unused_parameters=True, forward_sync_buffers=False)
 
 
 def prepare(accelerator: Accelerator, options: Options, model: PCLForPreTraining) -> Trained:
     training = options.training
+    processor = PCLImageProcessor.for_image_size(model.config.image_size)
+    model = share_out(accelerator, training, model)
     optimizer = torch.optim.Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=training.learning_rate,
@@ -129,9 +151,7 @@ def prepare(accelerator: Accelerator, options: Options, model: PCLForPreTraining
         fused=True,
     )
     scheduler = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
-    processor = PCLImageProcessor.for_image_size(model.config.image_size)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Trained(accelerator, model.train(), processor, optimizer, scheduler)
+    return Trained(accelerator, model.train(), processor, accelerator.prepare_optimizer(optimizer), scheduler)
 
 
 def trackable(options: dict) -> dict:
@@ -289,10 +309,13 @@ def train(run: Pretraining):
 
 def draw_picture(run: Pretraining, images: torch.Tensor):
     """Save and track what the decoder makes of some of the last images."""
-    if not run.accelerator.is_main_process or "disentangling" not in run.objectives:
+    if "disentangling" not in run.objectives:
         return
     noiseless = run.views.disentangling(images, run.state.step)["pixel_values"]
-    picture = draw_rows(reconstruction_rows(run.model, noiseless), title=f"step {run.state.step}")
+    rows = reconstruction_rows(run.model, noiseless)  # In every process, since each may hold a part of the weights.
+    if not run.accelerator.is_main_process:
+        return
+    picture = draw_rows(rows, title=f"step {run.state.step}")
     folder = run.output_dir / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     picture.save(folder / f"step-{run.state.step:08d}.png")
@@ -304,9 +327,10 @@ def draw_picture(run: Pretraining, images: torch.Tensor):
 
 def write_result(run: Pretraining, record: dict):
     """The finished model, its image processor and `run.json`, in the output folder."""
-    if not run.accelerator.is_main_process:
+    model = whole_model(run.model)
+    if model is None:
         return
-    run.model.save_pretrained(run.output_dir)
+    model.save_pretrained(run.output_dir)
     run.trained.processor.save_pretrained(run.output_dir)
     record["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record["images_seen"] = run.state.step * record["images_per_step"]
@@ -331,6 +355,7 @@ def run_to_end(options: Options):
     run.accelerator.init_trackers("pretrain", config=trackable(options.flat()))
     try:
         train(run)
+        write_result(run, record)  # Before the end of training, with which the processes part.
     except FloatingPointError as error:
         raise ValueError(
             f"{error}. The last good checkpoint is {run.folder.newest()}; a lower `--learning_rate`, `--max_grad_norm` "
@@ -338,7 +363,6 @@ def run_to_end(options: Options):
         ) from error
     finally:
         run.accelerator.end_training()
-    write_result(run, record)
     if run.accelerator.is_main_process and options.logging.push_to_hub:
         upload_run(run.output_dir, options.logging.hub_model_id, options.logging.hub_private)
 

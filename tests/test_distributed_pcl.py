@@ -53,9 +53,11 @@ def test_gradient_of_gathered_rows_comes_from_all_processes(processes):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("run", ["face_contrast", "face_contrast_wrapped", "all", "all_wrapped"])
-def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, run):
-    expected = in_one_process(*(["face_contrast"] if run.startswith("face") else tiny.INPUTS))
+@pytest.mark.parametrize("objectives", ["face_contrast", "all"])
+@pytest.mark.parametrize("share_out", ["unwrapped", "wrapped", "shard", "checkpointed_shards"])
+def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, objectives, share_out):
+    run = f"{objectives}, {share_out}"
+    expected = in_one_process(*(["face_contrast"] if objectives == "face_contrast" else tiny.INPUTS))
     terms = mean_over(processes, run, "terms")
     for name in set(expected["terms"]) - {"orthogonality_loss", "mirror_orthogonality_loss"}:
         torch.testing.assert_close(
@@ -72,11 +74,40 @@ def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, run):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("run", ["face_contrast_wrapped", "all_wrapped"])
-def test_distributed_data_parallel_leaves_the_same_gradient_in_every_process(processes, run):
-    first, second = (process[run]["gradients"] for process in processes)
+@pytest.mark.parametrize("objectives", ["face_contrast", "all"])
+@pytest.mark.parametrize("share_out", ["wrapped", "shard"])
+def test_every_process_ends_with_the_same_gradient(processes, objectives, share_out):
+    first, second = (process[f"{objectives}, {share_out}"]["gradients"] for process in processes)
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+
+
+@pytest.mark.distributed
+def test_clipped_alternating_steps_are_the_same_in_shards(processes):
+    for process in processes:
+        without, with_shards = process["stepped"]
+        before = dict(two_processes.pretraining_model().named_parameters())
+        assert not any(torch.equal(without[name], before[name]) for name in without)
+        for name, weight in without.items():
+            torch.testing.assert_close(with_shards[name], weight, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.distributed
+def test_shards_are_halves_and_make_a_whole_model_in_the_main_process(processes):
+    expected = two_processes.pretraining_model().state_dict()
+    first, second = (process["shards"] for process in processes)
+    assert first["local_rows"] + second["local_rows"] == expected["decoder.fc.weight"].shape[0]
+    assert abs(first["local_rows"] - second["local_rows"]) <= 1
+    assert second["whole"] is None
+    assert first["whole"].keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(first["whole"][name], weight)
+
+
+@pytest.mark.distributed
+def test_weights_that_are_not_finite_in_one_shard_stop_every_process(processes):
+    for process in processes:
+        assert process["shards"]["error"] == "after step 7 the weights `decoder.fc.weight` are not finite"
 
 
 @pytest.mark.distributed

@@ -1,15 +1,21 @@
 """What `test_distributed_pcl.py` runs in each of two processes; a module of its own, so that a new process finds it."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tiny
 import torch
+from accelerate import Accelerator
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.distributed_pcl import gather_rows, rank, synchronise_batch_norm, world_size
+from modeling_pcl.training.monitor import check_finite_weights
+from modeling_pcl.training.sharding import shard, whole_model
+from modeling_pcl.training.steps import Stepper, give_zero_gradients
 
 PROCESSES = 2
 IMAGES = 4  # of all processes together
@@ -41,23 +47,72 @@ def share(name: str, value: torch.Tensor) -> torch.Tensor:
     return torch.cat([half.chunk(world_size())[rank()] for half in halves])
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    return model
+
+
+def wrapped(model: nn.Module) -> nn.Module:
+    return DistributedDataParallel(model, find_unused_parameters=True)
+
+
+def checkpointed_shards(model: PCLForPreTraining) -> nn.Module:
+    model.gradient_checkpointing_enable()
+    return shard(model)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
 def results(outputs: dict[str, torch.Tensor], model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
     return {
-        "terms": {name: value.detach().clone() for name, value in outputs.items()},
+        "terms": {name: whole(value) for name, value in outputs.items()},
         "gradients": {
-            name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+            name: whole(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
         },
-        "buffers": {name: buffer.clone() for name, buffer in model.named_buffers()},
+        "buffers": {name: whole(buffer) for name, buffer in model.named_buffers()},
     }
 
 
-def train_once(objectives: Iterable[str], is_wrapped: bool = False) -> dict[str, dict[str, torch.Tensor]]:
+def train_once(objectives: Iterable[str], share_out: Callable = unwrapped) -> dict[str, dict[str, torch.Tensor]]:
     """Terms, gradients and statistics of one backward pass, on this process's share of the inputs."""
     model = synchronise_batch_norm(pretraining_model())
-    called = DistributedDataParallel(model, find_unused_parameters=True) if is_wrapped else model
-    outputs = called(**{name: share(name, value) for name, value in inputs(model.config, objectives).items()})
+    outputs = share_out(model)(
+        **{name: share(name, value) for name, value in inputs(model.config, objectives).items()}
+    )
     outputs.loss.backward()
     return results(outputs, model)
+
+
+def step_three_times(share_out: Callable) -> dict[str, torch.Tensor]:
+    """Weights after an alternating iteration with clipped gradients, by an optimizer that does not blow rounding up."""
+    model = pretraining_model()
+    accelerator = Accelerator(cpu=True)
+    called = share_out(model)
+    optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    give_zero_gradients(model)
+    groups = [(objective,) for objective in tiny.INPUTS]
+    stepper = Stepper(accelerator, called, optimizer, groups, keep_zero_gradients=True, max_grad_norm=0.1)
+
+    def make_inputs(objective: str, index: int) -> dict[str, torch.Tensor]:
+        return {name: share(name, value) for name, value in inputs(model.config, [objective]).items()}
+
+    stepper.step(make_inputs, dict.fromkeys(tiny.INPUTS, 1.0))
+    return {name: whole(parameter) for name, parameter in model.named_parameters()}
+
+
+def look_at_shards() -> dict:
+    """What a process finds of a model in shards: its part, the whole for saving, and a NaN that process 0 holds."""
+    model = shard(pretraining_model())
+    weight = model.decoder.fc.weight
+    found = {"local_rows": weight.to_local().shape[0], "whole": (copy := whole_model(model)) and copy.state_dict()}
+    if rank() == 0:
+        weight.to_local().data[0, 0] = torch.nan
+    try:
+        check_finite_weights(model, 7)
+    except FloatingPointError as error:
+        found["error"] = str(error)
+    return found
 
 
 def gather() -> dict[str, torch.Tensor]:
@@ -79,14 +134,12 @@ def batch_norm() -> dict[str, torch.Tensor]:
 def work(index: int, folder: str):
     """Run everything in one process of the group and leave it in `<folder>/<index>.pt`."""
     torch.set_num_threads(1)
+    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(PROCESSES)}  # For Accelerate.
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=index, world_size=PROCESSES)
-    everything = {
-        "gather": gather(),
-        "batch_norm": batch_norm(),
-        "face_contrast": train_once(["face_contrast"]),
-        "all": train_once(tiny.INPUTS),
-        "face_contrast_wrapped": train_once(["face_contrast"], is_wrapped=True),
-        "all_wrapped": train_once(tiny.INPUTS, is_wrapped=True),
-    }
+    everything = {"gather": gather(), "batch_norm": batch_norm(), "shards": look_at_shards()}
+    for share_out in (unwrapped, wrapped, shard, checkpointed_shards):
+        everything[f"face_contrast, {share_out.__name__}"] = train_once(["face_contrast"], share_out)
+        everything[f"all, {share_out.__name__}"] = train_once(tiny.INPUTS, share_out)
+    everything["stepped"] = [step_three_times(share_out) for share_out in (wrapped, shard)]
     torch.save(everything, Path(folder) / f"{index}.pt")
     torch.distributed.destroy_process_group()

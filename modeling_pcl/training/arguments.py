@@ -97,6 +97,11 @@ class TrainingArguments:
     compile: bool = option(False, "Compile encoder, heads and decoder with torch.compile.")
     gradient_checkpointing: bool = option(False, "Recompute the encoder's stages in the backward pass to save memory.")
     sync_batch_norm: bool = option(False, "Batch norms use the statistics of all processes.")
+    fsdp: bool = option(
+        False,
+        "Share weights, gradients and optimizer state out over the processes (FSDP2), for models too large for one; "
+        "`accelerate launch --use_fsdp --fsdp_version 2` does the same. A resumed run may change it.",
+    )
     seed: int = option(0, "Seed of weights, views and order.")
 
 

@@ -3,12 +3,12 @@
     checkpoints/
       step-00000500/
         model/            what `from_pretrained` opens: config, safetensors, code, image processor
-        optimizer.pt      optimizer, learning-rate schedule, loss scaler
+        optimizer.pt      optimizer, by parameter name; learning-rate schedule, loss scaler
         process-0.pt      of each process: random states and the loader's position
         state.json        where the run stands
 
 A checkpoint is written under a name that begins with a dot and renamed when it is complete, so a kill at any instant
-leaves the newest complete one.
+leaves the newest complete one. Weights and optimizer state are whole, however the processes had shared them out.
 """
 
 import json

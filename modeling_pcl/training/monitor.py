@@ -1,10 +1,10 @@
 """What a run tells about itself: progress bar, trackers, and the stop at a loss that is not finite."""
 
-import math
 import time
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 
 
@@ -64,11 +64,13 @@ def _is_objective(name: str) -> bool:
 
 
 def check_finite_weights(model: torch.nn.Module, step: int):
-    """Refuse to go on with weights that are not finite.
+    """Refuse to go on with weights that are not finite. Where they are in shards, every process must call it.
 
     Raises:
         FloatingPointError: Naming the first such parameter.
     """
-    for name, parameter in model.named_parameters():
-        if not math.isfinite(parameter.detach().double().sum().item()):
+    sums = {name: parameter.detach().double().sum() for name, parameter in model.named_parameters()}
+    wholes = [value.full_tensor() if isinstance(value, DTensor) else value for value in sums.values()]
+    for name, is_finite in zip(sums, torch.stack(wholes).isfinite().tolist()):
+        if not is_finite:
             raise FloatingPointError(f"after step {step} the weights `{name}` are not finite")

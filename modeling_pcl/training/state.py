@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from .checkpoints import CheckpointFolder, read_state
+from .sharding import WHOLE, whole_model
 from .steps import DynamicWeightAverage
 
 
@@ -42,11 +44,11 @@ class RunState:
 
 @dataclass
 class Trained:
-    """The objects whose state a checkpoint holds.
+    """The objects whose state a checkpoint holds: as one process would write it, whether the model is in shards or not.
 
     Args:
         accelerator: Its processes write together; it may hold a loss scaler.
-        model: The prepared `PCLForPreTraining`.
+        model: The prepared `PCLForPreTraining`, in shards or not.
         processor: Image processor to save beside the model.
         optimizer: The prepared optimizer.
         scheduler: The learning-rate schedule.
@@ -58,8 +60,9 @@ class Trained:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
-    def _shared_parts(self) -> dict:
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.accelerator.scaler}
+    def _plain_parts(self) -> dict:
+        """What is the same in every process."""
+        parts = {"scheduler": self.scheduler, "scaler": self.accelerator.scaler}
         return {name: part for name, part in parts.items() if part is not None}
 
     def save(self, folder: CheckpointFolder, state: RunState, loader_position: dict, options: dict) -> Path | None:
@@ -67,11 +70,15 @@ class Trained:
         accelerator, path = self.accelerator, folder.begin(state.step)
         own = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
         torch.save(own, path / f"process-{accelerator.process_index}.pt")
+        model = accelerator.unwrap_model(self.model)
+        whole = whole_model(model)
+        optimizer = get_optimizer_state_dict(model, self.optimizer.optimizer, options=WHOLE)
         final = None
         if accelerator.is_main_process:
-            accelerator.unwrap_model(self.model).save_pretrained(path / "model")
+            whole.save_pretrained(path / "model")
             self.processor.save_pretrained(path / "model")
-            torch.save({name: part.state_dict() for name, part in self._shared_parts().items()}, path / "optimizer.pt")
+            parts = {name: part.state_dict() for name, part in self._plain_parts().items()}
+            torch.save({"optimizer": optimizer} | parts, path / "optimizer.pt")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             record = {"step": state.step, "processes": accelerator.num_processes, "options": options}
@@ -86,7 +93,9 @@ class Trained:
             Where the run stands, and the loader's position.
         """
         parts = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
-        for name, part in self._shared_parts().items():
+        model = self.accelerator.unwrap_model(self.model)
+        set_optimizer_state_dict(model, self.optimizer.optimizer, parts["optimizer"], options=WHOLE)
+        for name, part in self._plain_parts().items():
             part.load_state_dict(parts[name])
         own = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
         _set_random_states(own["random"])

@@ -1,11 +1,12 @@
 """A frozen model and the features that it has been asked for."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from datasets import Dataset
@@ -13,6 +14,7 @@ from huggingface_hub.constants import HF_HOME
 
 from modeling_pcl import PCLModel
 from modeling_pcl.data.corpora import corpus_revision
+from modeling_pcl.modeling_pcl import PCLPreTrainedModel
 from modeling_pcl.probes.feature_cache import FeatureCache, FeatureKey, FeatureTable
 from modeling_pcl.probes.features import Precision, encode, model_digest
 
@@ -20,20 +22,41 @@ from .images import CorpusImages
 
 BATCH_SIZE = 128
 
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
-def open_encoder(name: str) -> PCLModel:
-    """The encoder of a folder or a Hub id.
+
+def open_encoder(name: str, kind: type[PCLPreTrainedModel] = PCLModel) -> PCLPreTrainedModel:
+    """The encoder of a folder or a Hub id, or the whole model, if `kind` is its class.
 
     Raises:
         ValueError: If it does not open, or holds another network.
     """
     try:
-        model, loading = PCLModel.from_pretrained(name, output_loading_info=True)
+        model, loading = kind.from_pretrained(name, output_loading_info=True)
     except (OSError, ValueError) as error:
-        raise ValueError(f"The model `{name}` does not open: {error}") from error
+        reason = " ".join(str(error).split())  # transformers takes several lines.
+        raise ValueError(f"The model `{name}` does not open: {reason}") from error
     if loading["missing_keys"] or loading["mismatched_keys"]:
         raise ValueError(f"`{name}` is no PCL model: it lacks {sorted(loading['missing_keys'])[:3]}.")
     return model
+
+
+def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+    """What `work` makes of each item, in order, each core at an item of its own.
+
+    For decoding and encoding batches this is faster than all cores together on one batch. Items are taken as they are
+    needed, in the caller's thread.
+    """
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores) as pool:
+            running = deque(pool.submit(work, item) for item in islice(items, cores + 1))
+            while running:
+                yield running.popleft().result()
+                running.extend(pool.submit(work, item) for item in islice(items, 1))
+    finally:
+        torch.set_num_threads(cores)
 
 
 class Encoder:
@@ -69,20 +92,10 @@ class Encoder:
         return encode(self.model, images.batches(self.batch_size, start), precision)
 
     def _on_every_core(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
-        """Each core decodes and encodes batches of its own: faster than all of them together on one batch."""
-
         def features(rows: range) -> dict[str, torch.Tensor]:
             return next(encode(self.model, [images.load(rows)], precision))
 
-        count, cores = len(images), torch.get_num_threads()
-        size = max(1, self.batch_size // cores)
-        batches = (range(first, min(first + size, count)) for first in range(start, count, size))
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(cores) as pool:
-                running = deque(pool.submit(features, rows) for rows in islice(batches, cores + 1))
-                while running:
-                    yield running.popleft().result()
-                    running.extend(pool.submit(features, rows) for rows in islice(batches, 1))
-        finally:
-            torch.set_num_threads(cores)
+        count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
+        return on_every_core(
+            features, (range(first, min(first + size, count)) for first in range(start, count, size))
+        )
