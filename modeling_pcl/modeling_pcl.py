@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
@@ -186,9 +188,19 @@ class PCLProjectionHead(nn.Module):
 
 
 class PCLForPreTraining(PCLPreTrainedModel):
-    """The encoder with projection heads and decoder, computing the three PCL objectives."""
+    """The encoder with projection heads and decoder, computing the three PCL objectives.
+
+    Attributes:
+        images_at_once: Images whose activations the encoder holds for the backward pass; None for all. Of more it keeps
+            the features only, and encodes them again, a part at a time, in the backward pass: the same gradient as of
+            one large batch, in the memory of a small one.
+
+    Source:
+        `images_at_once`: Gao et al. 2021, Scaling deep contrastive learning batch size under memory limited setup.
+    """
 
     _auto_class = "AutoModelForPreTraining"
+    images_at_once: int | None = None
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)
@@ -340,12 +352,14 @@ class PCLForPreTraining(PCLPreTrainedModel):
 
     def _encode(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Face and pose features; on a CPU a few images at a time, whose maps stay in its cache."""
-        device = images.device.type
-        size = CPU_CHUNK if device == "cpu" else images.shape[0]
+        device, count = images.device.type, images.shape[0]
+        is_cached = self.images_at_once is not None and count > self.images_at_once
+        size = min(self.images_at_once if is_cached else count, CPU_CHUNK if device == "cpu" else count)
+        encode = partial(checkpoint, self.pcl, use_reentrant=False) if is_cached else self.pcl
         # Without a cache of weights in half precision each chunk's gradient is summed up in full precision.
         autocast = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
-        with torch.autocast(device, **autocast, cache_enabled=size == images.shape[0]):
-            outputs = [self.pcl(part, return_dict=True) for part in images.split(size)]
+        with torch.autocast(device, **autocast, cache_enabled=size >= count):
+            outputs = [encode(part, return_dict=True) for part in images.split(size)]
         return {name: torch.cat([output[f"{name}_features"] for output in outputs]) for name in ("face", "pose")}
 
 

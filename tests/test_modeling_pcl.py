@@ -571,6 +571,21 @@ def test_a_batch_in_chunks_gives_the_loss_and_the_gradients_of_a_whole_one(tiny_
     torch.testing.assert_close(gradients[3], gradients[100])
 
 
+def test_a_large_batch_in_the_memory_of_a_small_one_is_encoded_twice_and_has_the_same_gradient(tiny_config):
+    inputs = tiny.face_contrast_inputs(tiny_config, count=6, dtype=torch.float64)
+    gradients, passes = {}, {}
+    for at_once in (None, 4):
+        torch.manual_seed(1)
+        model = PCLForPreTraining(tiny_config).double().train()
+        model.images_at_once = at_once
+        passes[at_once] = []
+        model.pcl.register_forward_pre_hook(lambda _, images, seen=passes[at_once]: seen.append(len(images[0])))
+        model(**inputs).loss.backward()
+        gradients[at_once] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert passes == {None: [12], 4: [4, 4, 4] * 2}
+    torch.testing.assert_close(gradients[4], gradients[None])
+
+
 def test_gradients_of_chunks_are_summed_up_in_full_precision(tiny_config, monkeypatch):
     monkeypatch.setattr(modeling_pcl, "CPU_CHUNK", 1)
     image = tiny.images(tiny_config, 1)

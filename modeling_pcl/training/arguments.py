@@ -91,7 +91,11 @@ class TrainingArguments:
     weight_decay: float = option(1e-3, "L2 weight decay of Adam.")
     warmup_steps: int = option(0, "Iterations of linear warm-up before the cosine to zero.")
     max_grad_norm: float | None = option(None, "Clip the gradient of each optimizer step to this L2 norm.")
-    gradient_accumulation_steps: int = option(1, "Micro-batches of `batch_size` summed up before an optimizer step.")
+    gradient_accumulation_steps: int = option(
+        1,
+        "Micro-batches of `batch_size` before an optimizer step, in the memory of one. The face contrast has the "
+        "negatives of all of them, and encodes their views twice.",
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] = option("bf16", "Autocast of encoder, heads and decoder.")
     channels_last: bool = option(True, "Keep images and maps in channels-last order, which is faster.")
     compile: bool = option(False, "Compile encoder, heads and decoder with torch.compile.")

@@ -60,16 +60,20 @@ class Stepper:
 
     def step(
         self,
-        make_inputs: Callable[[str, int], dict[str, torch.Tensor]],
+        make_inputs: Callable[[str, int | None], dict[str, torch.Tensor]],
         weights: Mapping[str, float],
         micro_batches: int = 1,
     ) -> dict[str, torch.Tensor]:
         """Make one optimizer step for each group.
 
+        Of several micro-batches the gradients are averaged, but for the face contrast: its negatives are other images,
+        and so it is computed once, over all of them; `PCLForPreTraining.images_at_once` bounds its memory.
+
         Args:
-            make_inputs: From an objective and a micro-batch's index to keyword arguments of the model.
+            make_inputs: From an objective and a micro-batch's index, None for all images, to keyword arguments of the
+                model.
             weights: Factor of each objective's loss.
-            micro_batches: How many to sum up before each optimizer step.
+            micro_batches: How many there are before each optimizer step.
 
         Returns:
             Every term that the model returned, unweighted, mean over the micro-batches; detached, on the device.
@@ -77,21 +81,32 @@ class Stepper:
         terms = {}
         for group in self.groups:
             self.optimizer.zero_grad(set_to_none=not self.keep_zero_gradients)
-            for index in range(micro_batches):
-                inputs = {name: value for objective in group for name, value in make_inputs(objective, index).items()}
-                for name, value in self._backward(group, inputs, weights, index + 1 < micro_batches, micro_batches):
-                    terms[name] = terms.get(name, 0.0) + value / micro_batches
+            passes = _passes(group, micro_batches)
+            for number, (objectives, index) in enumerate(passes, 1):
+                share = 1.0 if index is None else 1 / micro_batches
+                inputs = {name: value for each in objectives for name, value in make_inputs(each, index).items()}
+                for name, value in self._backward(objectives, inputs, weights, share, is_last=number == len(passes)):
+                    terms[name] = terms.get(name, 0.0) + share * value
             if self.max_grad_norm is not None:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
             self.optimizer.step()
         return terms
 
-    def _backward(self, group, inputs, weights, is_partial: bool, micro_batches: int):
-        with self.accelerator.no_sync(self.model) if is_partial else torch.enable_grad():
+    def _backward(self, objectives, inputs, weights, share: float, is_last: bool):
+        with torch.enable_grad() if is_last else self.accelerator.no_sync(self.model):
             outputs = self.model(**inputs)
-            loss = sum(weights[objective] * outputs[f"{objective}_loss"] for objective in group)
-            self.accelerator.backward(loss / micro_batches)
+            loss = sum(weights[objective] * outputs[f"{objective}_loss"] for objective in objectives)
+            self.accelerator.backward(share * loss)
         return [(name, value.detach()) for name, value in outputs.items() if name != "loss"]
+
+
+def _passes(group: tuple[str, ...], micro_batches: int) -> list[tuple[tuple[str, ...], int | None]]:
+    """The model's passes before an optimizer step: objectives, and which micro-batch, or None for all images."""
+    if micro_batches == 1:
+        return [(group, None)]
+    apart = tuple(objective for objective in group if objective != "face_contrast")
+    passes = [(apart, index) for index in range(micro_batches)] if apart else []
+    return [*passes, (("face_contrast",), None)] if "face_contrast" in group else passes
 
 
 @dataclass

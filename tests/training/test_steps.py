@@ -20,8 +20,8 @@ def tiny_model(**config) -> PCLForPreTraining:
     return PCLForPreTraining(PCLConfig(**sizes, decoder_size=16, **config)).train()
 
 
-def inputs_of(objective: str, index: int = 0) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(17 + index)
+def inputs_of(objective: str, index: int | None = None) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(17 + (index or 0))
     images = torch.rand(8, 3, 32, 32, generator=generator)
     return {
         "disentangling": {"pixel_values": images},
@@ -93,6 +93,44 @@ def test_accumulated_micro_batches_give_the_mean_gradient_and_the_mean_terms():
         losses.append(loss.item())
     assert terms["disentangling_loss"].item() == pytest.approx(sum(losses) / 2, rel=1e-6)
     torch.testing.assert_close(model.pcl.trunk.stages[0].conv1.weight.grad, twin.pcl.trunk.stages[0].conv1.weight.grad)
+
+
+@pytest.mark.parametrize("groups", [ALTERNATING, [OBJECTIVES]], ids=["alternating", "joint"])
+def test_the_face_contrast_of_micro_batches_is_that_of_one_large_batch(groups):
+    model, twin = tiny_model().double(), tiny_model().double()
+    model.images_at_once = 4
+    asked = []
+
+    def make_inputs(objective: str, index: int | None) -> dict[str, torch.Tensor]:
+        asked.append((objective, index))
+        if index is not None:
+            return {name: images.double() for name, images in inputs_of(objective, index).items()}
+        return {"face_views": torch.cat([make_inputs(objective, each)["face_views"] for each in range(3)])}
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0)  # so that all gradients are at the same weights
+    accelerator = Accelerator(cpu=True)
+    stepper = Stepper(accelerator, *accelerator.prepare(model, optimizer), groups)
+    gradients = dict.fromkeys(dict(model.named_parameters()), 0.0)
+
+    def add_gradients(*_):
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                gradients[name] = gradients[name] + parameter.grad.clone()
+
+    optimizer.register_step_pre_hook(add_gradients)
+    terms = stepper.step(make_inputs, ONES, micro_batches=3)
+    assert sorted(index for objective, index in asked if objective == "pose_contrast") == [0, 1, 2]
+    assert ("face_contrast", None) in asked
+
+    views = make_inputs("face_contrast", None)["face_views"]
+    whole = twin(face_views=views).face_contrast_loss
+    assert terms["face_contrast_loss"].item() == pytest.approx(whole.item(), rel=1e-5)
+    losses = [
+        twin(**inputs_of(name, i))[f"{name}_loss"] / 3 for name in (OBJECTIVES[0], OBJECTIVES[2]) for i in range(3)
+    ]
+    (whole + sum(losses)).backward()
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-6, atol=1e-9)
 
 
 def test_clipping_bounds_the_norm_of_each_step():
