@@ -78,6 +78,10 @@ class PCLDecoder(nn.Module):
     def _decode(self, features: torch.Tensor, groups: int) -> torch.Tensor:
         hidden_state = self.fc(features).relu()[:, :, None, None]  # (batch, width) -> (batch, width, 1, 1)
         for block, norm in zip(self.blocks, self.norms):
-            parts = block(hidden_state).chunk(groups)
-            hidden_state = (norm(parts[0]) if groups == 1 else torch.cat([norm(part) for part in parts])).relu_()
+            hidden_state = block(hidden_state)
+            if groups == 1:
+                hidden_state = norm(hidden_state)
+            else:
+                hidden_state = torch.cat([norm(part) for part in hidden_state.chunk(groups)])
+            hidden_state = hidden_state.relu_()
         return self.blocks[-1](hidden_state).tanh()
