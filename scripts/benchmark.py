@@ -1,17 +1,21 @@
 """Measure speed and memory, each figure as a ratio within one run:
 
+python scripts/benchmark.py loss
+python scripts/benchmark.py step --corpus path/to/corpus.parquet
 python scripts/benchmark.py data --corpus path/to/corpus.parquet
-python scripts/benchmark.py probes --corpus path/to/corpus.parquet
+python scripts/benchmark.py embed --corpus path/to/corpus.parquet
+python scripts/benchmark.py probe --corpus path/to/corpus.parquet
+python scripts/benchmark.py scaling --corpus path/to/corpus.parquet
 
 Every benchmark prints a table, and writes results.json and results.png. `benchmark.py data --help` lists its options.
 """
 
 import argparse
 
-from benchmarks import data, probes
+from benchmarks import data, embed, loss, probe, scaling, step
 from transformers.utils.logging import disable_progress_bar
 
-BENCHMARKS = {"data": data, "probes": probes}
+BENCHMARKS = {"loss": loss, "step": step, "data": data, "embed": embed, "probe": probe, "scaling": scaling}
 
 
 def main():

@@ -18,7 +18,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from huggingface_hub.errors import StrictDataclassError
-from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
 from transformers.utils.logging import disable_progress_bar
@@ -42,6 +41,7 @@ from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor, check_finite_weights
 from modeling_pcl.training.pictures import draw_rows, reconstruction_rows
 from modeling_pcl.training.record import describe_run, write_record
+from modeling_pcl.training.replicas import Replicas
 from modeling_pcl.training.sharding import shard, take_request, whole_model
 from modeling_pcl.training.state import RunState, Trained, check_same_run
 from modeling_pcl.training.steps import Stepper, freeze_unused, give_zero_gradients
@@ -103,6 +103,8 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
         model = PCLForPreTraining(build_config(options))
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if training.gradient_accumulation_steps > 1:
+        model.images_at_once = 2 * training.batch_size
     if training.sync_batch_norm:
         synchronise_batch_norm(model)
     if training.compile:
@@ -128,22 +130,21 @@ def build_accelerator(options: Options) -> Accelerator:
     )
 
 
-def share_out(accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining) -> torch.nn.Module:
-    """The model on this process's device, as one of several where there are several."""
-    model = accelerator.prepare_model(model, evaluation_mode=True)  # Autocast, and no DDP, which it cannot tell all this.
+def share_out(
+    accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining, groups: list[tuple[str, ...]]
+) -> torch.nn.Module:
+    """Put the model on this process's device, and make it one of several where there are several processes.
+
+    Returns:
+        What to call in training, on the same parameters.
+    """
+    model = accelerator.prepare_model(model, evaluation_mode=True)  # Device and autocast; it would not choose the rest.
     if accelerator.num_processes == 1:
         return model
-    if training.fsdp:
-        return shard(model, training.channels_last)
-    # Every objective leaves some parameters unused. Buffers are statistics that training does not read: those of the
-    # main process are saved, whether or not they are sent out before every forward.
-    return DistributedDataParallel(model, find_unused_parameters=True, forward_sync_buffers=False)
+    return shard(model, training.channels_last) if training.fsdp else Replicas(model, groups)
 
 
-def prepare(accelerator: Accelerator, options: Options, model: PCLForPreTraining) -> Trained:
-    training = options.training
-    processor = PCLImageProcessor.for_image_size(model.config.image_size)
-    model = share_out(accelerator, training, model)
+def prepare(accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining) -> Trained:
     optimizer = torch.optim.Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=training.learning_rate,
@@ -151,6 +152,7 @@ def prepare(accelerator: Accelerator, options: Options, model: PCLForPreTraining
         fused=True,
     )
     scheduler = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
+    processor = PCLImageProcessor.for_image_size(model.config.image_size)
     return Trained(accelerator, model.train(), processor, accelerator.prepare_optimizer(optimizer), scheduler)
 
 
@@ -219,8 +221,14 @@ class Pretraining:
         corpus = open_corpus(options)
         self.data_revision = corpus_revision(corpus)
         set_seed(options.training.seed)
-        self.trained = prepare(self.accelerator, options, build_model(options, checkpoint))
-        self.model = self.accelerator.unwrap_model(self.trained.model)
+        self.model = build_model(options, checkpoint)
+        self.objectives = tuple(name for name, weight in self.model.config.objective_weights.items() if weight > 0)
+        if not self.objectives:
+            raise ValueError("Every objective's weight is 0: there is nothing to train.")
+        is_joint = options.training.schedule == "joint"
+        groups = [self.objectives] if is_joint else [(name,) for name in self.objectives]
+        called = share_out(self.accelerator, options.training, self.model, groups)
+        self.trained = prepare(self.accelerator, options.training, self.model)
         self.state, position = self.trained.load(checkpoint) if checkpoint else (RunState(), None)
         if options.training.keep_zero_gradients:
             give_zero_gradients(self.model)
@@ -235,16 +243,11 @@ class Pretraining:
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
-        weights = self.model.config.objective_weights
-        self.objectives = tuple(name for name, weight in weights.items() if weight > 0)
-        if not self.objectives:
-            raise ValueError("Every objective's weight is 0: there is nothing to train.")
-        is_joint = options.training.schedule == "joint"
         self.stepper = Stepper(
             self.accelerator,
-            self.trained.model,
+            called,
             self.trained.optimizer,
-            [self.objectives] if is_joint else [(name,) for name in self.objectives],
+            groups,
             options.training.keep_zero_gradients,
             options.training.max_grad_norm,
         )
@@ -274,8 +277,9 @@ def train_step(run: Pretraining, images: list[torch.Tensor]) -> dict[str, torch.
     """One iteration: every objective's optimizer steps on views of the same images."""
     step = run.state.step
 
-    def make_inputs(objective: str, index: int) -> dict[str, torch.Tensor]:
-        return getattr(run.views, objective)(images[index], step * len(images) + index)
+    def make_inputs(objective: str, index: int | None) -> dict[str, torch.Tensor]:
+        batch = images[index] if index is not None else torch.cat(images) if len(images) > 1 else images[0]
+        return getattr(run.views, objective)(batch, step * len(images) + (index or 0))
 
     terms = run.stepper.step(make_inputs, run.objective_weights(), len(images))
     run.trained.scheduler.step()

@@ -54,7 +54,7 @@ def test_gradient_of_gathered_rows_comes_from_all_processes(processes):
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("objectives", ["face_contrast", "all"])
-@pytest.mark.parametrize("share_out", ["unwrapped", "wrapped", "shard", "checkpointed_shards"])
+@pytest.mark.parametrize("share_out", ["unwrapped", "Replicas", "shards", "checkpointed_shards"])
 def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, objectives, share_out):
     run = f"{objectives}, {share_out}"
     expected = in_one_process(*(["face_contrast"] if objectives == "face_contrast" else tiny.INPUTS))
@@ -75,21 +75,29 @@ def test_two_processes_find_what_one_finds_on_the_whole_batch(processes, objecti
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("objectives", ["face_contrast", "all"])
-@pytest.mark.parametrize("share_out", ["wrapped", "shard"])
+@pytest.mark.parametrize("share_out", ["Replicas", "shards"])
 def test_every_process_ends_with_the_same_gradient(processes, objectives, share_out):
     first, second = (process[f"{objectives}, {share_out}"]["gradients"] for process in processes)
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
 
 
+@functools.cache
+def stepped_in_one_process(schedule: str) -> dict[str, torch.Tensor]:
+    return two_processes.steps(two_processes.unwrapped, *two_processes.SCHEDULES[schedule])
+
+
 @pytest.mark.distributed
-def test_clipped_alternating_steps_are_the_same_in_shards(processes):
+@pytest.mark.parametrize("schedule", two_processes.SCHEDULES)
+@pytest.mark.parametrize("share_out", ["Replicas", "shards"])
+def test_two_processes_step_to_where_one_does_on_the_whole_batch(processes, schedule, share_out):
+    expected = stepped_in_one_process(schedule)
+    before = two_processes.pretraining_model().pcl.trunk.stages[0].conv1.weight
+    assert (expected["pcl.trunk.stages.0.conv1.weight"] - before).abs().max() > 1e-6
     for process in processes:
-        without, with_shards = process["stepped"]
-        before = dict(two_processes.pretraining_model().named_parameters())
-        assert not any(torch.equal(without[name], before[name]) for name in without)
-        for name, weight in without.items():
-            torch.testing.assert_close(with_shards[name], weight, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+        for name, weight in expected.items():
+            found = process[f"{schedule}, {share_out}"][name]
+            torch.testing.assert_close(found, weight, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
 
 
 @pytest.mark.distributed

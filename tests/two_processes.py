@@ -9,16 +9,23 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.distributed_pcl import gather_rows, rank, synchronise_batch_norm, world_size
 from modeling_pcl.training.monitor import check_finite_weights
+from modeling_pcl.training.replicas import Replicas
 from modeling_pcl.training.sharding import shard, whole_model
 from modeling_pcl.training.steps import Stepper, give_zero_gradients
 
 PROCESSES = 2
 IMAGES = 4  # of all processes together
+
+# Objectives that share an optimizer step, and micro-batches before it.
+SCHEDULES = {
+    "alternating": ([(objective,) for objective in tiny.INPUTS], 1),
+    "alternating, accumulated": ([(objective,) for objective in tiny.INPUTS], 2),
+    "joint, accumulated": ([tuple(tiny.INPUTS)], 2),
+}
 
 # The orthogonality terms are centred over a process's own batch; all the rest does not depend on how it is shared out.
 CONFIG = {"orthogonality_weight": 0.0}
@@ -47,16 +54,20 @@ def share(name: str, value: torch.Tensor) -> torch.Tensor:
     return torch.cat([half.chunk(world_size())[rank()] for half in halves])
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+Groups = list[tuple[str, ...]]
+
+
+def unwrapped(model: PCLForPreTraining, groups: Groups) -> nn.Module:
     return model
 
 
-def wrapped(model: nn.Module) -> nn.Module:
-    return DistributedDataParallel(model, find_unused_parameters=True)
+def shards(model: PCLForPreTraining, groups: Groups) -> nn.Module:
+    return shard(model)
 
 
-def checkpointed_shards(model: PCLForPreTraining) -> nn.Module:
+def checkpointed_shards(model: PCLForPreTraining, groups: Groups) -> nn.Module:
     model.gradient_checkpointing_enable()
+    model.images_at_once = 3
     return shard(model)
 
 
@@ -77,27 +88,25 @@ def results(outputs: dict[str, torch.Tensor], model: nn.Module) -> dict[str, dic
 def train_once(objectives: Iterable[str], share_out: Callable = unwrapped) -> dict[str, dict[str, torch.Tensor]]:
     """Terms, gradients and statistics of one backward pass, on this process's share of the inputs."""
     model = synchronise_batch_norm(pretraining_model())
-    outputs = share_out(model)(
-        **{name: share(name, value) for name, value in inputs(model.config, objectives).items()}
-    )
+    called = share_out(model, [tuple(objectives)])
+    outputs = called(**{name: share(name, value) for name, value in inputs(model.config, objectives).items()})
     outputs.loss.backward()
     return results(outputs, model)
 
 
-def step_three_times(share_out: Callable) -> dict[str, torch.Tensor]:
-    """Weights after an alternating iteration with clipped gradients, by an optimizer that does not blow rounding up."""
-    model = pretraining_model()
+def steps(share_out: Callable, groups: Groups, micro_batches: int) -> dict[str, torch.Tensor]:
+    """Weights after an iteration with clipped gradients, by an optimizer that does not blow rounding up."""
+    model = synchronise_batch_norm(pretraining_model())
     accelerator = Accelerator(cpu=True)
-    called = share_out(model)
+    called = share_out(model, groups)
     optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
     give_zero_gradients(model)
-    groups = [(objective,) for objective in tiny.INPUTS]
     stepper = Stepper(accelerator, called, optimizer, groups, keep_zero_gradients=True, max_grad_norm=0.1)
 
-    def make_inputs(objective: str, index: int) -> dict[str, torch.Tensor]:
+    def make_inputs(objective: str, index: int | None) -> dict[str, torch.Tensor]:
         return {name: share(name, value) for name, value in inputs(model.config, [objective]).items()}
 
-    stepper.step(make_inputs, dict.fromkeys(tiny.INPUTS, 1.0))
+    stepper.step(make_inputs, dict.fromkeys(tiny.INPUTS, 1.0), micro_batches)
     return {name: whole(parameter) for name, parameter in model.named_parameters()}
 
 
@@ -131,15 +140,23 @@ def batch_norm() -> dict[str, torch.Tensor]:
     return {"rows": rows, "trained": trained.detach(), "evaluated": norm.eval()(rows.float()).detach()}
 
 
+def join_group(index: int, path: Path):
+    """Make this process one of two, also for Accelerate."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index)}
+    os.environ |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES)}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=index, world_size=PROCESSES)
+
+
 def work(index: int, folder: str):
     """Run everything in one process of the group and leave it in `<folder>/<index>.pt`."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(PROCESSES)}  # For Accelerate.
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=index, world_size=PROCESSES)
+    join_group(index, Path(folder) / "group")
     everything = {"gather": gather(), "batch_norm": batch_norm(), "shards": look_at_shards()}
-    for share_out in (unwrapped, wrapped, shard, checkpointed_shards):
+    for share_out in (unwrapped, Replicas, shards, checkpointed_shards):
         everything[f"face_contrast, {share_out.__name__}"] = train_once(["face_contrast"], share_out)
         everything[f"all, {share_out.__name__}"] = train_once(tiny.INPUTS, share_out)
-    everything["stepped"] = [step_three_times(share_out) for share_out in (wrapped, shard)]
+    for share_out in (Replicas, shards):
+        for name, (groups, micro_batches) in SCHEDULES.items():
+            everything[f"{name}, {share_out.__name__}"] = steps(share_out, groups, micro_batches)
     torch.save(everything, Path(folder) / f"{index}.pt")
     torch.distributed.destroy_process_group()

@@ -48,7 +48,7 @@ class Trained:
 
     Args:
         accelerator: Its processes write together; it may hold a loss scaler.
-        model: The prepared `PCLForPreTraining`, in shards or not.
+        model: The `PCLForPreTraining` itself, in shards or not.
         processor: Image processor to save beside the model.
         optimizer: The prepared optimizer.
         scheduler: The learning-rate schedule.
@@ -70,9 +70,8 @@ class Trained:
         accelerator, path = self.accelerator, folder.begin(state.step)
         own = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
         torch.save(own, path / f"process-{accelerator.process_index}.pt")
-        model = accelerator.unwrap_model(self.model)
-        whole = whole_model(model)
-        optimizer = get_optimizer_state_dict(model, self.optimizer.optimizer, options=WHOLE)
+        whole = whole_model(self.model)
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE)
         final = None
         if accelerator.is_main_process:
             whole.save_pretrained(path / "model")
@@ -93,8 +92,7 @@ class Trained:
             Where the run stands, and the loader's position.
         """
         parts = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
-        model = self.accelerator.unwrap_model(self.model)
-        set_optimizer_state_dict(model, self.optimizer.optimizer, parts["optimizer"], options=WHOLE)
+        set_optimizer_state_dict(self.model, self.optimizer.optimizer, parts["optimizer"], options=WHOLE)
         for name, part in self._plain_parts().items():
             part.load_state_dict(parts[name])
         own = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)

@@ -1,10 +1,6 @@
 """Images to batches of views: how fast, beside the usual way, what training waits for, and what a stream holds."""
 
 import io
-import os
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pretrain
 import psutil
 import torch
+from baselines import per_image_views
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from matplotlib.figure import Figure
@@ -30,9 +26,7 @@ from modeling_pcl.data.views import ViewMaker, ViewSettings
 from modeling_pcl.training.arguments import option
 
 from . import report
-
-sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from baselines import per_image_views
+from .iterations import Iteration, training_flags
 
 LARGE_PX = 1024
 DECODED = 300
@@ -58,12 +52,10 @@ class DataBenchmark:
 
 def run(arguments: list[str]):
     (options,) = HfArgumentParser(DataBenchmark, prog="benchmark.py data").parse_args_into_dataclasses(arguments)
-    unknown = set(options.parts.split(",")) - set(PARTS)
-    if unknown:
-        raise ValueError(f"`--parts` must be some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+    report.check_parts(options.parts, PARTS)
     corpus = load_corpus(options.corpus)
     revision = corpus_revision(corpus)
-    print(f"{len(corpus)} images of {options.corpus}, {torch.get_num_threads()} threads, {cpus()} CPUs")
+    print(f"{len(corpus)} images of {options.corpus} on {report.describe_machine()}")
     results = {}
     for name in options.parts.split(","):
         title, measure = PARTS[name]
@@ -71,10 +63,6 @@ def run(arguments: list[str]):
         report.show(title, results[name])
         report.save(Path(options.output_dir), vars(options), revision, results, partial(draw, results=results))
     print(f"\nWritten to {options.output_dir}: results.json and results.png")
-
-
-def cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Decoding: one image at a time, one thread.
@@ -176,62 +164,27 @@ def make_our_views(corpus: Dataset, objective: str, images: int, options: DataBe
 def make_views_per_image(corpus: Dataset, objective: str, images: int, options: DataBenchmark):
     negatives = options.pose_negatives_per_image
     dataset = per_image_views.PerImageViews(corpus, objective, options.image_size, negatives)
-    for _ in islice(per_image_views.batches(dataset, images, cpus()), options.batches):
+    for _ in islice(per_image_views.batches(dataset, images, report.cpus()), options.batches):
         pass
 
 
 # A training iteration: what of it waits for images and views.
 
 
-class TimedViews:
-    """A `ViewMaker` that adds up the seconds its methods take."""
-
-    def __init__(self, views: ViewMaker):
-        self.views, self.seconds = views, 0.0
-
-    def __getattr__(self, name: str):
-        make = getattr(self.views, name)
-
-        def timed(*arguments):
-            start = time.perf_counter()
-            made = make(*arguments)
-            self.seconds += time.perf_counter() - start
-            return made
-
-        return timed
-
-
 def measure_iteration(corpus: Dataset, options: DataBenchmark) -> list[dict]:
     """Of `pretrain.py` itself."""
-    flags = {
-        "corpus": options.corpus,
-        "width": options.width,
-        "image_size": options.image_size,
-        "batch_size": min(options.batch_size, len(corpus)),
-        "pose_images": options.pose_images,
-        "pose_negatives_per_image": options.pose_negatives_per_image,
-        "subject_sampling": "off",
-        "steps": options.iterations + 1,
-        "output_dir": f"{options.output_dir}/model",
-        "report_to": "none",
-    }
-    run = pretrain.Pretraining(pretrain.parse_options([f"--{name}={value}" for name, value in flags.items()]))
-    run.views = TimedViews(run.views)
-    batches, rows = iter(run.loader), []
+    iteration = Iteration(training_flags(options, min(options.batch_size, len(corpus)), options.image_size))
     for _ in tqdm(range(options.iterations + 1), desc="Iterations", leave=False):
-        run.views.seconds, start = 0.0, time.perf_counter()
-        images = run.read_images(batches)
-        waited = time.perf_counter() - start
-        pretrain.train_step(run, images)
-        rows.append((waited, run.views.seconds, time.perf_counter() - start))
-    waited, views, total = (statistics.median(column) for column in zip(*rows[1:]))
+        iteration()
+    spent = iteration.medians()
+    views = sum(spent[f"{objective} views"] for objective in iteration.run.objectives)
     return [
         {
             "width": options.width,
-            "iteration, s": total,
-            "waits for images, s": waited,
+            "iteration, s": spent["total"],
+            "waits for images, s": spent["waits for images"],
             "makes views, s": views,
-            "share of both, %": 100 * (waited + views) / total,
+            "share of both, %": 100 * (spent["waits for images"] + views) / spent["total"],
         }
     ]
 

@@ -96,6 +96,4 @@ class Encoder:
             return next(encode(self.model, [images.load(rows)], precision))
 
         count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
-        return on_every_core(
-            features, (range(first, min(first + size, count)) for first in range(start, count, size))
-        )
+        return on_every_core(features, (range(first, min(first + size, count)) for first in range(start, count, size)))

@@ -1,0 +1,126 @@
+"""Features as files for others: shards of parquet or safetensors, each written whole or not at all.
+
+    features-00000.parquet       the rows' own columns, and `trunk`, `face`, `pose` as lists of one length
+
+or
+
+    features-00000.safetensors   `trunk`, `face`, `pose`, each (rows, dim)
+    rows-00000.parquet           the columns of the same rows
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset, Features, List, Value
+from safetensors.torch import save
+
+Format = Literal["parquet", "safetensors"]
+
+NOTES = b"notes"
+ROWS_PER_GROUP = 1000
+
+
+class FeatureFiles:
+    """The shards in a folder.
+
+    In parquet features are float32, which every reader knows; bytes of equal weight stand together, so that the zeros
+    of what was computed in bfloat16 cost nothing. In safetensors they have the dtype that they come in.
+
+    Args:
+        folder: Made with the first shard.
+        file_format: `"parquet"` or `"safetensors"`.
+        columns: Names and types of the rows' own columns.
+    """
+
+    def __init__(self, folder: Path, file_format: Format, columns: Features):
+        self.folder, self.file_format, self.columns = folder, file_format, columns
+
+    def path(self, number: int) -> Path:
+        """A shard's features."""
+        return self.folder / f"features-{number:05d}.{self.file_format}"
+
+    def _rows_path(self, number: int) -> Path:
+        """Parquet with the columns of a shard's rows."""
+        return self.path(number) if self.file_format == "parquet" else self.folder / f"rows-{number:05d}.parquet"
+
+    def count(self) -> int:
+        """Shards that are there, up to the first that is not."""
+        number = 0
+        while self.path(number).exists() and self._rows_path(number).exists():
+            number += 1
+        return number
+
+    def rows(self) -> int:
+        """Rows of all shards that `count` counts."""
+        return sum(pq.read_metadata(self._rows_path(number)).num_rows for number in range(self.count()))
+
+    def notes(self, number: int) -> dict:
+        """What `write` was told to note with a shard."""
+        return json.loads(pq.read_schema(self._rows_path(number)).metadata[NOTES])
+
+    def last_row(self, number: int) -> dict | None:
+        """The columns of a shard's last row, None if it has no rows."""
+        table = pq.read_table(self._rows_path(number), columns=list(self.columns))
+        return table.slice(table.num_rows - 1).to_pylist()[0] if table.num_rows else None
+
+    def write(self, number: int, rows: Sequence[Mapping], features: Mapping[str, torch.Tensor], notes: dict):
+        """Write a shard.
+
+        Args:
+            number: From 0.
+            rows: The columns of every row.
+            features: Each `(rows, dim)`, on the CPU.
+            notes: JSON-serialisable, kept in the shard.
+
+        Raises:
+            OSError: If the disk is full; then there is no such shard.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        columns = {name: [row[name] for row in rows] for name in self.columns}
+        table = Dataset.from_dict(columns, features=self.columns).with_format("arrow")[:]
+        if self.file_format == "parquet":
+            _write_parquet(self.path(number), table, self.columns, features, notes)
+            return
+        _write_parquet(self._rows_path(number), table, self.columns, {}, notes)
+        content = save({name: tensor.contiguous() for name, tensor in features.items()})
+        with _Replacing(self.path(number)) as partial:
+            partial.write_bytes(content)
+
+
+def _write_parquet(path: Path, table: pa.Table, columns: Features, features: Mapping, notes: dict):
+    for name, tensor in features.items():
+        values = pa.array(tensor.float().numpy().ravel())
+        table = table.append_column(name, pa.FixedSizeListArray.from_arrays(values, tensor.shape[1]))
+    lists = {name: List(Value("float32"), length=tensor.shape[1]) for name, tensor in features.items()}
+    schema = Features({**columns, **lists}).arrow_schema
+    schema = schema.with_metadata({**schema.metadata, NOTES: json.dumps(notes).encode()})
+    with _Replacing(path) as partial:
+        pq.write_table(
+            table.cast(schema),
+            partial,
+            row_group_size=ROWS_PER_GROUP,
+            compression="zstd",
+            use_dictionary=list(columns),
+            use_byte_stream_split=[f"{name}.list.element" for name in features],
+        )
+
+
+class _Replacing:
+    """A path to write to, moved to its place when the block ends without an error."""
+
+    def __init__(self, path: Path):
+        self.path, self.partial = path, path.with_name(f".{path.name}.part")
+
+    def __enter__(self) -> Path:
+        return self.partial
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None:
+            self.partial.replace(self.path)
+        else:
+            self.partial.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""The face contrast's loss, forward and backward: time and memory beside negatives that are written out."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from baselines.materialised_loss import materialised_face_loss
+from matplotlib.figure import Figure
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from modeling_pcl import losses_pcl
+from modeling_pcl.training.arguments import option
+
+from . import report
+
+TEMPERATURE = 0.07
+
+
+@dataclass
+class LossBenchmark:
+    """How many embeddings, and how much work."""
+
+    rows: str = option("128,256,512,1024,2048,4096,8192", "Embeddings, two of each image, with commas between them.")
+    dim: int = option(512, "Length of an embedding.")
+    materialised_up_to: int = option(512, "Most embeddings for which negatives are written out; 512 take some 5 GB.")
+    pairs: int = option(5, "Pairs of timings, of which medians are taken.")
+    output_dir: str = option("runs/benchmark-loss", "Folder for results.json and results.png.")
+
+
+def run(arguments: list[str]):
+    (options,) = HfArgumentParser(LossBenchmark, prog="benchmark.py loss").parse_args_into_dataclasses(arguments)
+    sizes = [int(rows) for rows in options.rows.split(",")]
+    if any(rows < 4 or rows % 2 for rows in sizes):
+        raise ValueError(f"`--rows` must be even numbers of at least 4, got {options.rows}.")
+    print(f"Loss of embeddings of {options.dim} dimensions, float32, on {report.describe_machine()}")
+    print(f"Memory: {report.memory_kind()}, above what was held before")
+    rows = [measure(size, options) for size in tqdm(sizes, desc="Sizes", leave=False)]
+    report.show("Mixed-negative loss, forward and backward", rows)
+    report.save(Path(options.output_dir), vars(options), None, {"loss": rows}, partial(draw, rows=rows))
+    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+
+
+def measure(rows: int, options: LossBenchmark) -> dict:
+    ours = prepare("ours", rows, options.dim)
+    memory = report.peak_memory(prepare, "ours", rows, options.dim)
+    held = {"ours, MiB": memory["extra_mib"], "its process, MiB": memory["total_mib"]}
+    if rows > options.materialised_up_to:
+        return {"2N": rows, "ours, ms": 1000 * report.median_seconds(ours, options.pairs)} | held
+    timed = report.paired(ours, prepare("written out", rows, options.dim), options.pairs)
+    theirs = report.peak_memory(prepare, "written out", rows, options.dim)["extra_mib"]
+    return (
+        {"2N": rows, "ours, ms": 1000 * timed["ours_s"]}
+        | held
+        | {
+            "written out, ms": 1000 * timed["baseline_s"],
+            "times as fast": timed["ratio"],
+            "least": timed["ratio_min"],
+            "most": timed["ratio_max"],
+            "written out, MiB": theirs,
+            "times less memory": theirs / memory["extra_mib"],
+        }
+    )
+
+
+def prepare(way: str, rows: int, dim: int):
+    """The work on ready embeddings, after a small one for what torch sets up once."""
+    train_on(way, *draw_inputs(4, dim))
+    return partial(train_on, way, *draw_inputs(rows, dim))
+
+
+def draw_inputs(rows: int, dim: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(rows, dim, generator=generator)
+    mix = torch.rand(rows, rows - 2, generator=generator)
+    inputs = embeddings, mix, torch.randperm(rows - 2, generator=generator)
+    return tuple(tensor.to(report.device()) for tensor in inputs)
+
+
+def train_on(way: str, embeddings: torch.Tensor, mix: torch.Tensor, permutation: torch.Tensor) -> torch.Tensor:
+    embeddings = embeddings.detach().requires_grad_()
+    WAYS[way](embeddings, mix, permutation, TEMPERATURE).backward()
+    return embeddings.grad
+
+
+WAYS = {"ours": losses_pcl.mixed_negative_loss, "written out": materialised_face_loss}
+
+
+def draw(figure: Figure, rows: list[dict]):
+    for axis, unit in zip(figure.subplots(1, 2), ("ms", "MiB")):
+        for name in WAYS:
+            points = [(row["2N"], row[f"{name}, {unit}"]) for row in rows if f"{name}, {unit}" in row]
+            if points:
+                axis.plot(*zip(*points), marker="o", label=name)
+        axis.set(xscale="log", yscale="log", xlabel="embeddings, 2N", ylabel=unit)
+        axis.set_xticks([row["2N"] for row in rows], [row["2N"] for row in rows])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend()
+        axis.set_title({"ms": "Time", "MiB": "Memory above what was held before"}[unit])

@@ -1,0 +1,46 @@
+"""What `test_pretrain.py` runs in each of two processes, which are started once for all of it."""
+
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+import two_processes
+from accelerate.state import AcceleratorState, GradientState
+
+CUT_STEP = 2  # of a whole run: what is resumed is its checkpoint of this step.
+
+
+def work(index: int, folder: str, options: list[str]):
+    """Train without shards and with them, and resume either run as the other: `ddp`, `fsdp`, `ddp-fsdp`, `fsdp-ddp`."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    # Fused Adam rounds the last few elements of a tensor in another way, and so those of a shard; the loop does not.
+    torch.optim.Adam = partial(_unfused, torch.optim.Adam)
+    shards = {"ddp": (), "fsdp": ("--fsdp",)}
+    for way, flags in shards.items():
+        train(index, Path(folder) / way, [*options, *flags])
+    for before, after in (("ddp", "fsdp"), ("fsdp", "ddp")):
+        run = Path(folder) / f"{before}-{after}"
+        if index == 0:
+            cut(Path(folder) / before, run)
+        train(index, run, [*options, *shards[after], "--resume"])
+
+
+def _unfused(adam, parameters, fused: bool, **options):
+    return adam(parameters, fused=False, **options)
+
+
+def train(index: int, run: Path, options: list[str]):
+    import pretrain  # In the new process alone.
+
+    two_processes.join_group(index, run.with_suffix(".group"))
+    pretrain.run_to_end(pretrain.parse_options([*options, f"--output_dir={run}"]))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def cut(whole: Path, run: Path):
+    """A run that ended with the checkpoint of `CUT_STEP` of another."""
+    checkpoint = Path("checkpoints") / f"step-{CUT_STEP:08d}"
+    shutil.copytree(whole / checkpoint, run / checkpoint)
