@@ -3,6 +3,7 @@
 python scripts/benchmark.py loss
 python scripts/benchmark.py step --corpus path/to/corpus.parquet
 python scripts/benchmark.py data --corpus path/to/corpus.parquet
+python scripts/benchmark.py embed
 python scripts/benchmark.py probe --corpus path/to/corpus.parquet
 python scripts/benchmark.py scaling --corpus path/to/corpus.parquet
 
@@ -11,10 +12,10 @@ Every benchmark prints a table, and writes results.json and results.png. `benchm
 
 import argparse
 
-from benchmarks import data, loss, probe, scaling, step
+from benchmarks import data, embed, loss, probe, scaling, step
 from transformers.utils.logging import disable_progress_bar
 
-BENCHMARKS = {"loss": loss, "step": step, "data": data, "probe": probe, "scaling": scaling}
+BENCHMARKS = {"loss": loss, "step": step, "data": data, "embed": embed, "probe": probe, "scaling": scaling}
 
 
 def main():

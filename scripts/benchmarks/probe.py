@@ -1,11 +1,13 @@
-"""Features of a corpus: how fast they are extracted beside the encoder alone, and how fast a second probe has them."""
+"""A linear probe beside one that extracts features in every epoch, and extraction beside the encoder alone."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from baselines import reextracted_probe
 from datasets import Dataset
 from matplotlib.figure import Figure
 from probing.encoder import Encoder
@@ -13,37 +15,83 @@ from transformers import HfArgumentParser
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
+from modeling_pcl.data.label_columns import names as label_names
+from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
+from modeling_pcl.probes.objectives import OBJECTIVES
 from modeling_pcl.training.arguments import option
 
 from . import report
 
 
 @dataclass
-class ProbesBenchmark:
+class ProbeBenchmark:
     """Which images, and how much work."""
 
     corpus: str = option("orl", "Corpus, as for `pretrain.py`.")
+    label_column: str = option("subject", "Its column of classes, for the part `epochs`.")
+    parts: str = option("epochs,extraction", "Which parts to run, with commas between them.")
+    epochs: int = option(300, "Epochs of the linear probe.")
+    extracted_epochs: int = option(
+        1, "Epochs in which the plain probe is timed; the time of all of them follows, since all are alike."
+    )
     images: int = option(12_000, "Images of which features are extracted, at most those there are.")
-    image_size: int = option(100, "Side of the images, in px.")
+    image_size: int = option(64, "Side of the images, in px.")
     batch_size: int = option(128, "Images encoded at once.")
     widths: str = option("1,0.25", "Widths of the encoder, with commas between them; 1 is the published one.")
     pairs: int = option(2, "Pairs of timings, of which medians are taken.")
-    output_dir: str = option("runs/benchmark-probes", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-probe", "Folder for results.json and results.png.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(ProbesBenchmark, prog="benchmark.py probes").parse_args_into_dataclasses(arguments)
+    (options,) = HfArgumentParser(ProbeBenchmark, prog="benchmark.py probe").parse_args_into_dataclasses(arguments)
+    report.check_parts(options.parts, PARTS)
     corpus = load_corpus(options.corpus)
     corpus = corpus.select(range(min(options.images, len(corpus))))
-    print(f"{len(corpus)} images of {options.corpus} at {options.image_size} px, {torch.get_num_threads()} threads")
-    rows = [measure(corpus, float(width), options) for width in options.widths.split(",")]
-    report.show("Decoding, encoding and writing, beside the encoder's bf16 forward alone", rows)
-    revision = corpus_revision(corpus)
-    report.save(Path(options.output_dir), vars(options), revision, {"extraction": rows}, partial(draw, rows=rows))
+    print(f"{len(corpus)} images of {options.corpus} at {options.image_size} px, on {report.describe_machine()}")
+    results = {}
+    for name in options.parts.split(","):
+        title, measure, _ = PARTS[name]
+        results[name] = [measure(corpus, float(width), options) for width in options.widths.split(",")]
+        report.show(title, results[name])
+        draws = partial(draw, results=results)
+        report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, draws)
     print(f"\nWritten to {options.output_dir}: results.json and results.png")
 
 
-def measure(corpus: Dataset, width: float, options: ProbesBenchmark) -> dict:
+def measure_epochs(corpus: Dataset, width: float, options: ProbeBenchmark) -> dict:
+    """Seconds of a linear probe from images to the last epoch, its features extracted once."""
+    if options.label_column not in corpus.column_names:
+        names = ", ".join(corpus.column_names)
+        raise ValueError(f"`--label_column` must be one of {names}, got {options.label_column}.")
+    labels = np.unique(label_names(corpus, options.label_column), return_inverse=True)[1].tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        PCLModel(PCLConfig(image_size=options.image_size).scaled(width)).save_pretrained(folder)
+        model = PCLModel.from_pretrained(folder).to(report.device()).eval()
+        images = reextracted_probe.LabelledImages(corpus, labels, options.image_size)
+        plain = partial(reextracted_probe.train_probe, model, images, options.extracted_epochs, workers=report.cpus())
+        timed = report.paired(partial(train_once, folder, corpus, labels, options), plain, options.pairs)
+    share = options.epochs / options.extracted_epochs
+    return {
+        "width": width,
+        "epochs": options.epochs,
+        "ours, s": timed["ours_s"],
+        "extracted in every epoch, s": timed["baseline_s"] * share,
+        "times as fast": timed["ratio"] * share,
+        "least": timed["ratio_min"] * share,
+        "most": timed["ratio_max"] * share,
+    }
+
+
+def train_once(folder: str, corpus: Dataset, labels: list[int], options: ProbeBenchmark):
+    """As `probe.py` does it, with an empty cache: all three features, of which the trunk's are probed."""
+    with tempfile.TemporaryDirectory() as cache:
+        table = Encoder(folder, cache, options.batch_size).table(corpus, options.image_size, "bf16", options.corpus)
+        examples = Examples(table.features["trunk"], torch.tensor(labels))
+        recipe = replace(PUBLISHED["expression"], epochs=options.epochs)
+        train_linear(examples, examples, max(labels) + 1, OBJECTIVES["expression"], recipe, seed=0)
+
+
+def measure_extraction(corpus: Dataset, width: float, options: ProbeBenchmark) -> dict:
     """Images a second with an empty cache, of the forward alone, and with a full cache."""
     with tempfile.TemporaryDirectory() as folder:
         PCLModel(PCLConfig().scaled(width)).save_pretrained(folder)
@@ -72,7 +120,7 @@ def measure(corpus: Dataset, width: float, options: ProbesBenchmark) -> dict:
 
 
 @torch.no_grad()
-def encode_ready_images(model: PCLModel, count: int, options: ProbesBenchmark):
+def encode_ready_images(model: PCLModel, count: int, options: ProbeBenchmark):
     """Encode as many images as the corpus has, of which one batch lies ready."""
     model.to(memory_format=torch.channels_last)
     images = torch.rand(options.batch_size, 3, options.image_size, options.image_size, device=model.device)
@@ -83,12 +131,28 @@ def encode_ready_images(model: PCLModel, count: int, options: ProbesBenchmark):
     features.sum().item()  # Waits for an accelerator.
 
 
-def draw(figure: Figure, rows: list[dict]):
-    axes = figure.subplots()
-    names = ["extraction, images/s", "forward alone, images/s"]
-    for place, name in enumerate(names):
-        bars = axes.bar([row + 0.4 * place for row in range(len(rows))], [row[name] for row in rows], 0.4, label=name)
-        axes.bar_label(bars, fmt="%.0f")
-    axes.set_xticks([row + 0.2 for row in range(len(rows))], [f"width {row['width']:g}" for row in rows])
-    axes.set_ylabel("images/s")
-    axes.legend()
+def draw(figure: Figure, results: dict):
+    for axes, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+        title, _, columns = PARTS[name]
+        for place, column in enumerate(columns):
+            places = [row + 0.4 * place for row in range(len(rows))]
+            axes.bar_label(axes.bar(places, [row[column] for row in rows], 0.38, label=column), fmt="%.3g")
+        axes.set_xticks([row + 0.2 for row in range(len(rows))], [f"width {row['width']:g}" for row in rows])
+        axes.set_title(title, fontsize=9)
+        axes.set_yscale("log" if name == "epochs" else "linear")
+        axes.margins(y=0.25)
+        axes.legend(fontsize=8)
+
+
+PARTS = {
+    "epochs": (
+        "A linear probe, features extracted once or in every epoch",
+        measure_epochs,
+        ("ours, s", "extracted in every epoch, s"),
+    ),
+    "extraction": (
+        "Decoding, encoding and writing, beside the encoder's bf16 forward alone",
+        measure_extraction,
+        ("extraction, images/s", "forward alone, images/s"),
+    ),
+}

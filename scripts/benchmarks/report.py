@@ -154,8 +154,8 @@ def describe_machine() -> str:
     described = f"{torch.get_num_threads()} threads, {cpus()} CPUs, allocator {allocator()}"
     if allocator() == "malloc":
         described += (
-            "\nHint: with LD_PRELOAD=libjemalloc.so.2 MALLOC_CONF=dirty_decay_ms:30000,muzzy_decay_ms:30000 large tensors "
-            "are not given back to the system and taken again at every step, which costs both sides time."
+            "\nHint: with LD_PRELOAD=libjemalloc.so.2 MALLOC_CONF=dirty_decay_ms:30000,muzzy_decay_ms:30000 large "
+            "tensors are not given back to the system and taken again at every step, which costs both sides time."
         )
     return described
 

@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import json
 import sys
@@ -51,6 +52,100 @@ def test_every_figure_of_data_is_written_and_drawn(benchmark, monkeypatch, tmp_p
     assert record["versions"]["torch"]
     assert Image.open(tmp_path / "out" / "results.png").width > 1000
     assert "From the corpus to a ready batch of views" in capsys.readouterr().out
+
+
+SMALL = {"width": 0.05, "image_size": 32, "pairs": 1}
+
+
+def results_of(benchmark, monkeypatch, folder, name, **options) -> dict:
+    """What a benchmark writes; its picture must be one."""
+    run(benchmark, monkeypatch, name, *(f"--{key}={value}" for key, value in options.items()), "--output_dir", folder)
+    assert Image.open(folder / "results.png").width > 1000
+    return json.loads((folder / "results.json").read_text())["results"]
+
+
+def test_loss_is_measured_beside_written_out_negatives_as_far_as_asked(benchmark, monkeypatch, tmp_path):
+    sizes = {"rows": "64,256", "dim": 64, "materialised_up_to": 64, "pairs": 1}
+    small, large = results_of(benchmark, monkeypatch, tmp_path, "loss", **sizes)["loss"]
+    assert (small["2N"], large["2N"]) == (64, 256)
+    assert small["times as fast"] == pytest.approx(small["written out, ms"] / small["ours, ms"])
+    assert small["written out, MiB"] > 1  # 64 x 62 x 64 floats
+    assert "written out, ms" not in large
+    assert large["ours, ms"] > 0
+
+
+def test_an_odd_number_of_embeddings_is_refused(benchmark, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="`--rows` must be even numbers of at least 4, got 7"):
+        run(benchmark, monkeypatch, "loss", "--rows", "7", "--output_dir", tmp_path)
+
+
+def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(benchmark, monkeypatch, tmp_path):
+    sizes = SMALL | {"batch_size": 8, "pose_images": 2, "pose_negatives_per_image": 4, "plain_pairs": 1}
+    growth = {"growth_batch_sizes": "4", "growth_image_sizes": "32", "plain_up_to": 4, "parts": "iteration,growth"}
+    results = results_of(benchmark, monkeypatch, tmp_path, "step", corpus="orl", **sizes, **growth)
+    *objectives, whole = results["objectives"]
+    assert [row["objective"] for row in objectives] == ["disentangling", "face_contrast", "pose_contrast"]
+    assert [row["bare decoder, s"] > 0 for row in objectives] == [True, False, False]
+    for row in objectives:
+        bare = row["bare encoder, s"] + row["bare decoder, s"]
+        assert row["times the bare"] == pytest.approx(row["ours, s"] / bare)
+    assert sum(row["ours, s"] for row in objectives) < whole["ours, s"]
+    (beside,) = results["iteration"]
+    assert beside["times as fast"] == pytest.approx(beside["plain, s"] / beside["ours, s"])
+    (size,) = results["growth"]
+    assert (size["batch"], size["px"]) == (4, 32)
+
+
+def test_bare_convolutions_are_those_of_the_published_network(benchmark):
+    step = importlib.import_module("benchmarks.step")
+    convolutions = step.iteration_convolutions(step.StepBenchmark(), 256, 64)
+    layers = {name: len(found) for name, found in convolutions.items()}
+    # 16 layers of the encoder and two attentions of 3, its two branches among them; 6 of the decoder.
+    assert layers == {"disentangling": 24 + 6, "face_contrast": 24, "pose_contrast": 24}
+    by_layer = {each.layer: each for each in convolutions["disentangling"]}
+    first, last = by_layer["pcl.trunk.stages.0.conv1"], by_layer["decoder.blocks.5.conv"]
+    assert (first.inputs, first.outputs, first.trains_inputs) == ((512, 3, 64, 64), (512, 64, 32, 32), False)
+    assert (last.inputs, last.outputs, last.trains_inputs) == ((1024, 128, 64, 64), (1024, 3, 64, 64), True)
+    assert convolutions["pose_contrast"][0].inputs[0] == 20 + 1000
+
+
+def test_embedding_is_measured_beside_every_form_of_the_encoder_and_another_network(
+    benchmark, monkeypatch, tmp_path, model, faces
+):
+    corpus = faces([row % 3 for row in range(60)], label=["red", "green", "blue"] * 20)
+    corpus.to_parquet(tmp_path / "colours.parquet")
+    sizes = {"model": model, "image_size": 32, "batch_size": 4, "batches": 2, "pairs": 1, "others": "resnet18"}
+    growth = {"growth_batch_sizes": "1,2", "growth_image_sizes": "48", "corpus": tmp_path / "colours.parquet"}
+    results = results_of(
+        benchmark, monkeypatch, tmp_path / "out", "embed", parts="speed,growth,probe", **sizes, **growth
+    )
+    names = ["PCL float32, eager", "PCL bf16, one batch at a time", "PCL ONNX float32", "PCL ONNX int8"]
+    assert [row["encoder"] for row in results["speed"]] == [*names, "resnet18 float32", "resnet18 bf16"]
+    for row in results["speed"]:
+        ratio = row["ours, images/s"] / row["images/s"]
+        assert row["ours is times as fast"] == pytest.approx(ratio)
+    assert [(row["batch"], row["px"]) for row in results["growth"]] == [(1, 32), (2, 32), (4, 48)]
+    exact, *others = results["probe"]
+    assert [row["encoder"] for row in others] == ["PCL bf16", "PCL ONNX float32", "PCL ONNX int8"]
+    assert exact["trunk, accuracy"] == 1.0
+    assert exact["trunk, relative error"] == 0.0
+    assert others[1]["trunk, relative error"] < 1e-5 < others[0]["trunk, relative error"] < 0.02
+    assert 1e-4 < others[2]["trunk, relative error"] < 0.2
+
+
+def test_the_part_probe_of_embed_needs_a_corpus(benchmark, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="The part `probe` needs `--corpus` and `--label_column`"):
+        run(benchmark, monkeypatch, "embed", "--parts", "probe", "--output_dir", tmp_path)
+
+
+def test_a_probe_is_measured_beside_one_that_extracts_in_every_epoch(benchmark, monkeypatch, tmp_path, faces):
+    faces([row % 3 for row in range(60)], label=["red", "green", "blue"] * 20).to_parquet(tmp_path / "c.parquet")
+    sizes = {"widths": "0.05", "image_size": 32, "pairs": 1, "epochs": 6, "extracted_epochs": 2}
+    corpus = {"corpus": tmp_path / "c.parquet", "label_column": "label"}
+    results = results_of(benchmark, monkeypatch, tmp_path / "out", "probe", **sizes, **corpus)
+    (epochs,), (extraction,) = results["epochs"], results["extraction"]
+    assert epochs["times as fast"] == pytest.approx(epochs["extracted in every epoch, s"] / epochs["ours, s"])
+    assert extraction["again, s"] > 0
 
 
 def test_an_unknown_part_is_refused(benchmark, monkeypatch, tmp_path):

@@ -1,0 +1,290 @@
+"""Features of ready images: how fast, beside float32, ONNX and networks that one might take instead, and how good."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from matplotlib.figure import Figure
+from probing.encoder import on_every_core, open_encoder
+from probing.images import CorpusImages
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from modeling_pcl import PCLConfig, PCLModel
+from modeling_pcl.data.corpora import corpus_revision, load_corpus
+from modeling_pcl.data.label_columns import names as label_names
+from modeling_pcl.data.splits import split_stratified
+from modeling_pcl.hub.onnx_export import OnnxEncoder, export_onnx, quantise_onnx
+from modeling_pcl.probes.features import FEATURES, Precision, encode
+from modeling_pcl.probes.logistic_regression import fit_logistic_regression
+from modeling_pcl.training.arguments import option
+
+from . import report
+
+OTHERS_PX = 224
+
+
+@dataclass
+class EmbedBenchmark:
+    """Which encoder and images, and how much work."""
+
+    model: str | None = option(None, "Folder or Hub id; by default the published size with random weights.")
+    parts: str = option("speed,growth", "Which parts to run, with commas between them; `probe` needs a corpus.")
+    image_size: int = option(64, "Side of the images, in px.")
+    batch_size: int = option(64, "Images of a batch.")
+    batches: int = option(8, "Batches in one timing.")
+    pairs: int = option(5, "Pairs of timings, of which medians are taken.")
+    others: str = option(
+        "resnet50,vit_base_patch16_224", "Networks of timm to stand beside, at 224 px, with commas between them."
+    )
+    growth_batch_sizes: str = option("1,8,64,256", "Batches of the part `growth`, with commas between them.")
+    growth_image_sizes: str = option("64,100,128,256", "Sides in px there, at `batch_size`.")
+    corpus: str | None = option(None, "Labelled corpus of the part `probe`, as for `pretrain.py`.")
+    label_column: str = option("label", "Its column of classes.")
+    images: int = option(12_000, "Its images that are used, at most those there are; a fifth of them is the test.")
+    output_dir: str = option("runs/benchmark-embed", "Folder for results.json and results.png.")
+
+
+def run(arguments: list[str]):
+    (options,) = HfArgumentParser(EmbedBenchmark, prog="benchmark.py embed").parse_args_into_dataclasses(arguments)
+    report.check_parts(options.parts, PARTS)
+    if "probe" in options.parts.split(",") and options.corpus is None:
+        raise ValueError("The part `probe` needs `--corpus` and `--label_column`.")
+    print(f"{options.model or 'Random weights of the published size'} on {report.describe_machine()}")
+    revision = None if options.corpus is None else corpus_revision(load_corpus(options.corpus))
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        encoders = Encoders(options, Path(folder))
+        for name in options.parts.split(","):
+            title, measure = PARTS[name]
+            results[name] = measure(encoders, options)
+            report.show(title, results[name])
+            draws = partial(draw, results=results)
+            packages = ("timm", "onnxruntime")
+            report.save(Path(options.output_dir), vars(options), revision, results, draws, packages)
+    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+
+
+class Encoders:
+    """The same weights in every form. Each maps images `(batch, 3, size, size)` uint8 to features by name."""
+
+    def __init__(self, options: EmbedBenchmark, folder: Path):
+        torch.manual_seed(0)
+        config = PCLConfig(image_size=options.image_size)
+        model = PCLModel(config) if options.model is None else open_encoder(options.model)
+        model.save_pretrained(folder / "model")
+        self.model = open_encoder(str(folder / "model")).to(report.device()).eval()
+        self.plain_model = open_encoder(str(folder / "model")).to(report.device()).eval()
+        if options.parts != "growth":
+            export_onnx(open_encoder(str(folder / "model")), folder / "model.onnx")
+            quantise_onnx(folder / "model.onnx", folder / "model_quantized.onnx")
+            self.onnx = {
+                "ONNX float32": OnnxEncoder(folder / "model.onnx"),
+                "ONNX int8": OnnxEncoder(folder / "model_quantized.onnx"),
+            }
+
+    def ours(self, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
+        return next(encode(self.model, [images], precision))
+
+    @torch.no_grad()
+    def eager(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Three lines of the README: float32, in the default order of memory."""
+        outputs = self.plain_model(images.to(report.device()).float() / 255)
+        return {name: outputs[output].cpu() for name, output in FEATURES.items()}
+
+
+# Speed.
+
+
+def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
+    size = (options.batch_size, 3, options.image_size, options.image_size)
+    batches = [torch.randint(256, size, dtype=torch.uint8) for _ in range(options.batches)]
+    ours = partial(encode_all, encoders.ours, batches)
+    if report.device().type == "cpu":
+        ours = partial(encode_on_every_core, encoders.ours, batches)
+    ways = {"PCL float32, eager": (encoders.eager, batches), "PCL bf16, one batch at a time": (encoders.ours, batches)}
+    ways |= {f"PCL {name}": (encoder, batches) for name, encoder in encoders.onnx.items()}
+    ways |= {name: (other, [other.images(options.batch_size)]) for name, other in other_networks(options.others)}
+    count, rows = len(batches) * options.batch_size, []
+    for name, (encoder, images) in tqdm(ways.items(), desc="Encoders", leave=False):
+        timed = report.paired(ours, partial(encode_all, encoder, images), options.pairs)
+        share = count / (len(images) * len(images[0]))  # Ratios are of the time for one image.
+        rows.append(
+            {
+                "encoder": name,
+                "px": images[0].shape[-1],
+                "images/s": count / share / timed["baseline_s"],
+                "ours, images/s": count / timed["ours_s"],
+                "ours is times as fast": timed["ratio"] * share,
+                "least": timed["ratio_min"] * share,
+                "most": timed["ratio_max"] * share,
+            }
+        )
+    return rows
+
+
+def encode_all(encoder: Callable, batches: list[torch.Tensor]):
+    for images in batches:
+        features = encoder(images)
+    if isinstance(features, torch.Tensor):
+        features.float().sum().item()  # Waits for an accelerator.
+
+
+def encode_on_every_core(encoder: Callable, batches: list[torch.Tensor]):
+    for _ in on_every_core(encoder, iter(batches)):
+        pass
+
+
+class OtherNetwork:
+    """A network of timm with random weights, which is as fast as a trained one."""
+
+    def __init__(self, name: str, precision: Precision):
+        import timm
+
+        self.precision = precision
+        self.network = timm.create_model(name, pretrained=False, num_classes=0).to(report.device()).eval()
+        if precision == "bf16":
+            self.network.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def images(batch_size: int) -> torch.Tensor:
+        return torch.rand(batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.device())
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.network(images)
+
+
+def other_networks(names: str) -> Iterator[tuple[str, OtherNetwork]]:
+    for name in names.split(","):
+        for precision in ("float32", "bf16"):
+            yield f"{name} {precision}", OtherNetwork(name, precision)
+
+
+# Growth.
+
+
+def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
+    sizes = [(int(batch), options.image_size) for batch in options.growth_batch_sizes.split(",")]
+    sides = [int(side) for side in options.growth_image_sizes.split(",")]
+    sizes += [(options.batch_size, side) for side in sides if side != options.image_size]
+    rows = []
+    for batch, side in tqdm(sizes, desc="Sizes", leave=False):
+        batches = [torch.randint(256, (batch, 3, side, side), dtype=torch.uint8) for _ in range(options.batches)]
+        timed = report.paired(
+            partial(encode_all, encoders.ours, batches), partial(encode_all, encoders.eager, batches), options.pairs
+        )
+        rows.append(
+            {
+                "batch": batch,
+                "px": side,
+                "bf16, images/s": options.batches * batch / timed["ours_s"],
+                "float32 eager, images/s": options.batches * batch / timed["baseline_s"],
+                "times as fast": timed["ratio"],
+                "bf16, MiB": report.peak_memory(prepare_growth, options.model, batch, side)["extra_mib"],
+            }
+        )
+    return rows
+
+
+def prepare_growth(model: str | None, batch: int, side: int) -> Callable[[], object]:
+    """The work on one batch, after a small one for what torch sets up once."""
+    encoder = (PCLModel(PCLConfig()) if model is None else open_encoder(model)).to(report.device())
+    next(encode(encoder, [torch.zeros(1, 3, 32, 32, dtype=torch.uint8)], "bf16"))
+    images = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8)
+    return lambda: next(encode(encoder, [images], "bf16"))
+
+
+# What a linear probe reads.
+
+
+def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
+    """Accuracy of the same logistic regression on what each form of the encoder gives."""
+    corpus = load_corpus(options.corpus)
+    if options.label_column not in corpus.column_names:
+        raise ValueError(
+            f"`--label_column` must be one of {', '.join(corpus.column_names)}, got {options.label_column}."
+        )
+    labels = label_names(corpus, options.label_column)
+    corpus = corpus.select([row for row, label in enumerate(labels) if label is not None][: options.images])
+    labels = np.array(label_names(corpus, options.label_column))
+    parts = split_stratified(labels.tolist(), {"train": 0.7, "validation": 0.1, "test": 0.2}, seed=0)
+    forms = {
+        "PCL float32": partial(encoders.ours, precision="float32"),
+        "PCL bf16": encoders.ours,
+        **{f"PCL {name}": encoder for name, encoder in encoders.onnx.items()},
+    }
+    rows, reference = [], None
+    for form, encoder in forms.items():
+        features = corpus_features(encoder, corpus, options)
+        reference = reference or features
+        row = {"encoder": form}
+        for name, values in features.items():
+            train, validation, test = (
+                (values[torch.from_numpy(parts[part])], labels[parts[part]]) for part in ("train", "validation", "test")
+            )
+            probe = fit_logistic_regression(*train, validation)
+            predicted = probe.classes[probe.logits(test[0]).argmax(dim=1).numpy()]
+            row[f"{name}, accuracy"] = float((predicted == test[1]).mean())
+            row[f"{name}, relative error"] = float((values - reference[name]).norm() / reference[name].norm())
+        rows.append(row)
+    return rows
+
+
+def corpus_features(encoder: Callable, corpus: Dataset, options: EmbedBenchmark) -> dict[str, torch.Tensor]:
+    images = CorpusImages(corpus, options.image_size, options.corpus)
+    batches = tqdm(images.batches(options.batch_size), total=-(-len(images) // options.batch_size), leave=False)
+    encoded = [encoder(batch) for batch in batches]
+    return {name: torch.cat([rows[name].float() for rows in encoded]) for name in FEATURES}
+
+
+PARTS = {
+    "speed": ("Features of ready images, beside the same weights and other networks", measure_speed),
+    "growth": ("Growth with batch and image size, one batch at a time", measure_growth),
+    "probe": ("Accuracy of a logistic regression on the features", measure_probe),
+}
+
+
+# Pictures.
+
+
+def draw(figure: Figure, results: dict):
+    for axis, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+        DRAWINGS[name](axis, rows)
+
+
+def draw_speed(axis, rows: list[dict]):
+    names = ["PCL bf16, every core", *(row["encoder"] for row in rows)]
+    rates = [rows[0]["ours, images/s"], *(row["images/s"] for row in rows)]
+    axis.bar_label(axis.barh(names, rates, color=["C0"] + ["C7"] * len(rows)), fmt="%.3g", fontsize=8, padding=3)
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="images/s")
+    axis.tick_params(axis="y", labelsize=8)
+    axis.margins(x=0.2)
+
+
+def draw_growth(axis, rows: list[dict]):
+    places = np.arange(len(rows))
+    for place, name in enumerate(("bf16, images/s", "float32 eager, images/s")):
+        axis.bar(places + 0.4 * place, [row[name] for row in rows], 0.38, label=name.removesuffix(", images/s"))
+    axis.set_xticks(places + 0.2, [f"{row['batch']} x\n{row['px']} px" for row in rows], fontsize=8)
+    axis.set(ylabel="images/s", title="Growth")
+    axis.legend(fontsize=8)
+
+
+def draw_probe(axis, rows: list[dict]):
+    for place, name in enumerate(FEATURES):
+        heights = [row[f"{name}, accuracy"] for row in rows]
+        axis.bar(np.arange(len(rows)) + 0.27 * place, heights, 0.25, label=name)
+    axis.set_xticks(np.arange(len(rows)) + 0.27, [row["encoder"].removeprefix("PCL ") for row in rows], fontsize=8)
+    axis.set(title="Accuracy of a linear probe")
+    axis.legend(fontsize=8, loc="lower right")
+
+
+DRAWINGS = {"speed": draw_speed, "growth": draw_growth, "probe": draw_probe}

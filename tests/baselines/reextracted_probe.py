@@ -1,0 +1,44 @@
+"""The plain way to train a linear probe: every batch of every epoch goes through the frozen encoder again.
+
+What `scripts/probe.py`, which extracts features once, is compared with by `scripts/benchmark.py`.
+"""
+
+import torch
+from datasets import Dataset, Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision.transforms import functional as TF
+
+from modeling_pcl import PCLModel
+
+
+class LabelledImages(torch.utils.data.Dataset):
+    """One image an item, decoded and resized with PIL, and its class."""
+
+    def __init__(self, corpus: Dataset, labels: list[int], image_size_px: int):
+        self.rows, self.labels, self.size = corpus.cast_column("image", Image()), labels, [image_size_px] * 2
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        image = self.rows[row]["image"].convert("RGB")
+        square = TF.center_crop(image, [min(image.size)])
+        return TF.to_tensor(TF.resize(square, self.size)), self.labels[row]
+
+
+def train_probe(model: PCLModel, images: LabelledImages, epochs: int, workers: int) -> nn.Linear:
+    """A linear layer on the trunk, float32, batches of 256, Adam."""
+    device, feature_size = model.device, model(images[0][0][None].to(model.device)).pooler_output.shape[1]
+    layer = nn.Linear(feature_size, max(images.labels) + 1, device=device)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
+    loader = DataLoader(images, batch_size=256, shuffle=True, num_workers=workers)
+    for _ in range(epochs):
+        for pixel_values, labels in loader:
+            with torch.no_grad():
+                features = model(pixel_values.to(device)).pooler_output
+            optimizer.zero_grad()
+            F.cross_entropy(layer(features), labels.to(device)).backward()
+            optimizer.step()
+    return layer
