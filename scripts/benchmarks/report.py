@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import mmap
 import multiprocessing
 import os
 import resource
@@ -90,7 +91,8 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments) -> dic
         arguments: What can be sent there.
 
     Returns:
-        `extra_mib`, the most that was held during the work above what was held before, and `total_mib`, all of it.
+        `extra_mib`, the most that was held during the work above what was held before, at least a page, and
+        `total_mib`, all of it.
 
     Raises:
         OSError: If the process was ended from outside, as the system does where memory runs out.
@@ -117,7 +119,7 @@ def _peak_memory(prepare: Callable, arguments: tuple) -> dict[str, float]:
         before = psutil.Process().memory_info().rss
         work()
         peak = _peak_bytes()
-    return {"extra_mib": (peak - before) / MIB, "total_mib": peak / MIB}
+    return {"extra_mib": max(peak - before, mmap.PAGESIZE) / MIB, "total_mib": peak / MIB}
 
 
 def _forget_peak():

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
@@ -64,12 +65,36 @@ def results_of(benchmark, monkeypatch, folder, name, **options) -> dict:
     return json.loads((folder / "results.json").read_text())["results"]
 
 
+@pytest.fixture
+def memory_in_this_process(benchmark, monkeypatch):
+    """A new process takes ten seconds to start; what it measures is tested once."""
+    report = importlib.import_module("benchmarks.report")
+    monkeypatch.setattr(report, "peak_memory", lambda prepare, *arguments: report._peak_memory(prepare, arguments))
+
+
+def test_peak_memory_is_what_the_work_holds_above_what_was_held_before(benchmark):
+    report = importlib.import_module("benchmarks.report")
+    held = report.peak_memory(holding, 2**28)
+    assert 250 <= held["extra_mib"] < 300  # to the page
+    assert held["total_mib"] > 512 + 100  # what was held before, and Python with torch
+
+
+def holding(size: int):
+    before = torch.ones(size, dtype=torch.uint8)
+
+    def work():
+        torch.ones(size, dtype=torch.uint8)
+        return before
+
+    return work
+
+
+@pytest.mark.usefixtures("memory_in_this_process")
 def test_loss_is_measured_beside_written_out_negatives_as_far_as_asked(benchmark, monkeypatch, tmp_path):
     sizes = {"rows": "64,256", "dim": 64, "materialised_up_to": 64, "pairs": 1}
     small, large = results_of(benchmark, monkeypatch, tmp_path, "loss", **sizes)["loss"]
     assert (small["2N"], large["2N"]) == (64, 256)
     assert small["times as fast"] == pytest.approx(small["written out, ms"] / small["ours, ms"])
-    assert small["written out, MiB"] > 1  # 64 x 62 x 64 floats
     assert "written out, ms" not in large
     assert large["ours, ms"] > 0
 
@@ -79,13 +104,14 @@ def test_an_odd_number_of_embeddings_is_refused(benchmark, monkeypatch, tmp_path
         run(benchmark, monkeypatch, "loss", "--rows", "7", "--output_dir", tmp_path)
 
 
+@pytest.mark.usefixtures("memory_in_this_process")
 def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(benchmark, monkeypatch, tmp_path):
     sizes = SMALL | {"batch_size": 8, "pose_images": 2, "pose_negatives_per_image": 4, "plain_pairs": 1}
     growth = {"growth_batch_sizes": "4", "growth_image_sizes": "32", "plain_up_to": 4, "parts": "iteration,growth"}
     results = results_of(benchmark, monkeypatch, tmp_path, "step", corpus="orl", **sizes, **growth)
     *objectives, whole = results["objectives"]
     assert [row["objective"] for row in objectives] == ["disentangling", "face_contrast", "pose_contrast"]
-    assert [row["bare decoder, s"] > 0 for row in objectives] == [True, False, False]
+    assert [row["bare decoder, s"] > 1e-4 for row in objectives] == [True, False, False]  # What no work takes.
     for row in objectives:
         bare = row["bare encoder, s"] + row["bare decoder, s"]
         assert row["times the bare"] == pytest.approx(row["ours, s"] / bare)
@@ -109,6 +135,7 @@ def test_bare_convolutions_are_those_of_the_published_network(benchmark):
     assert convolutions["pose_contrast"][0].inputs[0] == 20 + 1000
 
 
+@pytest.mark.usefixtures("memory_in_this_process")
 def test_embedding_is_measured_beside_every_form_of_the_encoder_and_another_network(
     benchmark, monkeypatch, tmp_path, model, faces
 ):
