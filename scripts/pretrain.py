@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
@@ -45,6 +44,7 @@ from modeling_pcl.training.replicas import Replicas
 from modeling_pcl.training.sharding import shard, take_request, whole_model
 from modeling_pcl.training.state import RunState, Trained, check_same_run
 from modeling_pcl.training.steps import Stepper, freeze_unused, give_zero_gradients
+from modeling_pcl.training.trackers import check_trackers, log_picture, tracker_options
 
 logger = logging.getLogger("pretrain")
 
@@ -115,7 +115,6 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
 
 
 def build_accelerator(options: Options) -> Accelerator:
-    trackers = options.logging.report_to
     started = {"LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & set(os.environ)
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and not started:
         raise ValueError(
@@ -125,7 +124,7 @@ def build_accelerator(options: Options) -> Accelerator:
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # Without this, several CPU processes do not find each other.
         mixed_precision=options.training.mixed_precision,
-        log_with=None if trackers == "none" else trackers.split(","),
+        log_with=check_trackers(options.logging.report_to),
         project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),
     )
 
@@ -159,6 +158,12 @@ def prepare(accelerator: Accelerator, training: TrainingArguments, model: PCLFor
 def trackable(options: dict) -> dict:
     """Options as the values that every tracker takes."""
     return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in options.items()}
+
+
+def start_trackers(run: "Pretraining"):
+    if run.accelerator.is_main_process and run.accelerator.log_with:
+        names = tracker_options(run.output_dir, is_new=not run.options.logging.resume)
+        run.accelerator.init_trackers("modeling_pcl", trackable(run.options.flat()), names)
 
 
 def find_start(options: Options, folder: CheckpointFolder, accelerator: Accelerator) -> Path | None:
@@ -324,9 +329,7 @@ def draw_picture(run: Pretraining, images: torch.Tensor):
     folder.mkdir(parents=True, exist_ok=True)
     picture.save(folder / f"step-{run.state.step:08d}.png")
     for tracker in run.accelerator.trackers:
-        if hasattr(tracker, "log_images"):
-            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            tracker.log_images({"reconstructions": np.asarray(picture)[None]}, step=run.state.step, **layout)
+        log_picture(tracker, "reconstructions", picture, run.state.step)
 
 
 def write_result(run: Pretraining, record: dict):
@@ -356,7 +359,7 @@ def run_to_end(options: Options):
     if run.accelerator.is_main_process:
         run.output_dir.mkdir(parents=True, exist_ok=True)
         write_record(run.output_dir, record)
-    run.accelerator.init_trackers("pretrain", config=trackable(options.flat()))
+    start_trackers(run)
     try:
         train(run)
         write_result(run, record)  # Before the end of training, with which the processes part.

@@ -118,7 +118,10 @@ class LoggingArguments:
     picture_steps: int = option(500, "Iterations between two pictures of reconstructions; 0 draws none.")
     save_steps: int = option(500, "Iterations between two checkpoints; 0 saves at the end only.")
     save_total_limit: int = option(2, "Checkpoints kept, at least 1.")
-    report_to: str = option("tensorboard", "Trackers that Accelerate knows, with commas between them, or `none`.")
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata={"help": "Trackers: tensorboard, trackio, wandb or others that Accelerate knows; or `none`."},
+    )
     push_to_hub: bool = option(False, "Upload the finished model to the Hub.")
     hub_model_id: str | None = option(None, "Repository to upload to, `user/name`.")
     hub_private: bool = option(False, "Make a new repository private.")

@@ -18,6 +18,7 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 from tabulate import tabulate
+from tqdm import trange
 
 from modeling_pcl.training.record import describe_run
 
@@ -69,7 +70,8 @@ def paired(
     """
     if warm_up:
         ours(), baseline()
-    timed = [(seconds(ours), seconds(baseline)) for _ in range(pairs)]
+    turns = trange(pairs, desc="Pairs", unit="pair", leave=False, delay=5)
+    timed = [(seconds(ours), seconds(baseline)) for _ in turns]
     ratios = [theirs / own for own, theirs in timed]
     own, theirs = (statistics.median(column) for column in zip(*timed))
     return {
