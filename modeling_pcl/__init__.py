@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForPreTraining,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_pcl import PCLConfig
 from .image_processing_pcl import PCLImageProcessor
@@ -16,9 +17,13 @@ from .modeling_pcl import (
     PCLForPreTraining,
     PCLModel,
 )
+from .pipelines_pcl import FaceSwapPosePipeline, FaceVerificationPipeline, HeadPoseEstimationPipeline
 
 __version__ = "0.1.0"
 __all__ = [
+    "FaceSwapPosePipeline",
+    "FaceVerificationPipeline",
+    "HeadPoseEstimationPipeline",
     "PCLConfig",
     "PCLForHeadPoseEstimation",
     "PCLForImageClassification",
@@ -30,5 +35,13 @@ __all__ = [
 AutoConfig.register("pcl", PCLConfig)
 AutoModel.register(PCLConfig, PCLModel)
 AutoModelForPreTraining.register(PCLConfig, PCLForPreTraining)
-AutoModelForImageClassification.register(PCLConfig, PCLForImageClassification)
+# Of several, transformers takes the one that the config's `architectures` names.
+AutoModelForImageClassification.register(PCLConfig, (PCLForImageClassification, PCLForHeadPoseEstimation))
 AutoImageProcessor.register(PCLConfig, image_processor_classes={"torchvision": PCLImageProcessor})
+
+for _task, _pipeline, _auto_class in (
+    ("face-swap-pose", FaceSwapPosePipeline, AutoModelForPreTraining),
+    ("face-verification", FaceVerificationPipeline, AutoModel),
+    ("head-pose-estimation", HeadPoseEstimationPipeline, AutoModelForImageClassification),
+):
+    PIPELINE_REGISTRY.register_pipeline(_task, _pipeline, _auto_class, type="image")

@@ -46,7 +46,11 @@ class PCLConfig(PreTrainedConfig):
         pose_negative_gradient: Whether the pose contrast trains the encoder through its negatives too, as published.
             False encodes them without gradient, which saves most of two thirds of the objective's cost.
         head_feature: What a classification or head-pose head reads: `"trunk"`, `"face"` or `"pose"`.
+        verification_feature: The feature by whose cosine `face-verification` compares two faces: `"trunk"`, `"face"`
+            or `"pose"`.
+        verification_threshold: Cosine from which on it says that they are the same person; None where none was chosen.
         auto_map: Where each Auto class finds its code in a saved folder.
+        custom_pipelines: The pipelines that a saved folder offers; its model writes them.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a value is of the wrong type or out of its range. It names the
@@ -78,7 +82,10 @@ class PCLConfig(PreTrainedConfig):
     pose_negatives: Literal["own", "batch"] = "own"
     pose_negative_gradient: bool = True
     head_feature: Literal["trunk", "face", "pose"] = "trunk"
+    verification_feature: Literal["trunk", "face", "pose"] = "face"
+    verification_threshold: float | int | None = None
     auto_map: dict[str, str] = field(default_factory=lambda: dict(AUTO_MAP))
+    custom_pipelines: dict[str, dict] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs):
         self.hidden_sizes = list(self.hidden_sizes)

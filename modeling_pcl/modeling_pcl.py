@@ -25,6 +25,7 @@ from .losses_pcl import (
     orthogonality_loss,
     pose_logits,
 )
+from .pipelines_pcl import saved_pipelines
 
 CPU_CHUNK = 32  # Images whose maps stay in a CPU's cache from one operation to the next.
 
@@ -87,6 +88,23 @@ class PCLPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["PCLStage", "PCLBranch", "PCLProjectionHead", "PCLDecoder"]
 
+    def __init__(self, config: PCLConfig):
+        super().__init__(config)
+        config.custom_pipelines = {}  # They say how a folder is opened, which this one is now.
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        """Pipelines of `pipelines_pcl` that a saved folder offers: the Auto class that opens it, by their names."""
+        return {}
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """transformers' own, with the pipelines that the model can do."""
+        self.config.custom_pipelines = saved_pipelines(**self.pipelines)
+        try:
+            return super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.custom_pipelines = {}
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Encoder: N(0, 2 / (k * k * out_channels)) and zero bias. Heads and decoder: torch's defaults."""
@@ -144,6 +162,10 @@ class PCLModel(PCLPreTrainedModel):
         self.face_branch = PCLBranch(config)
         self.pose_branch = PCLBranch(config)
         self.post_init()
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        return {"FaceVerificationPipeline": "AutoModel"}
 
     @can_return_tuple
     def forward(
@@ -209,6 +231,10 @@ class PCLForPreTraining(PCLPreTrainedModel):
         self.pose_projection = PCLProjectionHead(config)
         self.decoder = PCLDecoder(config)
         self.post_init()
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        return {"FaceSwapPosePipeline": "AutoModelForPreTraining", "FaceVerificationPipeline": "AutoModel"}
 
     def decode(self, face_features: torch.Tensor, pose_features: torch.Tensor) -> torch.Tensor:
         """Draw the face of one image in the pose of another.
@@ -385,7 +411,7 @@ class PCLForImageClassification(_PCLWithHead):
     """A linear layer on the encoder: one label of several (expression) or many at once (action units).
 
     `config.problem_type` selects the loss as everywhere in transformers: `"single_label_classification"`,
-    `"multi_label_classification"` or `"regression"`; None infers it from the labels.
+    `"multi_label_classification"` or `"regression"` (then `logits` are an embedding); None infers it from the labels.
     """
 
     _auto_class = "AutoModelForImageClassification"
@@ -396,6 +422,11 @@ class PCLForImageClassification(_PCLWithHead):
         self.pcl = PCLModel(config)
         self.classifier = nn.Linear(config.feature_size, config.num_labels)
         self.post_init()
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        is_embedding = self.config.problem_type == "regression"
+        return {"FaceVerificationPipeline": "AutoModelForImageClassification"} if is_embedding else {}
 
     @can_return_tuple
     def forward(
@@ -427,14 +458,19 @@ class PCLForImageClassification(_PCLWithHead):
 class PCLForHeadPoseEstimation(_PCLWithHead):
     """A linear layer on the encoder that gives the three head angles."""
 
-    # transformers has no Auto class for head pose; the entry makes its folders carry their code all the same.
-    _auto_class = "AutoModelForHeadPoseEstimation"
+    # transformers has no Auto class for head pose, and its image classification knows regression.
+    _auto_class = "AutoModelForImageClassification"
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)
+        config.problem_type, config.id2label = "regression", dict(enumerate(("yaw", "pitch", "roll")))
         self.pcl = PCLModel(config)
         self.regressor = nn.Linear(config.feature_size, 3)
         self.post_init()
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        return {"HeadPoseEstimationPipeline": "AutoModelForImageClassification"}
 
     @can_return_tuple
     def forward(

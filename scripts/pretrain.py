@@ -124,7 +124,7 @@ def build_accelerator(options: Options) -> Accelerator:
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # Without this, several CPU processes do not find each other.
         mixed_precision=options.training.mixed_precision,
-        log_with=check_trackers(options.logging.report_to),
+        log_with=check_trackers(options.logging.report_to) or None,
         project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),
     )
 

@@ -30,7 +30,10 @@ CHANGED = {
     "pose_negatives": "batch",
     "pose_negative_gradient": False,
     "head_feature": "pose",
+    "verification_feature": "pose",
+    "verification_threshold": 0.25,
     "auto_map": {"AutoConfig": "configuration_pcl.PCLConfig"},
+    "custom_pipelines": {"face-verification": {"impl": "pipelines_pcl.FaceVerificationPipeline"}},
 }
 
 

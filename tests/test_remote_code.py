@@ -10,14 +10,18 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from torch.nn import functional as F
+from transformers import AutoModelForImageClassification
 
 from modeling_pcl import (
+    FaceSwapPosePipeline,
     PCLForHeadPoseEstimation,
     PCLForImageClassification,
     PCLForPreTraining,
     PCLImageProcessor,
     PCLModel,
 )
+from modeling_pcl.probes.heads import save_embedding
 
 CLASSES = (PCLModel, PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
 
@@ -51,15 +55,11 @@ trust = {"trust_remote_code": True}
 inputs = torch.load(root / "inputs.pt", weights_only=True)
 results = {}
 
+AUTO = [AutoModel, AutoModelForPreTraining, AutoModelForImageClassification, AutoModelForImageClassification]
+
 def open_all(folder):
-    opened = {
-        "PCLModel": AutoModel.from_pretrained(folder / "PCLModel", **trust),
-        "PCLForPreTraining": AutoModelForPreTraining.from_pretrained(folder / "PCLForPreTraining", **trust),
-        "PCLForImageClassification": AutoModelForImageClassification.from_pretrained(
-            folder / "PCLForImageClassification", **trust
-        ),
-    }
-    opened["PCLForHeadPoseEstimation"] = open_by_class_name(folder, "PCLForHeadPoseEstimation")
+    opened = {name: auto.from_pretrained(folder / name, **trust) for name, auto in zip(NAMES, AUTO)}
+    assert [type(model).__name__ for model in opened.values()] == NAMES
     return {name: model.eval() for name, model in opened.items()}
 
 def open_by_class_name(folder, name):
@@ -106,7 +106,16 @@ features = pipeline("image-feature-extraction", model=str(root / "PCLModel"), **
 results["maps"], results["pooled"] = torch.tensor(features(image)), torch.tensor(features(image, pool=True))
 classify = pipeline("image-classification", model=str(root / "PCLForImageClassification"), **trust)
 results["labels"] = json.dumps(classify(image, top_k=3))
+estimate = pipeline("head-pose-estimation", model=str(root / "PCLForHeadPoseEstimation"), **trust)
+results["pose"] = json.dumps(estimate(image))
+assert estimate(image, draw=True)["image"].size == image.size
+swap = pipeline("face-swap-pose", model=str(root / "PCLForPreTraining"), **trust)
+results["swap"] = torch.tensor(list(swap({"face": image, "pose": image}).tobytes()))
+for name in ("PCLModel", "PCLForPreTraining", "embedding"):
+    verify = pipeline("face-verification", model=str(root / name), **trust)
+    results[f"similarity of {name}"] = json.dumps(verify((image, image.rotate(90))))
 everything = (*by_name.values(), *models.values(), encoder, config, reconfigured, processor, reopened)
+everything = (*everything, estimate, swap, verify, verify.model)
 results["modules"] = json.dumps(sorted({type(one).__module__.split(".")[0] for one in everything}))
 assert "modeling_pcl" not in sys.modules
 torch.save(results, root / "results.pt")
@@ -130,6 +139,7 @@ def results(models, images, tmp_path_factory) -> dict:
     for name, model in models.items():
         model.save_pretrained(root / name)
         PCLImageProcessor.for_image_size(32).save_pretrained(root / name)
+    save_embedding(models["PCLModel"], torch.randn(5, 32), torch.zeros(5), "face", 32, root / "embedding")
     torch.save({"images": images}, root / "inputs.pt")
     Image.linear_gradient("L").resize((50, 60)).convert("RGB").save(root / "image.png")
     environment = os.environ | {"HF_MODULES_CACHE": str(root / "modules")}
@@ -168,6 +178,26 @@ def test_processor_and_pipelines_work_without_the_package(models, results):
     scores = models["PCLForImageClassification"](pixel_values).logits.softmax(dim=1)[0]
     found = {entry["label"]: entry["score"] for entry in json.loads(results["labels"])}
     assert found == pytest.approx({f"LABEL_{index}": score for index, score in enumerate(scores.tolist())}, abs=1e-6)
+
+
+@torch.no_grad()
+def test_this_packages_own_pipelines_work_without_it(models, results):
+    image = Image.open(results["root"] / "image.png")
+    pixel_values = PCLImageProcessor.for_image_size(32)([image, image.rotate(90)], return_tensors="pt")["pixel_values"]
+    angles = models["PCLForHeadPoseEstimation"](pixel_values).logits[0].tolist()
+    assert list(json.loads(results["pose"]).values()) == pytest.approx(angles, abs=1e-5)
+    drawn = FaceSwapPosePipeline(models["PCLForPreTraining"], image_processor=PCLImageProcessor.for_image_size(32))
+    assert list(drawn((image, image)).tobytes()) == results["swap"].tolist()
+    embedded = AutoModelForImageClassification.from_pretrained(results["root"] / "embedding").eval()
+    vectors = {
+        "PCLModel": models["PCLModel"](pixel_values).face_features,
+        "PCLForPreTraining": models["PCLForPreTraining"].pcl(pixel_values).face_features,
+        "embedding": embedded(pixel_values).logits,
+    }
+    for name, (one, other) in vectors.items():
+        said = json.loads(results[f"similarity of {name}"])
+        assert said["similarity"] == pytest.approx(F.cosine_similarity(one, other, dim=0).item(), abs=1e-5)
+        assert said["same"] is None
 
 
 def test_the_classes_came_from_the_folder(results):

@@ -145,7 +145,7 @@ def _open_local(name: str, path: Path, config: str | None, split: str, streaming
     if name == "orl":
         return _as_stream(_choose_split(DatasetDict(train=_orl()), split), streaming)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        saved = load_from_disk(str(path))
+        saved = _open_saved(path)
         return _as_stream(saved if isinstance(saved, Dataset) else _choose_split(saved, split), streaming)
     if path.is_dir():
         return _open_folder(path, config, split, streaming)
@@ -154,6 +154,13 @@ def _open_local(name: str, path: Path, config: str | None, split: str, streaming
     if path.suffix != ".parquet":
         raise ValueError("a file or glob must end in `.parquet`; images are opened by their folder.")
     return load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
+
+
+def _open_saved(path: Path) -> Dataset | DatasetDict:
+    try:
+        return load_from_disk(str(path))
+    except IndexError as error:  # datasets looks at the first of no files.
+        raise ValueError("what `save_to_disk` wrote there holds no rows.") from error
 
 
 def _open_folder(path: Path, config: str | None, split: str, streaming: bool) -> Corpus:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .head_pose import rotation_matrix
+from ..head_pose_pcl import rotation_matrix
 
 VIEW = 1.5  # What is seen reaches this far from the middle of the head, which is 2 high.
 LIGHT = np.array([0.3, 0.5, -0.8])  # Where it comes from, along the axes of a frontal head.

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from PIL import Image
 
+from ..head_pose_pcl import axes_in_image
 from .head_drawing import draw_head
-from .head_pose import axes_in_image
 from .label_columns import ANGLES
 from .pixel_figure import axes_at, from_top, new_figure, rendered
 
@@ -63,7 +63,7 @@ def add_legend(figure: Figure, top_px: float):
 
 
 def draw_pose_convention() -> Image.Image:
-    """Draw which way a head turns with the sign of yaw, pitch and roll, as `head_pose` defines them."""
+    """Draw which way a head turns with the sign of yaw, pitch and roll, as `head_pose_pcl` defines them."""
     cell, row = HEAD_PX + GAP_PX, HEAD_PX + WORDS_PX
     figure = new_figure(3 * cell, len(TURNS) * row + LEGEND_PX)
     for i, (angle, (turn, negative, positive)) in enumerate(TURNS.items()):

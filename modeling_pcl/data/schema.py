@@ -10,7 +10,7 @@ A corpus has a column `image`, and any of these; a value that is not known is nu
 | `split` | string | the split that the row belongs to |
 | `expression` | class | the collection's expressions, in its own order |
 | `AU1`, `AU2`, ... | class or int8 | one column an action unit: `absent` or `present`, or an intensity from 0 to 5 |
-| `yaw`, `pitch`, `roll` | float32 | degrees, right-handed; `modeling_pcl.data.head_pose` says which way each turns |
+| `yaw`, `pitch`, `roll` | float32 | degrees, right-handed; `modeling_pcl.head_pose_pcl` says which way each turns |
 | `smile` | class | `not smiling`, `smiling` |
 | `age` | float32 | years |
 | `gender` | class | `male`, `female`, as the collection's annotators saw it |

@@ -271,7 +271,8 @@ def draw_objectives(axis, rows: list[dict]):
     stack(axis, places - 0.2, rows, {"optimizer, s": "C4", "views, s": "C2"}, "ours, s", "C0")
     stack(axis, places + 0.2, rows, {"bare decoder, s": "C5"}, None, "C1", {"bare encoder, s": "C1"})
     for place, row in zip(places, rows):
-        axis.text(place, row["ours, s"], f"{row['times the bare']:.2f} x", ha="center", va="bottom", fontsize=8)
+        top = max(row["ours, s"], row["bare encoder, s"] + row["bare decoder, s"])
+        axis.text(place, top, f"{row['times the bare']:.2f} x", ha="center", va="bottom", fontsize=8)
     axis.set_xticks(places, labels, fontsize=8)
     axis.set(ylabel="s", title="An iteration beside its convolutions")
     axis.margins(y=0.12)

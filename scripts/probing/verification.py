@@ -228,7 +228,8 @@ def run(arguments: ProbeArguments) -> str:
     probe = Verification(arguments, encoder, arguments.test)
     features = list(FEATURES) if arguments.feature == "all" else [arguments.feature]
     cosines = {feature: probe.cosines(feature) for feature in features}
-    results = {feature: {"cosine": over_seeds([probe.pairs.compute(cosines[feature])])} for feature in features}
+    measured = {feature: probe.pairs.compute(cosines[feature]) for feature in features}
+    results = {feature: {"cosine": over_seeds([measured[feature]])} for feature in features}
     facts = {
         "metric": "accuracy",
         "selection": "each fold is tested with the threshold that is best on the other folds",
@@ -241,6 +242,9 @@ def run(arguments: ProbeArguments) -> str:
     if arguments.identity_embedding:
         columns |= _embed(arguments, probe, features, facts, folder)
     else:
+        best = max(features, key=lambda feature: measured[feature]["accuracy"])
+        config = encoder.model.config
+        config.verification_feature, config.verification_threshold = best, measured[best]["threshold"]
         encoder.model.save_pretrained(folder)
         PCLImageProcessor.for_image_size(probe.image_size).save_pretrained(folder)
     _draw(folder, probe, columns)
@@ -261,9 +265,11 @@ def _embed(arguments: ProbeArguments, probe: "Verification", features: list[str]
     best = max(trained, key=lambda each: each.embedding.score or 0)
     chosen = {"learning_rate": best.embedding.learning_rate, "epoch": best.embedding.epoch}
     facts["head"] = [{"feature": best.feature, "seed": best.seed, "score": best.embedding.score} | chosen]
+    cosines = probe.cosines(best.feature, best.embedding)
     weight, bias = best.embedding.weight, best.embedding.bias
+    probe.encoder.model.config.verification_threshold = probe.pairs.compute(cosines)["threshold"]
     save_embedding(probe.encoder.model, weight, bias, best.feature, probe.image_size, folder)
-    return {f"{best.feature} identity embedding": probe.cosines(best.feature, best.embedding)}
+    return {f"{best.feature} identity embedding": cosines}
 
 
 def _draw(folder: Path, probe: Verification, columns: dict[str, np.ndarray]):

@@ -137,6 +137,11 @@ class TestWhatDoesNotOpenSaysWhy:
         with pytest.raises(ValueError, match="neither images nor parquet"):
             load_corpus(str(folder))
 
+    def test_a_saved_folder_without_rows(self, tmp_path):
+        table(0).save_to_disk(tmp_path / "saved")
+        with pytest.raises(ValueError, match="holds no rows"):
+            load_corpus(str(tmp_path / "saved"))
+
     @pytest.mark.parametrize("column", ["face", "image"])
     def test_no_column_of_images(self, column, tmp_path):
         Dataset.from_dict({column: [1, 2]}).to_parquet(tmp_path / "numbers.parquet")

@@ -3,7 +3,7 @@ import pytest
 
 from modeling_pcl.data import head_drawing
 from modeling_pcl.data.head_drawing import PARTS, VIEW, Ellipsoid, draw_head
-from modeling_pcl.data.head_pose import axes_in_image
+from modeling_pcl.head_pose_pcl import axes_in_image
 
 SIZE = 150
 RED, BLUE = (200, 0, 0), (0, 0, 200)

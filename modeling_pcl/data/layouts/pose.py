@@ -1,4 +1,4 @@
-"""Collections with head pose. Every layout gives it in the signs of `modeling_pcl.data.head_pose`, in degrees."""
+"""Collections with head pose. Every layout gives it in the signs of `modeling_pcl.head_pose_pcl`, in degrees."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..head_pose import angles_of
+from ...head_pose_pcl import angles_of
 from ..schema import columns
 from .base import (
     Collection,

@@ -5,10 +5,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from modeling_pcl.data.head_pose import axes_in_image, rotation_matrix
 from modeling_pcl.data.layouts.base import LayoutError
 from modeling_pcl.data.layouts.pose import read_300wlp, read_aflw2000, read_biwi, read_fsanet, read_genki4k
 from modeling_pcl.data.schema import COLUMNS
+from modeling_pcl.head_pose_pcl import axes_in_image, rotation_matrix
 
 ANGLES = ("yaw", "pitch", "roll")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modeling_pcl.data.head_pose import angles_of, axes_in_image, rotation_matrix
+from modeling_pcl.head_pose_pcl import angles_of, axes_in_image, rotation_matrix
 
 
 def test_each_angle_turns_the_head_the_way_that_is_said():

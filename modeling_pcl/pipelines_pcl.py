@@ -1,0 +1,196 @@
+"""Pipelines of what PCL models can do and transformers has no task for."""
+
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch.nn import functional as F
+from transformers import Pipeline
+from transformers.image_utils import load_image
+
+from .head_pose_pcl import axes_in_image
+
+FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
+AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
+AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING = 0.45, 0.02, 4
+
+
+def draw_axes(image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: float) -> Image.Image:
+    """Draw on a face which way its head is turned.
+
+    Args:
+        image: The face; the axes stand in its middle.
+        yaw_deg: The nose to the right of the image is positive.
+        pitch_deg: The nose up is positive.
+        roll_deg: Leaning clockwise is positive.
+
+    Returns:
+        An RGB picture of the same size: red out of the person's left ear, green out of the top of the head, blue out of
+        the face, each as long as 0.45 of the shorter side where it lies in the image's plane.
+    """
+    shorter = min(image.size)
+    canvas = Image.new("RGBA", (image.width * OVERSAMPLING, image.height * OVERSAMPLING))
+    pen = ImageDraw.Draw(canvas)
+    middle = canvas.width / 2, canvas.height / 2
+    width = max(OVERSAMPLING, round(AXIS_WIDTH_SHARE * shorter * OVERSAMPLING))
+    for name, (right, down) in axes_in_image(yaw_deg, pitch_deg, roll_deg).items():
+        length = AXIS_SHARE * shorter * OVERSAMPLING
+        end = middle[0] + length * right, middle[1] + length * down
+        pen.line((*middle, *end), fill=(*AXIS_COLOURS[name], 255), width=width)
+        pen.circle(end, width, fill=(*AXIS_COLOURS[name], 255))
+    over = canvas.resize(image.size, Image.Resampling.LANCZOS)
+    return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")
+
+
+class PCLPipeline(Pipeline):
+    """What the pipelines of one or two faces have in common: images in as transformers takes them, one crop."""
+
+    _load_tokenizer = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_processor = False
+
+    def _open(self, image: Any, timeout: float | None) -> Image.Image:
+        return load_image(image, timeout=timeout).convert("RGB")
+
+    def _open_pair(self, inputs: Any, names: tuple[str, str], timeout: float | None) -> list[Image.Image]:
+        """Two images: a dict with these names, or a tuple in this order.
+
+        Raises:
+            ValueError: If they are not two.
+        """
+        if isinstance(inputs, dict) and set(inputs) == set(names):
+            inputs = tuple(inputs[name] for name in names)
+        if not isinstance(inputs, tuple) or len(inputs) != 2:
+            raise ValueError(
+                f"Give two images, as {{{names[0]!r}: ..., {names[1]!r}: ...}} or a tuple of them; several such pairs "
+                "in a list."
+            )
+        return [self._open(image, timeout) for image in inputs]
+
+    def _pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        return dict(self.image_processor(images, return_tensors="pt").to(self.dtype))
+
+
+class HeadPoseEstimationPipeline(PCLPipeline):
+    """Which way a head is turned, by a `PCLForHeadPoseEstimation`.
+
+    Calling it with an image (path, URL, base64 or PIL), or a list of them, gives for each a dict of `yaw`, `pitch` and
+    `roll` in degrees: positive are the nose to the right of the image, the nose up, and leaning clockwise. With
+    `draw=True` it also holds `image`, the face with the head's axes, see `draw_axes`.
+
+    Example:
+        ```python
+        >>> estimate = pipeline("head-pose-estimation", "user/pcl-head-pose", trust_remote_code=True)
+        >>> estimate("face.jpg")
+        {'yaw': 12.4, 'pitch': -3.1, 'roll': 0.8}
+        ```
+    """
+
+    def _sanitize_parameters(self, draw: bool | None = None, timeout: float | None = None):
+        before = {} if timeout is None else {"timeout": timeout}
+        return before, {}, {} if draw is None else {"draw": draw}
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> dict:
+        opened = self._open(image, timeout)
+        return self._pixels([opened]) | {"image": opened}
+
+    def _forward(self, inputs: dict) -> dict:
+        return {"angles": self.model(inputs["pixel_values"]).logits, "image": inputs["image"]}
+
+    def postprocess(self, outputs: dict, draw: bool = False) -> dict:
+        yaw, pitch, roll = outputs["angles"][0].float().tolist()
+        said = {"yaw": yaw, "pitch": pitch, "roll": roll}
+        return said | {"image": draw_axes(outputs["image"], yaw, pitch, roll)} if draw else said
+
+
+class FaceVerificationPipeline(PCLPipeline):
+    """Whether two images show the same person: the cosine of their features, or of their identity embeddings.
+
+    Calling it with `{"image": ..., "other": ...}` or a tuple of two images, or a list of such, gives for each a dict of
+    `similarity`, the cosine in [-1, 1], `threshold`, and `same`, whether the similarity is at least the threshold.
+
+    Args:
+        feature: `"trunk"`, `"face"` or `"pose"`; by default the config's `verification_feature`. An identity embedding
+            is compared as it is.
+        threshold: By default the config's `verification_threshold`, which `scripts/probe.py --task verification` finds
+            and which holds for that feature. Where there is none, `threshold` and `same` are None.
+    """
+
+    def _sanitize_parameters(
+        self, feature: str | None = None, threshold: float | None = None, timeout: float | None = None
+    ):
+        if feature is not None and feature not in FEATURES:
+            raise ValueError(f"`feature` must be one of {', '.join(FEATURES)}, got {feature!r}.")
+        before = {} if timeout is None else {"timeout": timeout}
+        after = {name: value for name, value in (("feature", feature), ("threshold", threshold)) if value is not None}
+        return before, {}, after
+
+    def preprocess(self, pair: Any, timeout: float | None = None) -> dict:
+        return self._pixels(self._open_pair(pair, ("image", "other"), timeout))
+
+    def _forward(self, inputs: dict) -> dict:
+        if hasattr(self.model, "classifier"):
+            vectors = {"embedding": self.model(inputs["pixel_values"]).logits}
+        else:
+            outputs = self.model.base_model(inputs["pixel_values"])
+            vectors = {name: outputs[key] for name, key in FEATURES.items()}
+        # Images of a pair follow each other, in batches too.
+        pairs = {name: rows.float().unflatten(0, (-1, 2)) for name, rows in vectors.items()}
+        return {name: F.cosine_similarity(pair[:, 0], pair[:, 1]) for name, pair in pairs.items()}
+
+    def postprocess(self, outputs: dict, feature: str | None = None, threshold: float | None = None) -> dict:
+        config = self.model.config
+        if "embedding" in outputs:
+            feature = "embedding"
+        elif feature is None:
+            feature = config.verification_feature
+        if threshold is None and feature in ("embedding", config.verification_feature):
+            threshold = config.verification_threshold
+        similarity = outputs[feature].item()
+        same = None if threshold is None else similarity >= threshold
+        return {"similarity": similarity, "threshold": threshold, "same": same}
+
+
+class FaceSwapPosePipeline(PCLPipeline):
+    """The face of one image drawn in the pose of another, by a `PCLForPreTraining`.
+
+    Calling it with `{"face": ..., "pose": ...}` or a tuple of two images, or a list of such, gives for each an image of
+    `config.image_size` px. It shows what the model keeps apart, not a photo of anybody.
+    """
+
+    def _sanitize_parameters(self, timeout: float | None = None):
+        return {} if timeout is None else {"timeout": timeout}, {}, {}
+
+    def preprocess(self, pair: Any, timeout: float | None = None) -> dict:
+        return self._pixels(self._open_pair(pair, ("face", "pose"), timeout))
+
+    def _forward(self, inputs: dict) -> dict:
+        outputs = self.model.pcl(inputs["pixel_values"])
+        faces, poses = outputs.face_features[0::2], outputs.pose_features[1::2]
+        return {"images": self.model.decode(faces, poses)}
+
+    def postprocess(self, outputs: dict) -> Image.Image:
+        pixels = outputs["images"][0].float().clamp(0, 1).permute(1, 2, 0).mul(255).round().byte()
+        return Image.fromarray(pixels.cpu().numpy())
+
+
+def saved_pipelines(**pipelines: str) -> dict[str, dict]:
+    """How a config names them, by task, for `pipeline(task, folder, trust_remote_code=True)`.
+
+    Args:
+        **pipelines: Name of the Auto class that opens the folder, by the name of the pipeline's class.
+    """
+    return {
+        TASKS[name]: {"impl": f"pipelines_pcl.{name}", "pt": [auto_class], "type": "image"}
+        for name, auto_class in pipelines.items()
+    }
+
+
+TASKS = {
+    "FaceSwapPosePipeline": "face-swap-pose",
+    "FaceVerificationPipeline": "face-verification",
+    "HeadPoseEstimationPipeline": "head-pose-estimation",
+}
+
+__all__ = ["FaceSwapPosePipeline", "FaceVerificationPipeline", "HeadPoseEstimationPipeline", "draw_axes"]

@@ -1,0 +1,188 @@
+"""The pipelines with models that are open already; `test_remote_code` opens them from folders, without this package."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from transformers import AutoModelForImageClassification, pipeline
+
+from modeling_pcl import (
+    FaceVerificationPipeline,
+    PCLForHeadPoseEstimation,
+    PCLForImageClassification,
+    PCLForPreTraining,
+    PCLImageProcessor,
+    PCLModel,
+)
+from modeling_pcl.pipelines_pcl import AXIS_COLOURS, draw_axes
+
+PROCESSOR = PCLImageProcessor.for_image_size(32)
+
+
+def face(seed: int, size: tuple[int, int] = (50, 60)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def pixels(*images: Image.Image) -> torch.Tensor:
+    return PROCESSOR(list(images), return_tensors="pt")["pixel_values"]
+
+
+def make(task: str, model_class: type, **changes):
+    torch.manual_seed(1)
+    return pipeline(task, model=model_class(tiny.config(**changes)).eval(), image_processor=PROCESSOR)
+
+
+def as_bytes(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def estimate():
+    return make("head-pose-estimation", PCLForHeadPoseEstimation)
+
+
+@pytest.fixture(scope="module")
+def verify():
+    return make("face-verification", PCLModel, verification_feature="pose", verification_threshold=0.5)
+
+
+@pytest.fixture(scope="module")
+def swap():
+    return make("face-swap-pose", PCLForPreTraining)
+
+
+class TestHeadPose:
+    @torch.no_grad()
+    def test_it_says_the_models_angles(self, estimate):
+        expected = estimate.model(pixels(face(0))).logits[0].tolist()
+        assert list(estimate(face(0)).values()) == pytest.approx(expected, abs=1e-6)
+        assert list(estimate(face(0))) == ["yaw", "pitch", "roll"]
+
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    def test_a_list_gives_what_each_alone_gives(self, estimate, batch_size):
+        faces = [face(seed, (40 + seed, 50)) for seed in range(5)]
+        together = estimate(faces, batch_size=batch_size, draw=True)
+        for image, said in zip(faces, together):
+            alone = estimate(image)
+            assert [said[name] for name in alone] == pytest.approx(list(alone.values()), abs=1e-5)
+            assert said["image"].size == image.size
+
+    def test_a_path_and_base64_are_images_too(self, estimate, tmp_path):
+        face(0).save(tmp_path / "face.png")
+        encoded = base64.b64encode(as_bytes(face(0))).decode()
+        assert estimate(str(tmp_path / "face.png")) == estimate(face(0)) == estimate(encoded)
+
+    def test_the_stock_classification_pipeline_says_degrees_and_not_probabilities(self, estimate):
+        classify = pipeline("image-classification", model=estimate.model, image_processor=PROCESSOR)
+        assert {each["label"]: each["score"] for each in classify(face(0))} == pytest.approx(estimate(face(0)))
+
+
+@pytest.mark.parametrize(
+    ("angles", "axis", "expected"),
+    [((40, 0, 0), "nose", (1, 0)), ((0, 40, 0), "nose", (0, -1)), ((0, 0, 40), "top", (0.64, -0.77))],
+)
+def test_axes_are_drawn_where_the_convention_says(angles, axis, expected):
+    drawn = np.asarray(draw_axes(Image.new("L", (120, 100), 255), *angles)).astype(int)
+    assert drawn.shape == (100, 120, 3)
+    down, right = np.nonzero(np.abs(drawn - AXIS_COLOURS[axis]).max(axis=2) < 40)
+    direction = np.array([right.mean() - 60, down.mean() - 50])
+    assert direction / np.linalg.norm(direction) == pytest.approx(expected, abs=0.15)
+
+
+class TestVerification:
+    def test_the_similarity_is_the_cosine_of_the_stored_feature(self, verify):
+        with torch.no_grad():
+            one, other = verify.model(pixels(face(0), face(1))).pose_features
+        said = verify({"image": face(0), "other": face(1)})
+        cosine = F.cosine_similarity(one, other, dim=0).item()
+        assert said == {"similarity": pytest.approx(cosine, abs=1e-6), "threshold": 0.5, "same": cosine >= 0.5}
+        assert verify((face(0), face(0)))["similarity"] == pytest.approx(1)
+
+    def test_another_feature_has_no_threshold_unless_it_is_given(self, verify):
+        pair = (face(0), face(1))
+        assert verify(pair, feature="trunk")["threshold"] is None
+        assert verify(pair, feature="trunk")["same"] is None
+        assert verify(pair, feature="trunk", threshold=-1.0)["same"] is True
+        assert verify(pair, threshold=1.5)["same"] is False
+
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_a_list_gives_what_each_pair_alone_gives(self, verify, batch_size):
+        pairs = [(face(seed), face(seed + 10)) for seed in range(4)]
+        for pair, said in zip(pairs, verify(pairs, batch_size=batch_size)):
+            assert said["similarity"] == pytest.approx(verify(pair)["similarity"], abs=1e-5)
+
+    def test_an_identity_embedding_is_compared_as_it_is(self):
+        changes = {"num_labels": 5, "problem_type": "regression", "verification_threshold": 0.1}
+        verify = make("face-verification", PCLForImageClassification, **changes)
+        with torch.no_grad():
+            one, other = verify.model(pixels(face(0), face(1))).logits
+        said = verify((face(0), face(1)))
+        assert said["similarity"] == pytest.approx(F.cosine_similarity(one, other, dim=0).item(), abs=1e-6)
+        assert said["threshold"] == 0.1
+
+    def test_a_pre_training_model_compares_by_its_encoder(self):
+        verify = make("face-verification", PCLForPreTraining)
+        alone = FaceVerificationPipeline(model=verify.model.pcl, image_processor=PROCESSOR)
+        assert verify((face(0), face(1))) == alone((face(0), face(1)))
+
+    @pytest.mark.parametrize("wrong", [{"image": 1}, (1, 2, 3), {"image": 1, "pose": 2}, "face.png"])
+    def test_what_is_not_two_images_is_refused(self, verify, wrong):
+        with pytest.raises(ValueError, match=r"Give two images, as \{'image': \.\.\., 'other': \.\.\.\}"):
+            verify(wrong)
+
+    def test_an_unknown_feature_is_refused(self, verify):
+        with pytest.raises(ValueError, match="must be one of trunk, face, pose, got 'nose'"):
+            verify((face(0), face(1)), feature="nose")
+
+
+class TestSwap:
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    @torch.no_grad()
+    def test_it_draws_the_face_of_one_in_the_pose_of_the_other(self, swap, batch_size):
+        outputs = swap.model.pcl(pixels(face(0), face(1)))
+        decoded = swap.model.decode(outputs.face_features[:1], outputs.pose_features[1:])[0]
+        expected = (decoded.clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+        pictures = swap([{"face": face(0), "pose": face(1)}, (face(1), face(0))], batch_size=batch_size)
+        assert [picture.size for picture in pictures] == [(32, 32)] * 2
+        assert np.asarray(pictures[0]) == pytest.approx(expected, abs=0.6)
+        assert not np.array_equal(*map(np.asarray, pictures))
+
+
+class TestSavedFolders:
+    def save(self, folder: Path, model_class: type, **changes) -> Path:
+        model_class(tiny.config(**changes)).save_pretrained(folder)
+        PROCESSOR.save_pretrained(folder)
+        return folder
+
+    @pytest.mark.parametrize(
+        ("model_class", "changes", "tasks"),
+        [
+            (PCLModel, {}, {"face-verification"}),
+            (PCLForPreTraining, {}, {"face-swap-pose", "face-verification"}),
+            (PCLForHeadPoseEstimation, {}, {"head-pose-estimation"}),
+            (PCLForImageClassification, {"problem_type": "regression"}, {"face-verification"}),
+            (PCLForImageClassification, {"problem_type": "single_label_classification"}, set()),
+        ],
+    )
+    def test_a_folder_offers_what_its_model_can_do(self, tmp_path, model_class, changes, tasks):
+        folder = self.save(tmp_path, model_class, **changes)
+        saved = model_class.config_class.from_pretrained(folder)
+        assert set(saved.custom_pipelines) == tasks
+        opened = model_class.from_pretrained(folder)
+        assert opened.config.custom_pipelines == {}
+        opened.save_pretrained(tmp_path / "again")
+        assert model_class.config_class.from_pretrained(tmp_path / "again").custom_pipelines == saved.custom_pipelines
+
+    def test_image_classification_opens_each_head_as_what_it_is(self, tmp_path):
+        for model_class in (PCLForHeadPoseEstimation, PCLForImageClassification):
+            folder = self.save(tmp_path / model_class.__name__, model_class)
+            assert type(AutoModelForImageClassification.from_pretrained(folder)) is model_class
