@@ -38,6 +38,8 @@ from modeling_pcl.hub.upload import upload_corpus
 
 logger = logging.getLogger("prepare_corpus")
 
+CARD = (Path(__file__).parents[1] / "hub_cards" / "corpus.md").read_text(encoding="utf-8")
+
 
 def option(default, text: str):
     return field(default=default, metadata={"help": text})
@@ -154,7 +156,7 @@ def write_card(output_dir: Path, report: dict, name: str):
     if file.exists() and not is_our_card(file.read_text(encoding="utf-8"), report, columns):
         logger.info("Keeping %s as it was edited", file)
     else:
-        file.write_text(corpus_card(name, report, columns), encoding="utf-8")
+        file.write_text(corpus_card(CARD, name, report, columns), encoding="utf-8")
     if "yaw" in columns:
         draw_pose_convention().save(output_dir / "head_pose.png")
 
@@ -162,7 +164,7 @@ def write_card(output_dir: Path, report: dict, name: str):
 def is_our_card(text: str, report: dict, columns: dict) -> bool:
     """Whether a card says what `corpus_card` wrote, under this or another name."""
     title = re.search(r"^# (.*)$", text, re.MULTILINE)
-    return title is not None and text == corpus_card(title[1], report, columns)
+    return title is not None and text == corpus_card(CARD, title[1], report, columns)
 
 
 def draw(output_dir: Path, report: dict):

@@ -2,51 +2,23 @@
 
 from collections.abc import Mapping
 
-CARD = """---
-{configs}tags:
-- face
----
+import jinja2
 
-# {name}
-
-Faces in the layout `{layout}`, prepared by modeling_pcl.
-
-{counts}
-
-| column | what |
-|---|---|
-{columns}
-{picture}
-```python
-from datasets import load_dataset
-
-corpus = load_dataset("{name}", split="{split}")
-```
-
-## What was done
-
-{changes} Left out because they could not be used: {broken}. Images equal byte for byte to another one: {copies},
-{dropped}. Subjects in more than one split: {shared}. `report.json` names them all.
-
-## Limits and consent
-
-Faces are personal data. This is somebody else's collection in another file format: its terms hold, and so do the rights
-of the people in it. Who they are, who labelled them and how is the collection's to say; groups of people are not held
-evenly by any collection of faces. Use it neither to identify or track people without their knowledge, nor to judge
-emotion, honesty, health or character where something depends on it.
-"""
+from .card import TERMS
 
 
-def corpus_card(name: str, report: Mapping, columns: Mapping[str, str]) -> str:
+def corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str, str]) -> str:
     """Write the card of a corpus.
 
     Args:
+        template: Text of `corpus.md`.
         name: Folder or `user/name` of the corpus.
         report: What preparing it reported.
         columns: What each of its columns holds, by name. With `yaw` among them, the card shows `head_pose.png`.
     """
     options, rows = report["options"], report["rows"]
-    return CARD.format(
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(template).render(
         configs=_configs(rows, report["digest"]),
         name=name,
         layout=options["layout"],
@@ -58,6 +30,7 @@ def corpus_card(name: str, report: Mapping, columns: Mapping[str, str]) -> str:
         broken=len(report["broken"]),
         copies=report["copies"]["images"],
         dropped=f"{report['dropped_copies']} of them dropped",
+        terms=f"\nThe collection's terms: {TERMS[options['layout']]}.\n" if options["layout"] in TERMS else "",
         shared=report["subjects"]["in_several_splits"],
     )
 

@@ -1,0 +1,297 @@
+"""A model's card: a pure function of facts, and the facts from the files that lie beside it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from tabulate import tabulate
+
+# Not measures of how good a model is: what was chosen, and how many images there were.
+NO_MEASURES = ("threshold", "images", "dropped", "pairs", "inverse_penalty", "converged")
+PIPELINE_TAGS = {"expression": "image-classification", "action_units": "image-classification"}
+TASK_NAMES = {
+    "expression": "image classification",
+    "action_units": "facial action units",
+    "head_pose": "head-pose estimation",
+    "verification": "face verification",
+    "disentanglement": "what each feature holds",
+}
+# Of collections that are known by name. Their owners' pages hold; these lines say where to look.
+TERMS = {
+    "300wlp": "300W-LP and AFLW2000-3D; derived from AFLW and others, for non-commercial research",
+    "affectnet": "for research, under an agreement with its authors",
+    "biwi": "Biwi Kinect Head Pose; for research only",
+    "bp4d": "for research, under a licence of Binghamton University",
+    "celeba": "for non-commercial research; the images are not its authors' property",
+    "disfa": "for research, under an agreement with its authors",
+    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
+    "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
+    "lfw": "Labeled Faces in the Wild; news photographs, for research on face verification, no licence stated",
+    "orl": "the AT&T (Olivetti) Database of Faces; to be used with credit to AT&T Laboratories Cambridge",
+    "rafdb": "for non-commercial research, under an agreement with its authors",
+    "utkface": "for non-commercial research; the images belong to their owners",
+    "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
+    "ytf": "YouTube Faces; for research, frames of videos that belong to their owners",
+}
+ABSOLUTE_PATH = re.compile(r"(?<![\w/:.~])~?/(?:[^\s/,]+/)+([^\s/,]+)")
+UNFILLED = re.compile(r"\{\{|\}\}|\{%|%\}|\b(None|nan|NaN|Undefined|TODO)\b|\[More Information Needed\]")
+NUMBER = re.compile(r"(?<![\w.,/-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
+UNREAD = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)|https?://\S+", re.DOTALL)
+
+
+def gather_facts(
+    folder: Path,
+    repo_id: str,
+    license: str | None = None,
+    training_data: Sequence[str] = (),
+    base_model: str | None = None,
+    examples: Sequence[Mapping] = (),
+) -> dict[str, Any]:
+    """Read a repository's folder.
+
+    Args:
+        folder: With `config.json`, and `run.json`, `results.json` where there are any.
+        repo_id: `user/name`.
+        license: Of the weights, as the Hub names it; none is stated without.
+        training_data: Collections by a name of `TERMS`, or `name: terms`.
+        base_model: Hub id of the encoder that a head was trained on.
+        examples: `{"file": path in the folder, "output": ...}`, images that may be published, and the model's answers.
+
+    Returns:
+        JSON-serialisable facts; but for what is given here and `run.hours`, every number is one of a file's.
+
+    Raises:
+        ValueError: If a collection has no terms, naming those that are known.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    config = {"image_size": 64, "head_feature": "trunk", "verification_feature": "face"} | config
+    config.setdefault("hidden_sizes", [64, 128, 128, 256])
+    for name in ("custom_pipelines", "id2label"):
+        config.setdefault(name, {})
+    for name in ("problem_type", "verification_threshold"):
+        config.setdefault(name, None)
+    run, results = (_read(folder / name) for name in ("run.json", "results.json"))
+    if run is not None:
+        run["hours"] = _hours(run)
+    return {
+        "repo_id": repo_id,
+        "config": config,
+        "run": run if run and "images_seen" in run else None,
+        "probes": results or {},
+        "license": license,
+        "training_data": [_with_terms(name) for name in training_data],
+        "base_model": base_model,
+        "examples": list(examples),
+    }
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(without_paths(path.read_text())) if path.exists() else None
+
+
+def without_paths(text: str) -> str:
+    """A text in which absolute paths are only their last part: where a file lay on a machine is nobody's business."""
+    return ABSOLUTE_PATH.sub(r"\1", text)
+
+
+def _hours(run: Mapping) -> float | None:
+    if "finished" not in run:
+        return None
+    started, finished = (datetime.fromisoformat(run[name]) for name in ("started", "finished"))
+    return (finished - started).total_seconds() / 3600
+
+
+def _with_terms(text: str) -> dict[str, str]:
+    name, _, terms = text.partition(":")
+    terms = terms.strip() or TERMS.get(name.lower())
+    if not terms:
+        raise ValueError(f"The terms of {name!r} are not known: give `{name}: TERMS`, or one of {', '.join(TERMS)}.")
+    return {"name": name, "terms": terms}
+
+
+def template_name(config: Mapping) -> str:
+    """Which template a model's card is made from."""
+    architecture = (config.get("architectures") or ["PCLModel"])[0]
+    if architecture == "PCLForHeadPoseEstimation":
+        return "head_pose"
+    if config["verification_threshold"] is not None or config["problem_type"] == "regression":
+        return "verification"
+    if architecture == "PCLForImageClassification":
+        return "action_units" if config["problem_type"] == "multi_label_classification" else "expression"
+    return "pretrained"
+
+
+def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
+    """Write a card.
+
+    Args:
+        templates: Text of the templates by name, `base.md` and those of the tasks.
+        facts: As `gather_facts` returns them.
+
+    Returns:
+        The text of README.md: the same for the same facts.
+    """
+    loader = jinja2.DictLoader(dict(templates))
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    tables = [_table(name, probe) for name, probe in facts["probes"].items()]
+    text = environment.get_template(f"{template_name(facts['config'])}.md").render(
+        **facts,
+        name=facts["repo_id"].split("/")[-1],
+        metadata=metadata(facts).to_yaml(),
+        tables=tables,
+        has_groups=any(table["groups"] for table in tables),
+        labels=list(facts["config"]["id2label"].values()),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def metadata(facts: Mapping[str, Any]) -> ModelCardData:
+    """The card's front matter, with `model-index` from the probes."""
+    kind = template_name(facts["config"])
+    widget = [
+        {"src": f"https://huggingface.co/{facts['repo_id']}/resolve/main/{each['file']}", "output": each["output"]}
+        for each in facts["examples"]
+    ]
+    results = [result for probe in facts["probes"].values() for result in _eval_results(probe)]
+    given = {"license": facts["license"], "base_model": facts["base_model"], "eval_results": results or None}
+    return ModelCardData(
+        library_name="transformers",
+        # The Hub has no task for head pose or for verification.
+        pipeline_tag=PIPELINE_TAGS.get(kind, "image-feature-extraction" if kind != "head_pose" else None),
+        tags=["face", "self-supervised-learning", "pcl", kind.replace("_", "-"), "arxiv:2211.13490"],
+        model_name=facts["repo_id"].split("/")[-1],
+        **{name: value for name, value in given.items() if value},
+        **({"widget": widget} if widget else {}),
+    )
+
+
+def _measures(probe: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
+    """Feature, method, measure and its figures."""
+    for feature, methods in probe["results"].items():
+        for method, measures in methods.items():
+            for measure, figures in measures.items():
+                if measure not in NO_MEASURES and figures["mean"] is not None:
+                    yield feature, method, measure, figures
+
+
+def _test_of(probe: Mapping) -> Mapping | None:
+    """What was tested on; the disentanglement probe has several such, and no one number."""
+    return probe["parts"][0]["test"] if isinstance(probe["parts"], list) else None
+
+
+def _eval_results(probe: Mapping) -> Iterator[EvalResult]:
+    test = _test_of(probe)
+    if test is None:
+        return
+    arguments = {"protocol": probe["protocol"], "seeds": probe["seeds"], "image_size": probe["image_size"]}
+    if probe["parts"][0].get("train"):
+        arguments["train"] = probe["parts"][0]["train"]["source"]
+    for feature, method, measure, figures in _measures(probe):
+        yield EvalResult(
+            task_type=PIPELINE_TAGS.get(probe["task"], "image-feature-extraction"),
+            task_name=TASK_NAMES.get(probe["task"], probe["task"]),
+            dataset_type=re.sub(r"\W+", "-", test["source"].split(",")[0]).strip("-").lower(),
+            dataset_name=test["source"],
+            dataset_split="test",
+            dataset_revision=test.get("revision"),
+            dataset_args=arguments,
+            metric_type=measure,
+            metric_name=f"{measure}, {feature} feature, {method}",
+            metric_value=figures["mean"],
+        )
+
+
+def _table(name: str, probe: Mapping) -> dict[str, Any]:
+    test = _test_of(probe)
+    train = probe["parts"][0].get("train") if test else None
+    sources = probe["parts"].values() if test is None else [test]
+    flat = [source for entry in sources for source in (entry if isinstance(entry, list) else [entry])]
+    return {
+        "title": f"{name}: {TASK_NAMES.get(probe['task'], probe['task'])}",
+        "protocol": probe["protocol"],
+        "seeds": ", ".join(map(str, probe["seeds"])),
+        "markdown": _markdown(probe["results"]),
+        "test": "; ".join(_in_words(source) for source in flat),
+        "train": train and _in_words(train),
+        "selection": probe["selection"],
+        "groups": [
+            {"column": column, "markdown": _markdown(groups)} for column, groups in probe.get("groups", {}).items()
+        ],
+    }
+
+
+def _markdown(results: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """Features and methods, or groups, below each other; measures beside each other."""
+    rows = {}
+    for feature, method, measure, figures in _measures({"results": results}):
+        rows.setdefault((feature, method), {})[measure] = _cell(figures)
+    measures = list(dict.fromkeys(measure for row in rows.values() for measure in row))
+    cells = [[*key, *(row.get(measure, "") for measure in measures)] for key, row in rows.items()]
+    return tabulate(cells, ["feature", "method", *measures], tablefmt="github", disable_numparse=True)
+
+
+def _cell(figures: Mapping) -> str:
+    spread = "" if figures["spread"] is None else f" ± {figures['spread']:.3f}"
+    return f"{figures['mean']:.3f}{spread}"
+
+
+def _in_words(part: Mapping) -> str:
+    count = next(f"{part[unit]:,} {unit}" for unit in ("images", "pairs") if unit in part)
+    return f"{part['source']} ({count})"
+
+
+def lint(card: str, templates: Mapping[str, str], facts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a card.
+
+    Nothing may be left unfilled, the front matter must be what the Hub reads, and every number in the text outside of
+    code and links must be a number of the facts, as it is or rounded, or stand in a text of theirs or in a template.
+
+    Returns:
+        One line each, none for a good card.
+    """
+    _, front, body = card.split("---\n", 2)
+    said = UNREAD.sub(" ", body)
+    problems = [f"left unfilled: {match[0]!r}" for match in UNFILLED.finditer(front + said)]
+    problems += _wrong_metadata(front)
+    numbers, texts = _leaves(facts)
+    known = "\n".join([*texts, *(re.sub(r"\{[{%].*?[%}]\}", "", text, flags=re.DOTALL) for text in templates.values())])
+    written = {match[0] for match in NUMBER.finditer(known)}
+    for match in NUMBER.finditer(said):
+        if match[0] not in written and not _is_rounded(match[0], numbers):
+            problems.append(f"a number that no file holds: {match[0]}")
+    return problems
+
+
+def _wrong_metadata(front: str) -> list[str]:
+    try:
+        entries = yaml.safe_load(front)
+        if "model-index" in entries:
+            model_index_to_eval_results(entries["model-index"])
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        return [f"front matter that the Hub cannot read: {error}"]
+    return []
+
+
+def _leaves(facts: Any) -> tuple[list[float], list[str]]:
+    """All numbers and all texts of the facts."""
+    if isinstance(facts, Mapping):
+        return _leaves([*facts.keys(), *facts.values()])
+    if isinstance(facts, (list, tuple)):
+        parts = [_leaves(fact) for fact in facts]
+        return [number for part in parts for number in part[0]], [text for part in parts for text in part[1]]
+    if isinstance(facts, (int, float)) and not isinstance(facts, bool):
+        return [facts], []
+    return [], [facts] if isinstance(facts, str) else []
+
+
+def _is_rounded(text: str, numbers: Sequence[float]) -> bool:
+    digits = text.replace(",", "")
+    decimals = len(digits.partition(".")[2])
+    return any(f"{number:.{decimals}f}" == digits for number in numbers)

@@ -1,0 +1,200 @@
+"""Cards from facts, facts from files, and what lint finds."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from huggingface_hub import ModelCard
+from jinja2 import UndefinedError
+from PIL import Image
+
+from modeling_pcl import (
+    PCLConfig,
+    PCLForHeadPoseEstimation,
+    PCLForImageClassification,
+    PCLForPreTraining,
+    PCLImageProcessor,
+    PCLModel,
+)
+from modeling_pcl.hub.card import gather_facts, lint, model_card, template_name, without_paths
+
+TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "hub_cards").glob("*.md")}
+RUN = {
+    "options": {"steps": 800, "corpus": "/home/me/faces.parquet"},
+    "parameters": 1_083_939,
+    "images_seen": 204_800,
+    "processes": 2,
+    "resumed_from_step": 300,
+    "machine": {"device": "NVIDIA H100", "threads": 16},
+    "started": "2026-11-24T10:00:00+00:00",
+    "finished": "2026-11-24T11:30:00+00:00",
+}
+
+
+def figures(mean: float, spread: float | None = None) -> dict:
+    return {"mean": mean, "spread": spread, "values": [mean]}
+
+
+PROBE = {
+    "task": "expression",
+    "protocol": "strict",
+    "seeds": [0, 1],
+    "image_size": 64,
+    "selection": "epoch with the best validation accuracy",
+    "parts": [
+        {
+            "train": {"source": "0.9 of /data/x/rafdb_train.parquet, split train", "images": 10_800, "revision": "a"},
+            "test": {"source": "/data/x/rafdb_test.parquet, split train", "images": 3_589, "revision": "b"},
+        }
+    ],
+    "results": {"face": {"linear": {"accuracy": figures(0.36556, 0.00512), "converged": figures(1.0)}}},
+}
+GROUPS = {"gender": {"female": {"linear": {"accuracy": figures(0.41234)}}}}
+CONFIGS = {
+    "pretrained": {"architectures": ["PCLForPreTraining"]},
+    "expression": {"architectures": ["PCLForImageClassification"], "id2label": {0: "calm", 1: "glad"}},
+    "action_units": {
+        "architectures": ["PCLForImageClassification"],
+        "problem_type": "multi_label_classification",
+        "id2label": {0: "AU1", 1: "AU12"},
+    },
+    "head_pose": {"architectures": ["PCLForHeadPoseEstimation"], "problem_type": "regression"},
+    "verification": {"architectures": ["PCLModel"], "verification_threshold": 0.71234},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(kind: str = "pretrained", run: dict | None = RUN, probes: dict | None = None) -> Path:
+        PCLConfig(**CONFIGS[kind]).save_pretrained(tmp_path)
+        for name, content in (("run.json", run), ("results.json", probes)):
+            if content is not None:
+                (tmp_path / name).write_text(json.dumps(content))
+        return tmp_path
+
+    return make
+
+
+def front_matter(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n", 2)[1])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("is_bare", [False, True])
+def test_every_kind_of_model_has_a_card_without_faults(folder, kind, is_bare):
+    given = {} if is_bare else {"license": "cc-by-nc-4.0", "training_data": ["voxceleb"], "base_model": "user/pcl"}
+    path = folder(kind, None if is_bare else RUN, None if is_bare else {kind: PROBE | {"groups": GROUPS}})
+    facts = gather_facts(path, "user/faces", **given)
+    assert template_name(facts["config"]) == kind
+    card = model_card(TEMPLATES, facts)
+    assert lint(card, TEMPLATES, facts) == []
+    assert card == model_card(TEMPLATES, json.loads(json.dumps(facts)))
+    assert "user/faces" in card
+    assert ModelCard(card).data.to_dict()["library_name"] == "transformers"
+
+
+def test_numbers_of_runs_and_probes_stand_in_it(folder):
+    card = model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
+    said = " ".join(card.split())
+    assert "It has seen 204,800 images in 800 iterations" in said
+    assert "took 1.50 hours, from `started` to `finished` in `run.json`; device: NVIDIA H100, processes: 2" in said
+    assert "The hours before step 300" in said
+    assert "| face | linear | 0.366 ± 0.005 |" in said
+    assert "Test: rafdb_test.parquet, split train (3,589 images)." in said
+
+
+def test_the_model_index_names_dataset_split_protocol_and_seeds(folder):
+    facts = gather_facts(folder(probes={"raf": PROBE}), "user/faces")
+    (result,) = front_matter(model_card(TEMPLATES, facts))["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "rafdb_test.parquet, split train"
+    assert result["dataset"]["split"] == "test"
+    assert result["dataset"]["revision"] == "b"
+    assert result["dataset"]["args"]["protocol"] == "strict"
+    assert result["dataset"]["args"]["seeds"] == [0, 1]
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.36556, "name": "accuracy, face feature, linear"}]
+
+
+def test_results_by_group_stand_in_it_where_they_were_measured(folder):
+    facts = gather_facts(folder(probes={"raf": PROBE | {"groups": GROUPS}}), "user/faces")
+    card = model_card(TEMPLATES, facts)
+    assert "By `gender`:" in card
+    assert "0.412" in card
+    assert "No results by group" not in card
+    assert "No results by group" in model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
+
+
+def test_terms_are_known_or_given_or_refused(folder):
+    facts = gather_facts(folder(), "user/faces", training_data=["voxceleb", "our own: with consent, 2025"])
+    card = model_card(TEMPLATES, facts)
+    assert "- **voxceleb**: VoxCeleb; lists under CC BY 4.0" in card
+    assert "- **our own**: with consent, 2025" in card
+    with pytest.raises(ValueError, match=r"terms of 'mine' are not known: give `mine: TERMS`, or one of .*voxceleb"):
+        gather_facts(folder(), "user/faces", training_data=["mine"])
+
+
+def test_stored_outputs_are_the_widgets(folder):
+    example = {"file": "examples/face.png", "output": [{"label": "glad", "score": 0.75}]}
+    facts = gather_facts(folder("expression"), "user/faces", examples=[example])
+    (widget,) = front_matter(model_card(TEMPLATES, facts))["widget"]
+    assert widget["src"] == "https://huggingface.co/user/faces/resolve/main/examples/face.png"
+    assert widget["output"] == example["output"]
+
+
+def test_absolute_paths_are_their_last_part_and_links_and_shares_stay():
+    assert without_paths("0.9 of /home/me/x/rafdb.parquet, split") == "0.9 of rafdb.parquet, split"
+    assert without_paths('"--corpus", "/data/faces", "~/x/y"') == '"--corpus", "faces", "y"'
+    for text in ("https://example.org/a/b", "user/faces", "1/2", "runs/mine"):
+        assert without_paths(text) == text
+
+
+class TestLint:
+    @pytest.fixture
+    def facts(self, folder):
+        return gather_facts(folder(probes={"raf": PROBE}), "user/faces")
+
+    def faults(self, facts, old: str, new: str) -> list[str]:
+        card = model_card(TEMPLATES, facts)
+        assert old in card
+        return lint(card.replace(old, new, 1), TEMPLATES, facts)
+
+    def test_a_number_that_no_file_holds(self, facts):
+        assert self.faults(facts, "0.366", "0.466") == ["a number that no file holds: 0.466"]
+        assert self.faults(facts, "204,800", "204,801") == ["a number that no file holds: 204,801"]
+
+    @pytest.mark.parametrize("text", ["{{ name }}", "None", "nan", "[More Information Needed]"])
+    def test_what_is_left_unfilled(self, facts, text):
+        assert any("left unfilled" in fault for fault in self.faults(facts, "NVIDIA H100", text))
+
+    def test_front_matter_that_is_broken(self, facts):
+        assert any("front matter" in fault for fault in self.faults(facts, "  results:", "  outcome:"))
+        assert any("front matter" in fault for fault in self.faults(facts, "library_name: ", "library_name: ]: "))
+
+    def test_a_template_that_asks_for_what_is_not_there(self, facts):
+        with pytest.raises(UndefinedError, match="'no' is undefined"):
+            model_card(TEMPLATES | {"pretrained.md": "{{ no.such }}"}, facts)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "changes"),
+    [
+        (PCLForPreTraining, {}),
+        (PCLForHeadPoseEstimation, {}),
+        (PCLModel, {"verification_threshold": 0.5}),
+        (PCLForImageClassification, {"problem_type": "multi_label_classification"}),
+        (PCLForImageClassification, {"problem_type": "single_label_classification"}),
+    ],
+)
+def test_the_code_in_a_card_runs(tmp_path, monkeypatch, model_class, changes):
+    monkeypatch.chdir(tmp_path)
+    model_class(tiny.config(**changes)).save_pretrained("user/faces")
+    PCLImageProcessor.for_image_size(32).save_pretrained("user/faces")
+    for name in ("face.jpg", "other.jpg"):
+        Image.radial_gradient("L").save(name)
+    card = model_card(TEMPLATES, gather_facts(Path("user/faces"), "user/faces"))
+    snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        exec(snippet, {})
