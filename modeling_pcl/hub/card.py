@@ -222,19 +222,22 @@ def _table(name: str, probe: Mapping) -> dict[str, Any]:
         "train": train and _in_words(train),
         "selection": probe["selection"],
         "groups": [
-            {"column": column, "markdown": _markdown(groups)} for column, groups in probe.get("groups", {}).items()
+            {"column": column, "markdown": _markdown(groups, first="group")}
+            for column, groups in probe.get("groups", {}).items()
         ],
     }
 
 
-def _markdown(results: Mapping[str, Mapping[str, Mapping]]) -> str:
-    """Features and methods, or groups, below each other; measures beside each other."""
-    rows = {}
+def _markdown(results: Mapping[str, Mapping[str, Mapping]], first: str = "feature") -> str:
+    """Features, or groups with their sizes, and methods below each other; measures beside each other."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for feature, method, measure, figures in _measures({"results": results}):
-        rows.setdefault((feature, method), {})[measure] = _cell(figures)
+        sizes = [unit for unit in ("images", "pairs") if first == "group" and unit in results[feature][method]]
+        counted = {unit: f"{results[feature][method][unit]['mean']:,.0f}" for unit in sizes}
+        rows.setdefault((feature, method), counted)[measure] = _cell(figures)
     measures = list(dict.fromkeys(measure for row in rows.values() for measure in row))
     cells = [[*key, *(row.get(measure, "") for measure in measures)] for key, row in rows.items()]
-    return tabulate(cells, ["feature", "method", *measures], tablefmt="github", disable_numparse=True)
+    return tabulate(cells, [first, "method", *measures], tablefmt="github", disable_numparse=True)
 
 
 def _cell(figures: Mapping) -> str:

@@ -47,6 +47,13 @@ class ProbeArguments:
     epochs: int | None = option(None, "Passes over the training images; by default 300, or 20 with `--finetune`.")
     label_column: str | None = option(None, "Column of the classes; by default `expression` or `label`.")
     subject_column: str = option("subject", "Column of the people, for verification and disentanglement.")
+    group_by: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Columns of the test corpus, `gender`, `ethnicity`, `age` or others: measure each of their groups "
+            "apart, too; ages in tens; verification within each group."
+        },
+    )
     label_names: list[str] = field(
         default_factory=list,
         metadata={"help": "Names of the classes, in the order of their numbers, where they have none."},
@@ -109,7 +116,7 @@ def check_arguments(arguments: ProbeArguments):
         arguments.task != "action_units" or arguments.protocol != "strict" or arguments.finetune
     ):
         raise ValueError("`--tune_thresholds` is for linear probes of action units in the strict protocol.")
-    others = ("train", "test", "validation", "feature", "protocol", "epochs", "seeds")
+    others = ("train", "test", "validation", "feature", "protocol", "epochs", "seeds", "group_by")
     if arguments.task == "disentanglement":
         given = [name for name in others if getattr(arguments, name) != getattr(ProbeArguments(), name)]
         if given:

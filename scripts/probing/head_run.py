@@ -13,6 +13,7 @@ from modeling_pcl.probes.heads import save_head
 from .arguments import ProbeArguments
 from .encoder import Encoder
 from .finetuned_heads import finetune_heads
+from .groups import Groups, by_group, group_tables, read_groups
 from .head_tasks import HeadTask, head_task
 from .heads import HeadProbe, Trained
 from .parts import Round, open_rounds, shared_between
@@ -31,6 +32,7 @@ def run(arguments: ProbeArguments) -> str:
     start(folder)
     encoder = Encoder(arguments.model, arguments.cache_dir, None if arguments.finetune else arguments.batch_size)
     rounds = open_rounds(arguments, task.read)
+    groups = [read_groups(parts.test.corpus, arguments.group_by, parts.test.source) for parts in rounds]
     probes = [HeadProbe(arguments, encoder, parts) for parts in rounds]
     trained = [finetune_heads(probe) if arguments.finetune else probe.linear() for probe in probes]
     kind = "fine-tuned" if arguments.finetune else "linear"
@@ -51,8 +53,33 @@ def run(arguments: ProbeArguments) -> str:
         "results": results,
         "head": [{"feature": best.feature, "seed": best.seed, "score": best.score} | best.chosen for best in chosen],
     }
+    said = [table(results, _main_measures(results))]
+    if arguments.group_by:
+        facts["groups"] = _by_group(task, trained, groups, chosen[0].feature, kind)
+        said.append(group_tables(facts["groups"], _main_measures(results), "images"))
     write_results(folder, describe(arguments, encoder, facts))
-    return table(results, _main_measures(results))
+    return "\n\n".join(said)
+
+
+def _by_group(
+    task: HeadTask, trained: Sequence[Sequence[Trained]], groups: list[dict], feature: str, kind: str
+) -> dict[str, Groups]:
+    """Measures of one feature in the groups of each column; the test images of all folds together."""
+    heads: dict[int, list[Trained]] = {}
+    for head in (head for fold in trained for head in fold if head.feature == feature):
+        heads.setdefault(head.seed, []).append(head)
+    tests = [head.test for head in next(iter(heads.values()))]
+    targets = torch.cat([test.targets() for test in tests])
+    logits = [torch.cat([head.logits for head in folds]) for folds in heads.values()]
+
+    def measure(places: np.ndarray) -> list[dict]:
+        return [task.measure(own[places], targets[places], tests[0].labels.names) for own in logits]
+
+    result = {}
+    for column in groups[0]:
+        found = np.concatenate([fold[column][test.rows] for fold, test in zip(groups, tests)])
+        result[column] = by_group(found, f"{feature} feature, {kind}", "images", measure)
+    return result
 
 
 def _summary(task: HeadTask, trained: Sequence[Sequence[Trained]], feature: str) -> dict:

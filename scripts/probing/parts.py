@@ -80,8 +80,8 @@ def _with_subjects(corpus: Dataset, column: str, name: str) -> Dataset:
             f"`{name}` has no column `{column}`, only {corpus.remove_columns(ROW).column_names}; name the one of the "
             "people with `--subject_column`."
         )
-    corpus = corpus.select_columns(["image", ROW, column])
-    corpus = corpus.rename_column(column, "subject") if column != "subject" else corpus
+    if column != "subject":
+        corpus = corpus.remove_columns([name for name in corpus.column_names if name == "subject"]).rename_column(column, "subject")
     known = [row for row, subject in enumerate(corpus.select_columns("subject")[:]["subject"]) if subject is not None]
     if len(known) < len(corpus):
         logger.warning("%d rows of %s name no person and are left out", len(corpus) - len(known), name)

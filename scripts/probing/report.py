@@ -92,9 +92,11 @@ def table(results: Mapping[str, Mapping[str, Mapping]], measures: Sequence[str],
 
 
 def in_words(summary: Mapping | None) -> str:
-    """Mean and spread, `0.412 ± 0.003`."""
+    """Mean and spread, `0.412 ± 0.003`; of a count the count."""
     if summary is None or summary["mean"] is None:
         return "–"
+    if isinstance(summary["mean"], int):
+        return f"{summary['mean']:,}"
     digits = 3 if abs(summary["mean"]) < 2 else 2
     spread = "" if summary["spread"] is None else f" ± {summary['spread']:.{digits}f}"
     return f"{summary['mean']:.{digits}f}{spread}"

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from modeling_pcl.probes.verification import pair_cosines
 
 from .arguments import ProbeArguments
 from .encoder import Encoder
+from .groups import by_group, group_tables, read_groups
 from .part import NO_LABELS, ROW, Part
 from .parts import VALIDATION_SHARE, cut, open_part
 from .report import describe, over_seeds, start, table, write_predictions, write_results
@@ -128,6 +129,7 @@ class Verification:
         self.arguments, self.encoder = arguments, encoder
         self.image_size = arguments.image_size or encoder.model.config.image_size
         pairs = open_pairs(arguments, name)
+        self.groups = read_groups(pairs.images, arguments.group_by, pairs.source)
         features = encoder.table(pairs.images, self.image_size, "float32", pairs.source)
         self.pairs, self.features = pairs.whole(features.broken), features.features
 
@@ -248,8 +250,28 @@ def run(arguments: ProbeArguments) -> str:
         encoder.model.save_pretrained(folder)
         PCLImageProcessor.for_image_size(probe.image_size).save_pretrained(folder)
     _draw(folder, probe, columns)
+    said = [table(results, MEASURES)]
+    if probe.groups:
+        name, cosines = max(columns.items(), key=lambda column: probe.pairs.compute(column[1])["accuracy"])
+        facts["groups"] = _by_group(probe.pairs, probe.groups, name, cosines)
+        said.append(group_tables(facts["groups"], MEASURES, "pairs"))
     write_results(folder, describe(arguments, encoder, facts))
-    return table(results, MEASURES)
+    return "\n\n".join(said)
+
+
+def _by_group(pairs: TestPairs, groups: dict[str, np.ndarray], name: str, cosines: np.ndarray) -> dict:
+    """Measures of the pairs whose both images are of a group; none where these are all of one kind or fold."""
+
+    def measure(places: np.ndarray) -> list[dict]:
+        own = replace(pairs, **{part: getattr(pairs, part)[places] for part in ("first", "second", "same", "fold")})
+        has_both = 0 < own.same.sum() < len(own.same) and len(set(own.fold)) > 1
+        return [own.compute(cosines[places])] if has_both else []
+
+    within = {
+        column: np.where(found[pairs.first] == found[pairs.second], found[pairs.first], None)
+        for column, found in groups.items()
+    }
+    return {column: by_group(found, name, "pairs", measure) for column, found in within.items()}
 
 
 def _embed(arguments: ProbeArguments, probe: "Verification", features: list[str], facts: dict, folder: Path) -> dict:

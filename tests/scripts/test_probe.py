@@ -724,6 +724,48 @@ class TestDisentanglement:
         assert f"needs `--{missing}`" in said
 
 
+class TestGroups:
+    def test_each_group_is_measured_apart_on_its_own_images(self, probe, corpora, faces, tmp_path):
+        classes = [row % 3 for row in range(60)]
+        gender = [None if row < 4 else ("f", "m")[row // 3 % 2] for row in range(60)]
+        ages = [row / 2 + 5 for row in range(60)]
+        corpus = named(faces(classes, 60, expression=classes, gender=gender, age=ages))
+        DatasetDict(train=corpus, test=corpus.select(range(42))).save_to_disk(corpora / "grouped")
+        options = ("--train", corpora / "grouped", "--protocol", "paper", "--epochs", 3, "--feature", "face")
+        said = probe(tmp_path, "expression", *options, "--seeds", 0, 1, "--group_by", "gender", "age")
+        groups, written = results(tmp_path)["groups"], predictions(tmp_path)
+        assert list(groups["gender"]) == ["f", "m"]
+        assert list(groups["age"]) == ["0-9", "10-19", "20-29"]
+        is_right = (written["label"] == written["prediction"]).to_numpy()
+        for column, values in (("gender", gender), ("age", [f"{int(age // 10) * 10 or 0}-" for age in ages])):
+            for group, methods in groups[column].items():
+                (measures,) = methods.values()
+                places = [row for row in range(42) if values[row] and group.startswith(str(values[row]))]
+                assert measures["images"]["mean"] == len(places)
+                assert is_right[places].mean() in [pytest.approx(value) for value in measures["accuracy"]["values"]]
+        assert "Fewer than 100 images, which say little: f, m" in said
+
+    def test_pairs_are_verified_within_each_group(self, probe, corpora, faces, tmp_path):
+        colours = np.random.default_rng(6).integers(30, 226, (20, 3)).repeat(4, axis=0)
+        people = {"subject": [f"p{row // 4}" for row in range(80)], "gender": [row // 4 % 2 for row in range(80)]}
+        corpus = faces(colours, **people).cast_column("gender", ClassLabel(names=["f", "m"]))
+        corpus.to_parquet(corpora / "gendered.parquet")
+        options = ("--test", corpora / "gendered.parquet", "--pairs", 120, "--folds", 2, "--seeds", 0)
+        probe(tmp_path, "verification", *options, "--group_by", "gender")
+        groups, written = results(tmp_path)["groups"]["gender"], predictions(tmp_path)
+        of_row = np.array(people["gender"])
+        for number, name in enumerate(("f", "m")):
+            within = written[(of_row[written["row_a"]] == number) & (of_row[written["row_b"]] == number)]
+            ((method, measures),) = groups[name].items()
+            assert measures["pairs"]["mean"] == len(within) < len(written)
+            expected = roc_auc_score(within["same"], within[method])
+            assert measures["auc"]["mean"] == pytest.approx(expected, abs=0.01)
+
+    def test_an_unknown_column_is_refused_before_anything_is_computed(self, probe, expressions, tmp_path):
+        with pytest.raises(ValueError, match=r"`--group_by gender`: .* has no such column; it has expression"):
+            probe(tmp_path, "expression", "--train", expressions, "--group_by", "gender")
+
+
 class TestWhatCannotBeMeasuredSaysWhy:
     @pytest.fixture
     def said(self, refused, model, expressions, tmp_path):
