@@ -16,12 +16,11 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import logging  # noqa: E402
-import threading  # noqa: E402
-from http.server import ThreadingHTTPServer  # noqa: E402
 
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
+from huggingface_hub import HfApi  # noqa: E402
 from local_hub import LocalHub  # noqa: E402
 
 from modeling_pcl import PCLConfig  # noqa: E402
@@ -61,12 +60,9 @@ def transformers_log(caplog: pytest.LogCaptureFixture):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub on this machine that uploads go to."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), LocalHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint, HfApi = f"http://127.0.0.1:{server.server_port}", upload.HfApi
-    monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=endpoint, token="hf_none"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    LocalHub.clear()
-    yield LocalHub
-    server.shutdown()
+    """A Hub on this machine that uploads go to, with the token of one who may write."""
+    with LocalHub() as server:
+        monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=server.url, token=server.token))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        yield server

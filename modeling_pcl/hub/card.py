@@ -52,6 +52,7 @@ def gather_facts(
     license: str | None = None,
     training_data: Sequence[str] = (),
     base_model: str | None = None,
+    pictures: Sequence[str] = (),
     examples: Sequence[Mapping] = (),
 ) -> dict[str, Any]:
     """Read a repository's folder.
@@ -62,6 +63,7 @@ def gather_facts(
         license: Of the weights, as the Hub names it; none is stated without.
         training_data: Collections by a name of `TERMS`, or `name: terms`.
         base_model: Hub id of the encoder that a head was trained on.
+        pictures: Paths in the folder.
         examples: `{"file": path in the folder, "output": ...}`, images that may be published, and the model's answers.
 
     Returns:
@@ -88,6 +90,7 @@ def gather_facts(
         "license": license,
         "training_data": [_with_terms(name) for name in training_data],
         "base_model": base_model,
+        "pictures": list(pictures),
         "examples": list(examples),
     }
 

@@ -438,11 +438,11 @@ class TestStopped:
 class TestUpload:
     def test_the_whole_folder_is_sent_to_a_private_dataset(self, prepare, people, hub):
         folder = prepare("folders", people, "--rows_per_file", 25, "--push_to_hub", "user/faces")
-        assert hub.files == files(folder)
-        assert hub.kinds == {"datasets"}
-        assert len(hub.files) == 5
+        there = hub.files("user/faces", "datasets")
+        assert there == files(folder)
+        assert len(there) == 5
         assert [(made["type"], made["visibility"]) for made in hub.created] == [("dataset", "private")]
-        assert 'load_dataset("user/faces", split="train")' in hub.files["README.md"].decode()
+        assert 'load_dataset("user/faces", split="train")' in there["README.md"].decode()
 
     def test_public_is_said_outright(self, prepare, people, hub):
         prepare("folders", people, "--push_to_hub", "user/faces", "--public")
@@ -453,10 +453,12 @@ class TestUpload:
         self, failure, prepare, people, hub, monkeypatch, tmp_path
     ):
         arguments = ("folders", people, "--push_to_hub", "user/faces")
-        message = r"error: the upload to user/faces failed: .*\nThe corpus is safe in .*corpus; the same command sends"
+        message = (
+            r"error: the upload to user/faces failed: [\s\S]*\nThe corpus is safe in .*corpus; the same command sends"
+        )
         with monkeypatch.context() as patch:
             if failure == "refused":
-                patch.setattr(hub, "fails", True)
+                patch.setattr(hub, "tokens", {})
             else:
                 api = upload.HfApi().__class__
                 patch.setattr(upload, "HfApi", lambda: api(endpoint="http://127.0.0.1:9", token="hf_none"))
@@ -464,7 +466,7 @@ class TestUpload:
                 prepare(*arguments)
         before = files(tmp_path / "corpus")
         assert report_of(tmp_path / "corpus")["rows"]["data"] == {"train": 60}
-        assert files(prepare(*arguments)) == hub.files == before
+        assert files(prepare(*arguments)) == hub.files("user/faces", "datasets") == before
 
 
 def test_help_describes_every_layout_and_option(monkeypatch, capsys):

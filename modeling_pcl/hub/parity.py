@@ -1,0 +1,57 @@
+"""Parity tensors: a fixed input and what a model makes of it, so that everybody can tell whether a copy is whole."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..modeling_pcl import PCLPreTrainedModel
+from . import parity_check
+from .parity_check import FILE, INPUT, parity_outputs
+
+IMAGES, SEED, TOLERANCE = 2, 0, 1e-4
+
+
+def write_parity(model: PCLPreTrainedModel, folder: Path) -> Path:
+    """Write `parity.safetensors`: `pixel_values`, `(2, channels, image_size, image_size)` in [0, 1], and the outputs.
+
+    Args:
+        model: In evaluation mode, in float32.
+        folder: Where to.
+    """
+    generator, config = torch.Generator().manual_seed(SEED), model.config
+    size = config.num_channels, config.image_size, config.image_size
+    pixel_values = torch.rand((IMAGES, *size), generator=generator)
+    outputs = parity_outputs(model, pixel_values)
+    tensors = {name: tensor.float().contiguous().clone() for name, tensor in outputs.items()}
+    save_file({INPUT: pixel_values} | tensors, folder / FILE)
+    return folder / FILE
+
+
+def check_parity(folder: Path) -> dict[str, float]:
+    """Open a folder in a new process without `modeling_pcl`, by its own code, and compare it with its parity tensors.
+
+    Returns:
+        By output, the largest difference over the largest value.
+
+    Raises:
+        ValueError: If it does not open there, or an output differs by more than 1e-4.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+        command = [sys.executable, "-I", parity_check.__file__, str(folder.resolve())]
+        checked = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+    if checked.returncode:
+        reason = (checked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(f"{folder} does not open where modeling_pcl is not installed: {reason}")
+    difference = json.loads(checked.stdout.splitlines()[-1])
+    for name, amount in difference.items():
+        if not amount <= TOLERANCE:
+            raise ValueError(f"{folder} computes another `{name}` than its {FILE} holds: they differ by {amount:.1e}.")
+    return difference

@@ -1,0 +1,106 @@
+"""The folder that a repository is made from, and how it differs from what the Hub has."""
+
+import difflib
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from .card import without_paths
+
+RESULTS = "results.json"
+SHOW_FACES = ("faces.png", "swaps.png", "step-")  # How the names of pictures begin that show images of the corpus.
+TEXTS = (".json", ".md", ".py", ".txt")
+KEPT = (".gitattributes",)
+
+
+def copy_records(run_dir: Path, folder: Path, include_faces: bool) -> list[str]:
+    """Copy what a run left beside its model: `run.json`, pictures, and the results of its probes in one file.
+
+    Absolute paths become their last part.
+
+    Args:
+        run_dir: Of `pretrain.py`, with probes of it in folders below; or of `probe.py`.
+        folder: The repository's.
+        include_faces: Whether pictures go along that show images of the corpus.
+
+    Returns:
+        The pictures, as paths in the repository.
+    """
+    if (run_dir / "run.json").exists():
+        (folder / "run.json").write_text(without_paths((run_dir / "run.json").read_text()))
+    results = collect_results(run_dir)
+    if results:
+        (folder / RESULTS).write_text(without_paths(json.dumps(results, indent=2)) + "\n")
+    found = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
+    chosen = [path for path in found if include_faces or not path.name.startswith(SHOW_FACES)]
+    for path in chosen:
+        (folder / "pictures").mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / "pictures" / path.name)
+    return [f"pictures/{path.name}" for path in chosen]
+
+
+def collect_results(run_dir: Path) -> dict[str, dict]:
+    """The probe of a folder under the name of its task, or those in the folders below under the folders' names."""
+    own = run_dir / RESULTS
+    if own.exists():
+        probe = json.loads(own.read_text())
+        return {probe["task"]: probe}
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob(f"*/{RESULTS}"))}
+
+
+def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, tuple[int, str]]:
+    """Size and hash of every file that the Hub has, by path; nothing for a repository or branch that is not there."""
+    try:
+        tree = api.list_repo_tree(repo_id, recursive=True, revision=revision)
+        files = [entry for entry in tree if isinstance(entry, RepoFile) and entry.path not in KEPT]
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return {}
+    return {file.path: (file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files}
+
+
+def compare(folder: Path, remote: dict[str, tuple[int, str]]) -> dict[str, str]:
+    """What a push would do to each file: `new`, `changed` or `deleted`; files that are the same are not in it."""
+    local = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    fates = {
+        name: "changed" if name in remote else "new"
+        for name, path in local.items()
+        if name not in remote or remote[name][1] not in _hashes(path)
+    }
+    return fates | dict.fromkeys(sorted(remote.keys() - local.keys()), "deleted")
+
+
+def _hashes(path: Path) -> Sequence[str]:
+    """As git has it, and as git-lfs does."""
+    content = path.read_bytes()
+    blob = b"blob %d\0" % len(content) + content
+    return hashlib.sha1(blob, usedforsecurity=False).hexdigest(), hashlib.sha256(content).hexdigest()
+
+
+def describe_changes(
+    api: HfApi, repo_id: str, revision: str | None, folder: Path, remote: dict[str, tuple[int, str]]
+) -> str:
+    """Each file that a push would change, with its size, and the lines of texts that would."""
+    fates = compare(folder, remote)
+    lines = []
+    for name, fate in fates.items():
+        size = remote[name][0] if fate == "deleted" else (folder / name).stat().st_size
+        lines.append(f"{fate:8} {size:>12,} bytes  {name}")
+    for name, fate in fates.items():
+        if fate == "changed" and name.endswith(TEXTS):
+            lines += ["", *_difference(api, repo_id, revision, folder, name)]
+    return "\n".join(lines) or "Nothing would change."
+
+
+def _difference(api: HfApi, repo_id: str, revision: str | None, folder: Path, name: str) -> list[str]:
+    try:
+        there = Path(api.hf_hub_download(repo_id, name, revision=revision)).read_text(encoding="utf-8").splitlines()
+    except EntryNotFoundError:
+        there = []
+    here = (folder / name).read_text(encoding="utf-8").splitlines()
+    return list(difflib.unified_diff(there, here, f"{repo_id}/{name}", str(folder / name), lineterm=""))

@@ -1,0 +1,95 @@
+"""What a run leaves beside its model, and how a folder differs from a repository."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+from PIL import Image
+
+from modeling_pcl.hub.repository import collect_results, compare, copy_records, describe_changes, remote_files
+from modeling_pcl.hub.upload import upload_repository
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    folder = tmp_path / "run"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "run.json").write_text('{"options": {"corpus": "/home/me/faces.parquet"}}')
+    for name in ("pictures/step-00000500.png", "pictures/losses.png", "faces.png", "roc.png"):
+        Image.new("L", (4, 4)).save(folder / name)
+    for name in ("expression", "head_pose"):
+        (folder / name).mkdir()
+        (folder / name / "results.json").write_text(json.dumps({"task": name, "model": "/home/me/runs/mine"}))
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    return folder
+
+
+def test_records_go_along_without_the_paths_of_this_machine(run, repository):
+    copy_records(run, repository, include_faces=False)
+    assert json.loads((repository / "run.json").read_text())["options"]["corpus"] == "faces.parquet"
+    results = json.loads((repository / "results.json").read_text())
+    assert results == {name: {"task": name, "model": "mine"} for name in ("expression", "head_pose")}
+
+
+@pytest.mark.parametrize("include_faces", [False, True])
+def test_pictures_of_faces_go_along_only_if_they_are_asked_for(run, repository, include_faces):
+    pictures = copy_records(run, repository, include_faces)
+    without = {"pictures/roc.png", "pictures/losses.png"}
+    faces = {"pictures/faces.png", "pictures/step-00000500.png"}
+    assert set(pictures) == without | (faces if include_faces else set())
+    assert all((repository / name).exists() for name in pictures)
+
+
+def test_a_probe_of_its_own_is_named_by_its_task(run):
+    (run / "results.json").write_text('{"task": "verification"}')
+    assert collect_results(run) == {"verification": {"task": "verification"}}
+
+
+class TestChanges:
+    @pytest.fixture
+    def api(self, hub) -> HfApi:
+        return HfApi(endpoint=hub.url, token=hub.token)
+
+    @pytest.fixture
+    def pushed(self, api, repository) -> Path:
+        files = {"README.md": "one\ntwo\n", "config.json": "{}", "model.safetensors": "weights", "old.json": "[]"}
+        for name, text in files.items():
+            (repository / name).write_text(text)
+        upload_repository(api, repository, "user/faces")
+        return repository
+
+    def test_a_repository_that_is_not_there_has_nothing(self, api, repository):
+        assert remote_files(api, "user/none", None) == {}
+        (repository / "config.json").write_text("{}")
+        assert describe_changes(api, "user/none", None, repository, {}).split() == ["new", "2", "bytes", "config.json"]
+
+    def test_what_is_the_same_is_not_told(self, api, pushed):
+        remote = remote_files(api, "user/faces", None)
+        assert remote.keys() == {"README.md", "config.json", "model.safetensors", "old.json"}
+        assert compare(pushed, remote) == {}
+        assert describe_changes(api, "user/faces", None, pushed, remote) == "Nothing would change."
+        assert remote_files(api, "user/faces", "no-such-branch") == {}
+
+    def test_new_changed_and_deleted_files_are_told_with_the_lines_of_texts(self, api, pushed):
+        (pushed / "README.md").write_text("one\nthree\n")
+        (pushed / "model.safetensors").write_text("others")
+        (pushed / "old.json").unlink()
+        (pushed / "onnx").mkdir()
+        (pushed / "onnx" / "model.onnx").write_text("graph")
+        said = describe_changes(api, "user/faces", None, pushed, remote_files(api, "user/faces", None))
+        fates = {line.split()[-1]: line.split()[0] for line in said.splitlines() if " bytes  " in line}
+        assert fates == {
+            "README.md": "changed",
+            "model.safetensors": "changed",
+            "onnx/model.onnx": "new",
+            "old.json": "deleted",
+        }
+        assert "-two\n+three" in said
+        assert "config.json" not in said
