@@ -1,5 +1,6 @@
 """A schematic head in any pose, made of ellipsoids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,14 +55,21 @@ PARTS = [
 ]
 
 
-def draw_head(yaw_deg: float, pitch_deg: float, roll_deg: float, size_px: int) -> np.ndarray:
-    """The head as a camera far in front of the person sees it, on white, `(size_px, size_px, 3)` uint8."""
+def draw_head(
+    yaw_deg: float,
+    pitch_deg: float,
+    roll_deg: float,
+    size_px: int,
+    parts: Sequence[Ellipsoid] = tuple(PARTS),
+    paper: tuple[int, int, int] = (PAPER, PAPER, PAPER),
+) -> np.ndarray:
+    """A head as a camera far in front of the person sees it, `(size_px, size_px, 3)` uint8, on a colour, white."""
     turned = rotation_matrix(yaw_deg, pitch_deg, roll_deg)
     steps = VIEW * (1 - (2 * np.arange(size_px) + 1) / size_px)  # From left to right x falls, from top to bottom y.
     x, y = np.meshgrid(steps, steps)
-    pixels = np.full((size_px, size_px, 3), PAPER, np.uint8)
+    pixels = np.full((size_px, size_px, 3), paper, np.uint8)
     nearest = np.full((size_px, size_px), np.inf)
-    for part in PARTS:
+    for part in parts:
         z, shade = _surface(part, np.eye(3) if part.is_fixed else turned, x, y)
         is_seen = z < nearest
         nearest[is_seen] = z[is_seen]

@@ -1,0 +1,154 @@
+"""The Space: what its panels compute, and the page in a browser."""
+
+import importlib.util
+import socket
+import sys
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import tiny
+import torch
+from browser import chromium, needs_chromium  # noqa: F401
+from PIL import Image
+
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining, PCLImageProcessor
+
+SPACE = Path(__file__).parents[1] / "hub_cards" / "space"
+SAMPLE = str(SPACE / "samples" / "person1-front.png")
+OTHER = str(SPACE / "samples" / "person4-left.png")
+
+
+@pytest.fixture(scope="module")
+def app():
+    spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    classes = {
+        "model": PCLForPreTraining,
+        "expression": PCLForImageClassification,
+        "head_pose": PCLForHeadPoseEstimation,
+    }
+    for name, model_class in classes.items():
+        torch.manual_seed(0)
+        config = tiny.config(**({"id2label": {0: "calm", 1: "glad", 2: "sad"}} if name == "expression" else {}))
+        model_class(config).save_pretrained(root / name)
+        PCLImageProcessor.for_image_size(32).save_pretrained(root / name)
+    return {name: str(root / name) for name in classes}
+
+
+@pytest.fixture(scope="module")
+def models(app, folders):
+    return app.Models(**folders)
+
+
+def test_the_samples_are_small_and_licensed():
+    files = sorted((SPACE / "samples").glob("*.png"))
+    assert len(files) == 24
+    assert sum(path.stat().st_size for path in files) < 600_000
+    assert "CC0" in (SPACE / "samples" / "LICENSE").read_text()
+
+
+def test_a_sample_is_its_own_nearest_neighbour(models):
+    for feature in ("face: without pose", "pose", "trunk: before both"):
+        (nearest, cosine), *others = models.neighbours(SAMPLE, feature)
+        assert (nearest, cosine) == (SAMPLE, "1.000")
+        assert len(others) == 7
+        assert all(float(other) <= 1 for _, other in others)
+
+
+def test_pose_is_drawn_and_said(models):
+    picture, said = models.pose(SAMPLE)
+    assert picture.size == (128, 128)
+    assert [word for word in said.split() if word.startswith("**")] == ["**yaw**", "**pitch**", "**roll**"]
+
+
+def test_every_expression_has_a_probability(models):
+    found = models.expressions(SAMPLE)
+    assert found.keys() == {"calm", "glad", "sad"}
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_the_sliders_go_from_one_photo_to_the_other(models, monkeypatch):
+    asked, decode = [], models.decoder.decode
+    monkeypatch.setattr(models.decoder, "decode", lambda *features: asked.append(features) or decode(*features))
+    picture, grid = models.swaps(SAMPLE, OTHER, 0.25, 1)
+    (face, pose), (faces, poses) = asked
+    assert picture.size == (256, 256)
+    assert [text for _, text in grid] == ["face 1, pose 1", "face 1, pose 2", "face 2, pose 1", "face 2, pose 2"]
+    torch.testing.assert_close(face[0], 0.75 * faces[0] + 0.25 * faces[2])
+    torch.testing.assert_close(pose[0], poses[1])
+    assert torch.equal(faces[0], faces[1])
+    assert torch.equal(poses[0], poses[2])
+    assert not torch.equal(faces[0], faces[2])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "Choose a photo"),
+        (b"hello", "not an image that can be read"),
+        ("tiny", "are too few"),
+        ("huge", "px are too many"),
+    ],
+)
+def test_what_is_no_photo_is_told(app, tmp_path, content, message):
+    path = tmp_path / "photo.png"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        Image.new("1", (8, 9) if content == "tiny" else (30_000, 2_000)).save(path)
+    with pytest.raises(gr.Error, match=message):
+        app.open_photo(content and str(path))
+
+
+def test_a_space_without_models_says_so(app):
+    page = app.build(app.Models(None))
+    said = [block.value for block in page.blocks.values() if isinstance(block, gr.Markdown)]
+    assert sum("No model was given for this" in text for text in said) == 4
+    assert any("`--head_pose`, or set `PCL_HEAD_POSE`" in text for text in said)
+
+
+def test_a_model_that_does_not_open_is_one_line(app, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--model", "/no/such/folder"])
+    with pytest.raises(SystemExit) as stop:
+        app.main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@needs_chromium
+def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page_app = app.build(models)
+    page_app.launch(server_port=port, prevent_thread_lock=True, quiet=True, allowed_paths=[str(app.SAMPLES)])
+    try:
+        page = chromium.new_page()
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"http://127.0.0.1:{port}")
+        page.locator("input[type=file]").first.set_input_files(SAMPLE)
+        page.get_by_text("1.000").first.wait_for()
+        page.get_by_role("tab", name="Head pose").click()
+        page.get_by_text("pitch", exact=True).first.wait_for()
+        page.get_by_role("tab", name="Expression").click()
+        page.get_by_text("glad").first.wait_for()
+        page.get_by_role("tab", name="Swap").click()
+        page.locator("input[type=file]").last.set_input_files(OTHER)
+        page.get_by_text("face 2, pose 1").first.wait_for()
+        page.reload()
+        (tmp_path / "text.png").write_text("hello")
+        page.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
+        page.get_by_text("This file is not an image that can be read.").first.wait_for()
+        assert {url.split("/")[2] for url in asked if "//" in url} == {f"127.0.0.1:{port}"}
+    finally:
+        page_app.close()
