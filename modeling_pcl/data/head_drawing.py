@@ -60,16 +60,16 @@ def draw_head(
     pitch_deg: float,
     roll_deg: float,
     size_px: int,
-    parts: Sequence[Ellipsoid] = tuple(PARTS),
+    parts: Sequence[Ellipsoid] | None = None,
     paper: tuple[int, int, int] = (PAPER, PAPER, PAPER),
 ) -> np.ndarray:
-    """A head as a camera far in front of the person sees it, `(size_px, size_px, 3)` uint8, on a colour, white."""
+    """A head, of `PARTS` or others, as a camera far in front of the person sees it, `(size_px, size_px, 3)` uint8."""
     turned = rotation_matrix(yaw_deg, pitch_deg, roll_deg)
     steps = VIEW * (1 - (2 * np.arange(size_px) + 1) / size_px)  # From left to right x falls, from top to bottom y.
     x, y = np.meshgrid(steps, steps)
     pixels = np.full((size_px, size_px, 3), paper, np.uint8)
     nearest = np.full((size_px, size_px), np.inf)
-    for part in parts:
+    for part in parts or PARTS:
         z, shade = _surface(part, np.eye(3) if part.is_fixed else turned, x, y)
         is_seen = z < nearest
         nearest[is_seen] = z[is_seen]
