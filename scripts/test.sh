@@ -3,4 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh test
+if command -v npm >/dev/null && [ ! -d hub_cards/space_static/node_modules ]; then
+  npm install --silent --ignore-scripts --no-package-lock --prefix hub_cards/space_static || echo "no npm registry: its test will be skipped"
+fi
 HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

@@ -1,0 +1,53 @@
+// The exported model, run by @huggingface/transformers in WebAssembly. Nothing but this site's own files is fetched.
+
+import { AutoModel, Tensor, env } from "./vendor/transformers.js";
+
+const here = new URL(".", import.meta.url);
+env.allowRemoteModels = false;
+env.allowLocalModels = true;
+env.localModelPath = here.pathname;
+env.useBrowserCache = false;
+env.useWasmCache = false; // It would run the library from a blob, which the page forbids.
+env.backends.onnx.wasm.wasmPaths = {
+  mjs: new URL("vendor/ort-wasm-simd-threaded.asyncify.mjs", here).href,
+  wasm: new URL("vendor/ort-wasm-simd-threaded.asyncify.wasm", here).href,
+};
+env.backends.onnx.wasm.numThreads = 1; // More need headers that simple servers do not send.
+
+/**
+ * Open the model in `folder`, beside the page.
+ * @param {string} dtype `"fp32"`, or `"q8"` for the smaller file.
+ */
+export async function openModel(folder = "model", dtype = "fp32") {
+  const config = await (await fetch(new URL(`${folder}/config.json`, here))).json();
+  const processor = await (await fetch(new URL(`${folder}/preprocessor_config.json`, here))).json();
+  const encoder = await AutoModel.from_pretrained(folder, { dtype, device: "wasm" });
+  const hasDecoder = config.architectures?.[0] === "PCLForPreTraining";
+  const decoder =
+    hasDecoder && (await AutoModel.from_pretrained(folder, { model_file_name: "decoder_model", dtype: "fp32", device: "wasm" }));
+  return { config, size: processor.crop_size.height, encoder, decoder };
+}
+
+/** Features by name, each a Float32Array, of values in [0, 1], channel by channel. */
+export async function encode(model, values) {
+  const pixel_values = new Tensor("float32", values, [1, 3, model.size, model.size]);
+  const outputs = await model.encoder({ pixel_values });
+  return { trunk: outputs.pooler_output.data, face: outputs.face_features.data, pose: outputs.pose_features.data };
+}
+
+/** The face of one image in the pose of another, channel by channel. */
+export async function swap(model, face, pose) {
+  const tensor = (features) => new Tensor("float32", features, [1, features.length]);
+  const outputs = await model.decoder({ face_features: tensor(face), pose_features: tensor(pose) });
+  return outputs.images.data;
+}
+
+export function cosine(first, second) {
+  let [product, one, other] = [0, 0, 0];
+  first.forEach((value, index) => {
+    product += value * second[index];
+    one += value * value;
+    other += second[index] * second[index];
+  });
+  return product / Math.sqrt(one * other);
+}

@@ -1,0 +1,68 @@
+import { cosine, encode, openModel, swap } from "./model.js";
+import { crop, draw, readImage, toInput } from "./pixels.js";
+
+const element = (id) => document.getElementById(id);
+const photos = [null, null];
+
+function tell(text, isError = false) {
+  element("status").textContent = text;
+  element("status").classList.toggle("error", isError);
+}
+
+async function choose(index, file) {
+  if (!file) return;
+  let image;
+  try {
+    image = await readImage(file);
+  } catch {
+    tell(`${file.name} is not an image that this browser can read.`, true);
+    return;
+  }
+  const model = await opened;
+  const square = crop(image.pixels, image.width, image.height, model.size);
+  draw(element(`seen-${index}`), square);
+  tell("Computing …");
+  photos[index] = await encode(model, toInput(square));
+  tell(photos.every(Boolean) ? "" : "Now a second photo.");
+  if (photos.every(Boolean)) await compare(model);
+}
+
+async function compare(model) {
+  const [first, second] = photos;
+  for (const name of ["face", "pose", "trunk"]) {
+    element(`cosine-${name}`).textContent = cosine(first[name], second[name]).toFixed(3);
+  }
+  const { verification_threshold: threshold, verification_feature: feature = "face" } = model.config;
+  if (threshold != null) {
+    const isSame = cosine(first[feature], second[feature]) >= threshold;
+    element("verdict").textContent = `At the model's threshold of ${threshold.toFixed(3)} (${feature}): ${
+      isSame ? "the same person" : "different people"
+    }. It is often wrong.`;
+  }
+  if (model.decoder) {
+    draw(element("swap-0"), await swap(model, first.face, second.pose));
+    draw(element("swap-1"), await swap(model, second.face, first.pose));
+  }
+  element("swaps").hidden = !model.decoder;
+  element("results").hidden = false;
+}
+
+for (const index of [0, 1]) {
+  const [input, zone] = [element(`file-${index}`), element(`zone-${index}`)];
+  input.addEventListener("change", () => choose(index, input.files[0]));
+  zone.addEventListener("dragover", (event) => event.preventDefault());
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    choose(index, event.dataTransfer.files[0]);
+  });
+}
+
+tell("Opening the model …");
+const opened = openModel();
+opened.then(
+  () => tell("Choose two photos."),
+  (error) => {
+    const reason = typeof WebAssembly === "undefined" ? "This browser has no WebAssembly." : error.message;
+    tell(`The model does not open: ${reason}`, true);
+  },
+);
