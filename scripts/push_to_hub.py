@@ -60,7 +60,7 @@ def build(run_dir: Path, repo_id: str, arguments: PushArguments) -> Path:
     Raises:
         ValueError: If the run's model does not open, the card has faults, or the folder computes something else.
     """
-    folder = run_dir / "repository"
+    model, folder = open_model(str(run_dir)).eval(), run_dir / "repository"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tqdm(total=5, desc="model", unit="step", leave=False) as bar:
@@ -69,7 +69,6 @@ def build(run_dir: Path, repo_id: str, arguments: PushArguments) -> Path:
             bar.update()
             bar.set_description(what)
 
-        model = open_model(str(run_dir)).eval()
         model.save_pretrained(folder)
         PCLImageProcessor.for_image_size(model.config.image_size).save_pretrained(folder)
         write_parity(model, folder)

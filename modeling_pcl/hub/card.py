@@ -25,13 +25,17 @@ TASK_NAMES = {
 }
 # Of collections that are known by name. Their owners' pages hold; these lines say where to look.
 TERMS = {
-    "300wlp": "300W-LP and AFLW2000-3D; derived from AFLW and others, for non-commercial research",
+    "300wlp": "300W-LP; derived from AFW, HELEN, LFPW and others, for non-commercial research",
     "affectnet": "for research, under an agreement with its authors",
+    "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
     "biwi": "Biwi Kinect Head Pose; for research only",
     "bp4d": "for research, under a licence of Binghamton University",
+    "calfw": "Cross-Age LFW; images of LFW's people, for research",
     "celeba": "for non-commercial research; the images are not its authors' property",
+    "cplfw": "Cross-Pose LFW; images of LFW's people, for research",
     "disfa": "for research, under an agreement with its authors",
     "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
+    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
     "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
     "lfw": "Labeled Faces in the Wild; news photographs, for research on face verification, no licence stated",
     "orl": "the AT&T (Olivetti) Database of Faces; to be used with credit to AT&T Laboratories Cambridge",
@@ -91,6 +95,7 @@ def gather_facts(
         "training_data": [_with_terms(name) for name in training_data],
         "base_model": base_model,
         "pictures": list(pictures),
+        "has_onnx": (folder / "onnx").exists(),
         "examples": list(examples),
     }
 

@@ -19,7 +19,8 @@ from modeling_pcl import (
     PCLImageProcessor,
     PCLModel,
 )
-from modeling_pcl.hub.card import gather_facts, lint, model_card, template_name, without_paths
+from modeling_pcl.data.layouts import LAYOUTS
+from modeling_pcl.hub.card import TERMS, gather_facts, lint, model_card, template_name, without_paths
 
 TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "hub_cards").glob("*.md")}
 RUN = {
@@ -133,6 +134,10 @@ def test_terms_are_known_or_given_or_refused(folder):
     assert "- **our own**: with consent, 2025" in card
     with pytest.raises(ValueError, match=r"terms of 'mine' are not known: give `mine: TERMS`, or one of .*voxceleb"):
         gather_facts(folder(), "user/faces", training_data=["mine"])
+
+
+def test_the_terms_of_every_collection_that_can_be_prepared_are_told():
+    assert set(LAYOUTS) - set(TERMS) == {"folders"}
 
 
 def test_stored_outputs_are_the_widgets(folder):

@@ -195,6 +195,10 @@ def test_what_is_no_run_is_refused(push, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="does not open"):
         push(tmp_path / "empty")
+    with pytest.raises(ValueError, match="does not open"):
+        push(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_the_card_must_be_without_faults(push, scripts, run, monkeypatch):
