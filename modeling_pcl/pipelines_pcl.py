@@ -12,7 +12,7 @@ from .head_pose_pcl import axes_in_image
 
 FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
 AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
-AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING = 0.45, 0.02, 4
+AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING, MOST_CANVAS_PX = 0.45, 0.02, 4, 4096
 
 
 def draw_axes(image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: float) -> Image.Image:
@@ -29,12 +29,13 @@ def draw_axes(image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: fl
         the face, each as long as 0.45 of the shorter side where it lies in the image's plane.
     """
     shorter = min(image.size)
-    canvas = Image.new("RGBA", (image.width * OVERSAMPLING, image.height * OVERSAMPLING))
+    finer = max(1, min(OVERSAMPLING, MOST_CANVAS_PX // max(image.size)))
+    canvas = Image.new("RGBA", (image.width * finer, image.height * finer))
     pen = ImageDraw.Draw(canvas)
     middle = canvas.width / 2, canvas.height / 2
-    width = max(OVERSAMPLING, round(AXIS_WIDTH_SHARE * shorter * OVERSAMPLING))
+    width = max(finer, round(AXIS_WIDTH_SHARE * shorter * finer))
     for name, (right, down) in axes_in_image(yaw_deg, pitch_deg, roll_deg).items():
-        length = AXIS_SHARE * shorter * OVERSAMPLING
+        length = AXIS_SHARE * shorter * finer
         end = middle[0] + length * right, middle[1] + length * down
         pen.line((*middle, *end), fill=(*AXIS_COLOURS[name], 255), width=width)
         pen.circle(end, width, fill=(*AXIS_COLOURS[name], 255))

@@ -12,25 +12,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from probing.encoder import open_encoder
+from probing.encoder import open_model
 from tabulate import tabulate
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_pcl import (
-    PCLConfig,
-    PCLForHeadPoseEstimation,
-    PCLForImageClassification,
-    PCLForPreTraining,
-    PCLModel,
-)
+from modeling_pcl import PCLForPreTraining
 from modeling_pcl.hub.onnx_export import export_decoder, export_onnx, quantise_onnx
-from modeling_pcl.modeling_pcl import PCLPreTrainedModel
 from modeling_pcl.training.arguments import option
-
-CLASSES = {
-    kind.__name__: kind for kind in (PCLModel, PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
-}
 
 
 @dataclass
@@ -41,19 +30,6 @@ class ExportArguments:
         False,
         "Also write model_quantized.onnx: 8-bit weights, and inputs of convolutions quantised to 8 bits as they come.",
     )
-
-
-def open_model(name: str) -> PCLPreTrainedModel:
-    """The model of a folder or a Hub id, of the class that was saved.
-
-    Raises:
-        ValueError: If it does not open, or is no PCL model.
-    """
-    try:
-        saved = PCLConfig.from_pretrained(name).architectures or []
-    except (OSError, ValueError):
-        saved = []  # The next line will say why it does not open.
-    return open_encoder(name, next((CLASSES[kind] for kind in saved if kind in CLASSES), PCLModel))
 
 
 def export(name: str, folder: Path, int8: bool) -> dict[str, dict[str, float]]:

@@ -13,10 +13,10 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export_onnx import export, open_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from probing.encoder import open_model
 from tqdm import tqdm
 from transformers import HfArgumentParser, pipeline
 from transformers.utils.logging import disable_progress_bar
@@ -88,6 +88,8 @@ def build(run_dir: Path, repo_id: str, arguments: PushArguments) -> Path:
 
 
 def export_to(folder: Path, repo_id: str):
+    from export_onnx import export  # It needs packages that a push without ONNX does not.
+
     export(str(folder), folder / "onnx", int8=True)
     record = json.loads((folder / "onnx" / "export.json").read_text())
     (folder / "onnx" / "export.json").write_text(json.dumps(record | {"model": repo_id}, indent=2) + "\n")

@@ -63,6 +63,7 @@ def hub(monkeypatch):
     """A Hub on this machine that uploads go to, with the token of one who may write."""
     with LocalHub() as server:
         monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=server.url, token=server.token))
+        monkeypatch.setattr(upload, "WAITS_S", (0, 0, 0))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         yield server

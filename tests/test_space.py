@@ -37,7 +37,9 @@ def folders(tmp_path_factory) -> dict[str, str]:
     }
     for name, model_class in classes.items():
         torch.manual_seed(0)
-        config = tiny.config(**({"id2label": {0: "calm", 1: "glad", 2: "sad"}} if name == "expression" else {}))
+        config = tiny.config(
+            **({"id2label": {number: f"state {number}" for number in range(7)}} if name == "expression" else {})
+        )
         model_class(config).save_pretrained(root / name)
         PCLImageProcessor.for_image_size(32).save_pretrained(root / name)
     return {name: str(root / name) for name in classes}
@@ -66,12 +68,13 @@ def test_a_sample_is_its_own_nearest_neighbour(models):
 def test_pose_is_drawn_and_said(models):
     picture, said = models.pose(SAMPLE)
     assert picture.size == (128, 128)
-    assert [word for word in said.split() if word.startswith("**")] == ["**yaw**", "**pitch**", "**roll**"]
+    angles = models.estimate(SAMPLE)
+    assert said.split() == [part for name, degrees in angles.items() for part in (f"**{name}**", f"{degrees:+.1f}°")]
 
 
 def test_every_expression_has_a_probability(models):
     found = models.expressions(SAMPLE)
-    assert found.keys() == {"calm", "glad", "sad"}
+    assert len(found) == 7
     assert sum(found.values()) == pytest.approx(1)
 
 
@@ -108,6 +111,24 @@ def test_what_is_no_photo_is_told(app, tmp_path, content, message):
         app.open_photo(content and str(path))
 
 
+def test_a_photo_is_read_upright_and_on_white(app, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=turned)
+    assert app.open_photo(str(tmp_path / "turned.jpg")).size == (20, 30)
+    Image.new("RGBA", (30, 30), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert app.open_photo(str(tmp_path / "clear.png")).getextrema() == ((255, 255),) * 3
+    Image.new("I;16", (30, 30), 257 * 100).save(tmp_path / "deep.png")
+    assert app.open_photo(str(tmp_path / "deep.png")).getextrema() == ((100, 100),) * 3
+
+
+def test_a_model_of_another_kind_is_refused(app, folders):
+    with pytest.raises(ValueError, match="`expression` must be a PCLForImageClassification"):
+        app.Models(None, expression=folders["model"])
+    with pytest.raises(ValueError, match="`head_pose` must be a PCLForHeadPoseEstimation"):
+        app.Models(None, head_pose=folders["expression"])
+
+
 def test_a_space_without_models_says_so(app):
     page = app.build(app.Models(None))
     said = [block.value for block in page.blocks.values() if isinstance(block, gr.Markdown)]
@@ -125,12 +146,16 @@ def test_a_model_that_does_not_open_is_one_line(app, monkeypatch, capsys):
 
 @needs_chromium
 def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    asked_swaps, swaps = [], models.swaps
+    monkeypatch.setattr(models, "swaps", lambda *values: asked_swaps.append(values[2:]) or swaps(*values))
     page_app = app.build(models)
-    page_app.launch(server_port=port, prevent_thread_lock=True, quiet=True, allowed_paths=[str(app.SAMPLES)])
+    app.launch(page_app, server_port=port, prevent_thread_lock=True, quiet=True)
+    assert not page_app.run_history
+    assert page_app.delete_cache
+    assert not page_app.analytics_enabled
     try:
         page = chromium.new_page()
         asked = []
@@ -141,14 +166,33 @@ def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  #
         page.get_by_role("tab", name="Head pose").click()
         page.get_by_text("pitch", exact=True).first.wait_for()
         page.get_by_role("tab", name="Expression").click()
-        page.get_by_text("glad").first.wait_for()
+        page.get_by_text("state 6").first.wait_for()
         page.get_by_role("tab", name="Swap").click()
         page.locator("input[type=file]").last.set_input_files(OTHER)
         page.get_by_text("face 2, pose 1").first.wait_for()
+        page.locator("input[type=range]").first.fill("0.4")
+        page.locator("input[type=range]").last.fill("0.7")
+        for _ in range(100):
+            if asked_swaps[-1] == (0.4, 0.7):
+                break
+            page.wait_for_timeout(50)
+        assert asked_swaps[0] == (0, 1)
+        assert asked_swaps[-1] == (0.4, 0.7)
+        page.get_by_role("tab", name="Neighbours").click()
+        cosines = page.locator(".caption-label").all_inner_texts()
+        page.get_by_role("radio", name="pose", exact=True).check()
+        page.wait_for_function(
+            "old => [...document.querySelectorAll('.caption-label')].some((each, i) => each.innerText !== old[i])",
+            arg=cosines,
+        )
         page.reload()
+        page.locator(".grid-container button").nth(9).click()
+        page.get_by_text("1.000").first.wait_for()
+        page.get_by_label("Remove Image").first.click()
+        page.get_by_text("1.000").first.wait_for(state="detached")
         (tmp_path / "text.png").write_text("hello")
         page.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
-        page.get_by_text("This file is not an image that can be read.").first.wait_for()
+        page.get_by_text("This file is not an image that can be read.").wait_for()  # Once: more would raise.
         assert {url.split("/")[2] for url in asked if "//" in url} == {f"127.0.0.1:{port}"}
     finally:
         page_app.close()

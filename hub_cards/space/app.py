@@ -8,25 +8,29 @@ same. The code of these repositories is run.
 
 import argparse
 import os
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
 import gradio as gr
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, Pipeline, pipeline
 
 SAMPLES = Path(__file__).parent / "samples"
 FEATURES = {"face: without pose": "face_features", "pose": "pose_features", "trunk: before both": "pooler_output"}
 KINDS = {"model": "PCL_MODEL", "expression": "PCL_EXPRESSION", "head_pose": "PCL_HEAD_POSE"}
-NEIGHBOURS, MOST_PIXELS, LEAST_SIDE_PX, SHOWN_PX = 8, 40_000_000, 16, 256
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+NEIGHBOURS, MOST_PIXELS, LEAST_SIDE_PX, MOST_SIDE_PX, SHOWN_PX = 8, 40_000_000, 16, 1024, 256
+NEEDED = {"expression": "PCLForImageClassification", "head_pose": "PCLForHeadPoseEstimation"}
 TRUST = {"trust_remote_code": True}
 
 WELCOME = """# What a face model keeps apart
 Give it a photo of one face that fills the image, as a face detector would cut it out. It was trained without labels to
-keep **pose** apart from **everything else**. Photos are read here and not kept."""
+keep **pose** apart from **everything else**. Photos are read on the machine that runs this page and
+deleted from it within 20 minutes."""
 NEIGHBOURS_TEXT = """The nearest of {count} drawn faces, by the cosine of the chosen feature (1 is the same direction).
 Drawn faces are far from photos: what is worth seeing is whether *face* brings back a person and *pose* a direction."""
 POSE_TEXT = """Degrees. Positive are: the nose to the right of the image (yaw), the nose up (pitch), leaning clockwise
@@ -37,11 +41,24 @@ SWAP_TEXT = """What the decoder draws from the face features of one photo and th
 since it was trained to check what the features hold. The sliders go from the first photo (0) to the second (1)."""
 
 
-def photo(**options) -> gr.Image:
-    """An image that reaches the functions as a path unread, so that they can say that it is none."""
-    image = gr.Image(type="filepath", height=280, **options)
+def photo(**options) -> tuple[gr.Image, gr.State]:
+    """An image, and the path of what it shows, or None where that is no photo, which is then said once."""
+    image = gr.Image(type="filepath", height=280, buttons=["fullscreen"], **options)
+    # As a path unread. An update of the component (as gr.Examples makes them) would undo this, a plain value does not.
     image.preprocess = lambda payload: payload and payload.path
-    return image
+    path = gr.State()
+    image.change(checked, image, path, api_visibility="private")
+    return image, path
+
+
+def checked(path: str | None) -> str | None:
+    try:
+        if path is not None:
+            open_photo(path)
+        return path
+    except gr.Error as error:
+        gr.Warning(error.message, title=error.title)
+        return None
 
 
 def open_photo(path: str | None) -> Image.Image:
@@ -49,14 +66,43 @@ def open_photo(path: str | None) -> Image.Image:
     if path is None:
         raise gr.Error("Choose a photo first.", title="No photo")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise gr.Error(f"{image.width} x {image.height} px are too many; {MOST_PIXELS:,} pixels are read.")
             if min(image.size) < LEAST_SIDE_PX:
                 raise gr.Error(f"{image.width} x {image.height} px are too few: each side must have {LEAST_SIDE_PX}.")
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            return on_white(ImageOps.exif_transpose(image))
+    except gr.Error:  # It is a ValueError too.
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise gr.Error("This file is not an image that can be read.", title="Not an image") from error
+
+
+def head(kind: str, task: str, model: str) -> Pipeline:
+    """The pipeline of a probe's model.
+
+    Raises:
+        ValueError: If the model is of another kind, whose head would be random, or was saved without its pipeline.
+    """
+    config = AutoConfig.from_pretrained(model, **TRUST)
+    found = (config.architectures or ["nothing known"])[0]
+    if found != NEEDED[kind]:
+        raise ValueError(f"`{kind}` must be a {NEEDED[kind]}, but {model} is a {found}.")
+    if kind == "head_pose" and task not in (getattr(config, "custom_pipelines", None) or {}):
+        raise ValueError(
+            f"`{kind}`: {model} was saved without its pipeline; save it again with the current modeling_pcl."
+        )
+    return pipeline(task, model, **TRUST)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB as the models read it: what is transparent is white; at most `MOST_SIDE_PX` high and wide."""
+    if image.mode.startswith("I"):  # 16 bits, which conversion would clip.
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    image.thumbnail((MOST_SIDE_PX, MOST_SIDE_PX))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 class Models:
@@ -73,12 +119,13 @@ class Models:
         if model:
             architectures = AutoConfig.from_pretrained(model, **TRUST).architectures or []
             self.processor = AutoImageProcessor.from_pretrained(model, **TRUST)
-            if "PCLForPreTraining" in architectures:
+            # A decoder that was never trained draws noise.
+            if "PCLForPreTraining" in architectures and AutoConfig.from_pretrained(model, **TRUST).disentangling_weight:
                 self.decoder = AutoModelForPreTraining.from_pretrained(model, **TRUST).eval()
             self.encoder = self.decoder.pcl if self.decoder else AutoModel.from_pretrained(model, **TRUST).eval()
             self.samples = [(path, self.encode(open_photo(path))) for path in sorted(SAMPLES.glob("*.png"))]
-        self.classify = expression and pipeline("image-classification", expression, **TRUST)
-        self.estimate = head_pose and pipeline("head-pose-estimation", head_pose, **TRUST)
+        self.classify = expression and head("expression", "image-classification", expression)
+        self.estimate = head_pose and head("head_pose", "head-pose-estimation", head_pose)
 
     @torch.inference_mode()
     def encode(self, image: Image.Image):
@@ -98,7 +145,10 @@ class Models:
         return said.pop("image"), "  ".join(f"**{angle}** {degrees:+.1f}°" for angle, degrees in said.items())
 
     def expressions(self, path: str | None) -> dict[str, float]:
-        return {each["label"]: each["score"] for each in self.classify(open_photo(path), top_k=None)}
+        return {
+            each["label"]: each["score"]
+            for each in self.classify(open_photo(path), top_k=len(self.classify.model.config.id2label))
+        }
 
     @torch.inference_mode()
     def swaps(self, first: str | None, second: str | None, face: float, pose: float) -> tuple[Image.Image, list]:
@@ -117,12 +167,14 @@ def to_picture(image: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels).resize((SHOWN_PX, SHOWN_PX), Image.Resampling.BICUBIC)
 
 
-def quietly(compute: Callable) -> Callable:
-    """Nothing instead of an error while a photo is still missing."""
+def quietly(compute: Callable, outputs: int = 1) -> Callable:
+    """Empty outputs while a photo is missing."""
 
     @wraps(compute)
     def wrapper(*values):
-        return gr.skip() if any(value is None for value in values) else compute(*values)
+        if any(value is None for value in values):
+            return [None] * outputs if outputs > 1 else None
+        return compute(*values)
 
     return wrapper
 
@@ -133,36 +185,55 @@ def missing(option: str):
 
 def build(models: Models) -> gr.Blocks:
     """The page. What follows from a photo is computed when it arrives."""
-    with gr.Blocks(title="PCL faces", analytics_enabled=False) as page:
+    with gr.Blocks(title="PCL faces", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gr.Markdown(WELCOME)
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
-                first = photo(label="Photo", sources=["upload", "webcam", "clipboard"])
-                second = photo(label="Second photo, for swaps", sources=["upload", "webcam"])
-                samples = sorted(map(str, SAMPLES.glob("*.png")))
-                gr.Examples(samples[::3], first, label="Drawn faces to try")
+                first, first_path = photo(label="Photo", sources=["upload", "webcam", "clipboard"])
+                second, second_path = photo(label="Second photo, for swaps", sources=["upload", "webcam", "clipboard"])
+                drawn_faces(first, second)
             with gr.Column(scale=2), gr.Tabs():
                 with gr.Tab("Neighbours"):
-                    neighbours_tab(models, first)
+                    neighbours_tab(models, first_path)
                 with gr.Tab("Head pose"):
                     if models.estimate:
                         gr.Markdown(POSE_TEXT)
-                        outputs = [gr.Image(label="Axes of the head", height=360), gr.Markdown()]
-                        first.change(quietly(models.pose), first, outputs)
+                        outputs = [
+                            gr.Image(label="Axes of the head", height=360, buttons=["download", "fullscreen"]),
+                            gr.Markdown(),
+                        ]
+                        first_path.change(quietly(models.pose, 2), first_path, outputs)
                     else:
                         missing("head_pose")
                 with gr.Tab("Expression"):
                     if models.classify:
                         gr.Markdown(EXPRESSION_TEXT)
-                        first.change(quietly(models.expressions), first, gr.Label(label="Expression"))
+                        first_path.change(
+                            quietly(models.expressions), first_path, gr.Label(label="Expression", show_heading=False)
+                        )
                     else:
                         missing("expression")
                 with gr.Tab("Swap"):
-                    swap_tab(models, first, second)
+                    swap_tab(models, first_path, second_path)
     return page
 
 
-def neighbours_tab(models: Models, photo: gr.Image):
+def drawn_faces(first: gr.Image, second: gr.Image):
+    """Faces to try, which go into the first photo, or once that is there into the second."""
+    paths = sorted(map(str, SAMPLES.glob("*.png")))
+    faces = gr.Gallery(
+        paths, label="Drawn faces to try", columns=3, height=300, allow_preview=False, buttons=[], object_fit="cover"
+    )
+    where = gr.Radio(["Photo", "Second photo"], value="Photo", label="A click on a drawn face fills")
+
+    def place(event: gr.SelectData, where: str, first: str | None, second: str | None):
+        chosen = paths[event.index]
+        return (chosen, second) if where == "Photo" else (first, chosen)
+
+    faces.select(place, [where, first, second], [first, second], api_visibility="private")
+
+
+def neighbours_tab(models: Models, photo: gr.State):
     if not models.encoder:
         return missing("model")
     gr.Markdown(NEIGHBOURS_TEXT.format(count=len(models.samples)))
@@ -171,9 +242,13 @@ def neighbours_tab(models: Models, photo: gr.Image):
     gr.on([photo.change, feature.change], quietly(models.neighbours), [photo, feature], nearest)
 
 
-def swap_tab(models: Models, first: gr.Image, second: gr.Image):
-    if not models.decoder:
+def swap_tab(models: Models, first: gr.State, second: gr.State):
+    if not models.encoder:
         return missing("model")
+    if not models.decoder:
+        return gr.Markdown(
+            "*This model has no trained decoder: swaps need one that was pre-trained with disentangling.*"
+        )
     gr.Markdown(SWAP_TEXT)
     with gr.Row():
         face = gr.Slider(0, 1, 0, step=0.05, label="Face: from first to second")
@@ -183,11 +258,16 @@ def swap_tab(models: Models, first: gr.Image, second: gr.Image):
         grid = gr.Gallery(label="Each face in each pose", columns=2, height=420, object_fit="contain")
     gr.on(
         [first.change, second.change, face.change, pose.change],
-        quietly(models.swaps),
+        quietly(models.swaps, 2),
         [first, second, face, pose],
         [drawn, grid],
         show_progress="minimal",
     )
+
+
+def launch(page: gr.Blocks, **options):
+    """Serve the page; no run is recorded, neither here nor in the browser."""
+    page.launch(allowed_paths=[str(SAMPLES)], run_history=False, **options)
 
 
 def main():
@@ -200,7 +280,7 @@ def main():
         models = Models(options.model, options.expression, options.head_pose)
     except (OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
-    build(models).launch(server_port=options.port, allowed_paths=[str(SAMPLES)])
+    launch(build(models), server_port=options.port)
 
 
 if __name__ == "__main__":

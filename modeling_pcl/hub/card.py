@@ -44,7 +44,8 @@ TERMS = {
     "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
     "ytf": "YouTube Faces; for research, frames of videos that belong to their owners",
 }
-ABSOLUTE_PATH = re.compile(r"(?<![\w/:.~])~?/(?:[^\s/,]+/)+([^\s/,]+)")
+ABSOLUTE_PATH = re.compile(r"(?<![\w/:.~])(?:~?/|[A-Za-z]:\\)(?:[^\s/\\,]+[/\\])*([^\s/\\,]+)")
+WHOLE_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[^,]*")
 UNFILLED = re.compile(r"\{\{|\}\}|\{%|%\}|\b(None|nan|NaN|Undefined|TODO)\b|\[More Information Needed\]")
 NUMBER = re.compile(r"(?<![\w.,/-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
 UNREAD = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)|https?://\S+", re.DOTALL)
@@ -101,12 +102,20 @@ def gather_facts(
 
 
 def _read(path: Path) -> dict | None:
-    return json.loads(without_paths(path.read_text())) if path.exists() else None
+    return without_paths(json.loads(path.read_text())) if path.exists() else None
 
 
-def without_paths(text: str) -> str:
-    """A text in which absolute paths are only their last part: where a file lay on a machine is nobody's business."""
-    return ABSOLUTE_PATH.sub(r"\1", text)
+def without_paths(value: Any) -> Any:
+    """A JSON value in which absolute paths are their last part: where a file lay on a machine is nobody's business."""
+    if isinstance(value, dict):
+        return {key: without_paths(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_paths(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if WHOLE_PATH.fullmatch(value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return ABSOLUTE_PATH.sub(r"\1", value)
 
 
 def _hours(run: Mapping) -> float | None:

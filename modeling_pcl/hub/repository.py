@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from .card import without_paths
@@ -33,16 +33,20 @@ def copy_records(run_dir: Path, folder: Path, include_faces: bool) -> list[str]:
         The pictures, as paths in the repository.
     """
     if (run_dir / "run.json").exists():
-        (folder / "run.json").write_text(without_paths((run_dir / "run.json").read_text()))
+        _write(folder / "run.json", json.loads((run_dir / "run.json").read_text()))
     results = collect_results(run_dir)
     if results:
-        (folder / RESULTS).write_text(without_paths(json.dumps(results, indent=2)) + "\n")
+        _write(folder / RESULTS, results)
     found = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
     chosen = [path for path in found if include_faces or not path.name.startswith(SHOW_FACES)]
     for path in chosen:
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "pictures" / path.name)
     return [f"pictures/{path.name}" for path in chosen]
+
+
+def _write(path: Path, record: dict):
+    path.write_text(json.dumps(without_paths(record), indent=2) + "\n")
 
 
 def collect_results(run_dir: Path) -> dict[str, dict]:
@@ -55,12 +59,20 @@ def collect_results(run_dir: Path) -> dict[str, dict]:
 
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, tuple[int, str]]:
-    """Size and hash of every file that the Hub has, by path; nothing for a repository or branch that is not there."""
+    """Size and hash of every file that the Hub has, by path: of `main` for a new branch, nothing for a new repository.
+
+    Raises:
+        ValueError: If the Hub does not answer.
+    """
     try:
         tree = api.list_repo_tree(repo_id, recursive=True, revision=revision)
         files = [entry for entry in tree if isinstance(entry, RepoFile) and entry.path not in KEPT]
-    except (RepositoryNotFoundError, RevisionNotFoundError):
+    except RepositoryNotFoundError:
         return {}
+    except RevisionNotFoundError:
+        return {} if revision is None else remote_files(api, repo_id, None)
+    except Exception as error:  # Whatever network or Hub raise.
+        raise ValueError(f"What is in {repo_id} cannot be seen: {' '.join(str(error).split())}") from error
     return {file.path: (file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files}
 
 
@@ -98,9 +110,11 @@ def describe_changes(
 
 
 def _difference(api: HfApi, repo_id: str, revision: str | None, folder: Path, name: str) -> list[str]:
+    """Of a text that both have."""
     try:
-        there = Path(api.hf_hub_download(repo_id, name, revision=revision)).read_text(encoding="utf-8").splitlines()
-    except EntryNotFoundError:
-        there = []
+        path = api.hf_hub_download(repo_id, name, revision=revision)
+    except RevisionNotFoundError:  # A new branch begins as `main` is.
+        path = api.hf_hub_download(repo_id, name)
+    there = Path(path).read_text(encoding="utf-8").splitlines()
     here = (folder / name).read_text(encoding="utf-8").splitlines()
     return list(difflib.unified_diff(there, here, f"{repo_id}/{name}", str(folder / name), lineterm=""))

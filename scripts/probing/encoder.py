@@ -12,7 +12,13 @@ import torch
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
 
-from modeling_pcl import PCLModel
+from modeling_pcl import (
+    PCLConfig,
+    PCLForHeadPoseEstimation,
+    PCLForImageClassification,
+    PCLForPreTraining,
+    PCLModel,
+)
 from modeling_pcl.data.corpora import corpus_revision
 from modeling_pcl.modeling_pcl import PCLPreTrainedModel
 from modeling_pcl.probes.feature_cache import FeatureCache, FeatureKey, FeatureTable
@@ -21,6 +27,9 @@ from modeling_pcl.probes.features import Precision, encode, model_digest
 from .images import CorpusImages
 
 BATCH_SIZE = 128
+CLASSES = {
+    kind.__name__: kind for kind in (PCLModel, PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
+}
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -39,6 +48,19 @@ def open_encoder(name: str, kind: type[PCLPreTrainedModel] = PCLModel) -> PCLPre
     if loading["missing_keys"] or loading["mismatched_keys"]:
         raise ValueError(f"`{name}` is no PCL model: it lacks {sorted(loading['missing_keys'])[:3]}.")
     return model
+
+
+def open_model(name: str) -> PCLPreTrainedModel:
+    """The model of a folder or a Hub id, of the class that was saved.
+
+    Raises:
+        ValueError: If it does not open, or is no PCL model.
+    """
+    try:
+        saved = PCLConfig.from_pretrained(name).architectures or []
+    except (OSError, ValueError):
+        saved = []  # The next line will say why it does not open.
+    return open_encoder(name, next((CLASSES[kind] for kind in saved if kind in CLASSES), PCLModel))
 
 
 def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:

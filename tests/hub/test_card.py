@@ -148,11 +148,23 @@ def test_stored_outputs_are_the_widgets(folder):
     assert widget["output"] == example["output"]
 
 
-def test_absolute_paths_are_their_last_part_and_links_and_shares_stay():
-    assert without_paths("0.9 of /home/me/x/rafdb.parquet, split") == "0.9 of rafdb.parquet, split"
-    assert without_paths('"--corpus", "/data/faces", "~/x/y"') == '"--corpus", "faces", "y"'
-    for text in ("https://example.org/a/b", "user/faces", "1/2", "runs/mine"):
-        assert without_paths(text) == text
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.9 of /home/me/x/rafdb.parquet, split", "0.9 of rafdb.parquet, split"),
+        ("--corpus=/data/faces", "--corpus=faces"),
+        ("/home/Jane Doe/pics/faces/", "faces"),
+        ("/data", "data"),
+        ("~/faces", "faces"),
+        ("C:\\Users\\jane\\faces", "faces"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("user/faces", "user/faces"),
+        ("runs/mine", "runs/mine"),
+        ("256 / 256", "256 / 256"),
+    ],
+)
+def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expected):
+    assert without_paths({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
 
 
 class TestLint:

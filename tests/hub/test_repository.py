@@ -75,7 +75,18 @@ class TestChanges:
         assert remote.keys() == {"README.md", "config.json", "model.safetensors", "old.json"}
         assert compare(pushed, remote) == {}
         assert describe_changes(api, "user/faces", None, pushed, remote) == "Nothing would change."
-        assert remote_files(api, "user/faces", "no-such-branch") == {}
+
+    def test_a_branch_that_is_to_be_made_is_compared_with_main(self, api, pushed):
+        (pushed / "README.md").write_text("one\nthree\n")
+        remote = remote_files(api, "user/faces", "v2")
+        assert compare(pushed, remote) == {"README.md": "changed"}
+        assert "-two\n+three" in describe_changes(api, "user/faces", "v2", pushed, remote)
+
+    def test_a_hub_that_does_not_answer_is_told_in_one_line(self, api, hub, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        hub.fail("GET", "/tree/", "cut", 9)
+        with pytest.raises(ValueError, match=r"^What is in user/faces cannot be seen: .+$"):
+            remote_files(api, "user/faces", None)
 
     def test_new_changed_and_deleted_files_are_told_with_the_lines_of_texts(self, api, pushed):
         (pushed / "README.md").write_text("one\nthree\n")
