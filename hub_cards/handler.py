@@ -24,7 +24,7 @@ import warnings
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, pipeline
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -169,7 +169,9 @@ def open_image(value: Any, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # The limit here is lower, and refused.
             return upright(Image.open(io.BytesIO(content), formats=FORMATS), name)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except RequestError:  # It is a ValueError too.
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(415, f"{name} is not a whole image in {', '.join(FORMATS)}") from error
 
 
@@ -187,9 +189,13 @@ def from_base64(value: Any, name: str) -> bytes:
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:
+    """In RGB, turned as it was taken, white where it is transparent."""
     if image.width * image.height > MOST_PIXELS:
         raise RequestError(413, f"{name} is {image.width} x {image.height} px, at most {MOST_PIXELS:,} pixels are read")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def encoded(answer: Any) -> Any:

@@ -27,6 +27,7 @@ from .losses_pcl import (
 )
 from .pipelines_pcl import saved_pipelines
 
+ANGLES = ("yaw", "pitch", "roll")
 CPU_CHUNK = 32  # Images whose maps stay in a CPU's cache from one operation to the next.
 
 
@@ -463,7 +464,8 @@ class PCLForHeadPoseEstimation(_PCLWithHead):
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)
-        config.problem_type, config.id2label = "regression", dict(enumerate(("yaw", "pitch", "roll")))
+        config.problem_type, config.id2label = "regression", dict(enumerate(ANGLES))
+        config.label2id = {angle: number for number, angle in enumerate(ANGLES)}
         self.pcl = PCLModel(config)
         self.regressor = nn.Linear(config.feature_size, 3)
         self.post_init()

@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
+from huggingface_hub import HfApi
 from huggingface_hub.errors import StrictDataclassError
+from push_to_hub import PushArguments, push
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
 from transformers.utils.logging import disable_progress_bar
@@ -26,7 +28,6 @@ from modeling_pcl.data.corpora import corpus_revision, load_corpus, select_subje
 from modeling_pcl.data.loading import BrokenFiles, make_loader
 from modeling_pcl.data.views import ViewMaker, ViewSettings
 from modeling_pcl.distributed_pcl import synchronise_batch_norm
-from modeling_pcl.hub.upload import upload_run
 from modeling_pcl.training.arguments import (
     PRESETS,
     CorpusArguments,
@@ -371,7 +372,20 @@ def run_to_end(options: Options):
     finally:
         run.accelerator.end_training()
     if run.accelerator.is_main_process and options.logging.push_to_hub:
-        upload_run(run.output_dir, options.logging.hub_model_id, options.logging.hub_private)
+        push_result(run.output_dir, options.logging.hub_model_id, options.logging.hub_private)
+
+
+def push_result(folder: Path, repo_id: str, private: bool):
+    """As `push_to_hub.py` does, without ONNX.
+
+    Raises:
+        ValueError: If it failed; the message says how to try again.
+    """
+    try:
+        logger.info(push(HfApi(), folder, repo_id, PushArguments(onnx=False, private=private)))
+    except (ValueError, OSError) as error:
+        way_out = f"The model is safe in {folder}; `python scripts/push_to_hub.py {folder} {repo_id}` sends it."
+        raise ValueError(f"{error}\n{way_out}") from error
 
 
 def main():

@@ -26,6 +26,7 @@ from modeling_pcl.hub.card import gather_facts, lint, model_card
 from modeling_pcl.hub.parity import check_parity, write_parity
 from modeling_pcl.hub.repository import copy_records, describe_changes, remote_files
 from modeling_pcl.hub.upload import upload_repository
+from modeling_pcl.probes.features import model_digest
 from modeling_pcl.training.arguments import option
 
 HUB_CARDS = Path(__file__).parents[1] / "hub_cards"
@@ -61,6 +62,8 @@ def build(run_dir: Path, repo_id: str, arguments: PushArguments) -> Path:
         ValueError: If the run's model does not open, the card has faults, or the folder computes something else.
     """
     model, folder = open_model(str(run_dir)).eval(), run_dir / "repository"
+    if folder.exists() and not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is to hold the repository, and holds something else: move that elsewhere.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tqdm(total=5, desc="model", unit="step", leave=False) as bar:
@@ -70,7 +73,7 @@ def build(run_dir: Path, repo_id: str, arguments: PushArguments) -> Path:
             bar.set_description(what)
 
         model.save_pretrained(folder)
-        PCLImageProcessor.for_image_size(model.config.image_size).save_pretrained(folder)
+        open_processor(run_dir, model.config.image_size).save_pretrained(folder)
         write_parity(model, folder)
         for name in ENDPOINT_FILES:
             shutil.copyfile(HUB_CARDS / name, folder / name)
@@ -78,13 +81,20 @@ def build(run_dir: Path, repo_id: str, arguments: PushArguments) -> Path:
         if arguments.onnx:
             export_to(folder, repo_id)
         begin("records")
-        pictures = copy_records(run_dir, folder, arguments.include_faces)
+        pictures = copy_records(run_dir, folder, model_digest(model.base_model), arguments.include_faces)
         examples = [answer(folder, path) for path in arguments.example_images]
         begin("card")
         write_card(folder, repo_id, arguments, pictures, examples)
         begin("check in a new process")
         check_parity(folder)
     return folder
+
+
+def open_processor(run_dir: Path, image_size: int) -> PCLImageProcessor:
+    """The run's own; of one that has none, that of its model's size."""
+    if (run_dir / "preprocessor_config.json").exists():
+        return PCLImageProcessor.from_pretrained(run_dir)
+    return PCLImageProcessor.for_image_size(image_size)
 
 
 def export_to(folder: Path, repo_id: str):
@@ -152,11 +162,13 @@ def check_name(repo_id: str):
 
 def check_token(api: HfApi):
     try:
-        api.whoami()
+        role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
     except LocalTokenNotFoundError as error:
         raise ValueError("Nobody is logged in: `hf auth login`, or HF_TOKEN with a token that may write.") from error
     except Exception as error:
         raise ValueError(f"The Hub does not know who is asking: {error}") from error
+    if role == "read":
+        raise ValueError("The token may only read: log in with one that may write.")
 
 
 def main():

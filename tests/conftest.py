@@ -20,7 +20,6 @@ import logging  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
-from huggingface_hub import HfApi  # noqa: E402
 from local_hub import LocalHub  # noqa: E402
 
 from modeling_pcl import PCLConfig  # noqa: E402
@@ -62,7 +61,8 @@ def transformers_log(caplog: pytest.LogCaptureFixture):
 def hub(monkeypatch):
     """A Hub on this machine that uploads go to, with the token of one who may write."""
     with LocalHub() as server:
-        monkeypatch.setattr(upload, "HfApi", lambda: HfApi(endpoint=server.url, token=server.token))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", server.token)
         monkeypatch.setattr(upload, "WAITS_S", (0, 0, 0))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)

@@ -80,9 +80,7 @@ def as_text(image: Image.Image) -> str:
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("repositories")
     for name, (model_class, changes) in MODELS.items():
-        torch.manual_seed(0)
-        model_class(tiny.config(**changes)).save_pretrained(root / name)
-        PCLImageProcessor.for_image_size(32).save_pretrained(root / name)
+        tiny.save(root / name, model_class, **changes)
     return {name: root / name for name in MODELS}
 
 
@@ -143,6 +141,13 @@ def test_pairs_are_verified_and_swapped(handlers):
     assert Image.open(io.BytesIO(base64.b64decode(answer["image"]))).size == (32, 32)
 
 
+def test_what_is_transparent_is_white_as_for_the_image_processor(handlers, module):
+    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    assert module.upright(clear, "the image").getcolors() == [(1600, (255, 255, 255))]
+    answer = handlers["encoder"]({"inputs": as_bytes(clear)})
+    assert answer == handlers["encoder"]({"inputs": as_bytes(Image.new("RGB", (40, 40), "white"))})
+
+
 def test_a_drawing_is_a_picture_of_the_same_size(handlers):
     answer = handlers["head_pose"]({"inputs": as_text(face(0)), "parameters": {"draw": True}})
     assert Image.open(io.BytesIO(base64.b64decode(answer["image"]))).size == (50, 60)
@@ -155,6 +160,7 @@ BAD = {
     "not base64": ({"inputs": [GOOD, "%%%"]}, "400: input 1 is not base64"),
     "a number": ({"inputs": 5}, "400: the image must be base64 text or bytes, got int"),
     "not an image": ({"inputs": b"hello"}, "415: the image is not a whole image in JPEG, PNG, WEBP"),
+    "a broken header": ({"inputs": as_bytes(face(0))[:20]}, "415: the image is not a whole image"),
     "half an image": ({"inputs": as_bytes(face(0))[:900]}, "415: the image is not a whole image"),
     "another format": ({"inputs": as_bytes(face(0), "TIFF")}, "415: the image is not"),
     "too many bytes": ({"inputs": b"\0" * (10 * 2**20 + 1)}, "413: the image has 10,485,761 bytes, at most"),

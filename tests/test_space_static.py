@@ -111,7 +111,9 @@ def test_two_photos_are_compared_and_swapped_without_a_word_to_anybody(page, sit
 def test_a_file_that_is_no_image_is_told(page, tmp_path):
     (tmp_path / "text.png").write_text("hello")
     page.locator("#file-0").set_input_files(tmp_path / "text.png")
-    page.get_by_text("text.png is not an image that this browser can read.").wait_for()
+    told = page.get_by_text("text.png is not an image that this browser can read.")
+    told.wait_for()
+    assert "error" in told.get_attribute("class")
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path):

@@ -1,8 +1,22 @@
 """A model that runs in milliseconds, and inputs for it."""
 
+from pathlib import Path
+
 import torch
 
-from modeling_pcl import PCLConfig
+from modeling_pcl import PCLConfig, PCLImageProcessor
+from modeling_pcl.modeling_pcl import PCLPreTrainedModel
+
+RUN = {  # What pretrain.py writes of a run, as far as anything reads it.
+    "options": {"steps": 800, "corpus": "/home/me/faces.parquet"},
+    "parameters": 1_083_939,
+    "images_seen": 204_800,
+    "processes": 2,
+    "resumed_from_step": 300,
+    "machine": {"device": "NVIDIA H100", "threads": 16},
+    "started": "2026-11-24T10:00:00+00:00",
+    "finished": "2026-11-24T11:30:00+00:00",
+}
 
 
 def config(**changes) -> PCLConfig:
@@ -16,6 +30,15 @@ def config(**changes) -> PCLConfig:
         "decoder_size": 16,
     }
     return PCLConfig(**(sizes | changes))
+
+
+def save(folder: Path, model_class: type[PCLPreTrainedModel], **changes) -> PCLPreTrainedModel:
+    """A model, always the same, and its image processor, as scripts leave them in a folder."""
+    torch.manual_seed(0)
+    model = model_class(config(**changes)).eval()
+    model.save_pretrained(folder)
+    PCLImageProcessor.for_image_size(model.config.image_size).save_pretrained(folder)
+    return model
 
 
 def images(config: PCLConfig, *batch: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -138,11 +138,11 @@ def template_name(config: Mapping) -> str:
     architecture = (config.get("architectures") or ["PCLModel"])[0]
     if architecture == "PCLForHeadPoseEstimation":
         return "head_pose"
-    if config["verification_threshold"] is not None or config["problem_type"] == "regression":
-        return "verification"
     if architecture == "PCLForImageClassification":
-        return "action_units" if config["problem_type"] == "multi_label_classification" else "expression"
-    return "pretrained"
+        kinds = {"regression": "verification", "multi_label_classification": "action_units"}
+        return kinds.get(config["problem_type"], "expression")
+    is_verifier = architecture == "PCLModel" and config["verification_threshold"] is not None
+    return "verification" if is_verifier else "pretrained"
 
 
 def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
@@ -154,18 +154,27 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
 
     Returns:
         The text of README.md: the same for the same facts.
+
+    Raises:
+        ValueError: If a template asks for a fact that is not there.
     """
     loader = jinja2.DictLoader(dict(templates))
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
     tables = [_table(name, probe) for name, probe in facts["probes"].items()]
-    text = environment.get_template(f"{template_name(facts['config'])}.md").render(
-        **facts,
-        name=facts["repo_id"].split("/")[-1],
-        metadata=metadata(facts).to_yaml(),
-        tables=tables,
-        has_groups=any(table["groups"] for table in tables),
-        labels=list(facts["config"]["id2label"].values()),
-    )
+    template = environment.get_template(f"{template_name(facts['config'])}.md")
+    try:
+        text = template.render(
+            **facts,
+            name=facts["repo_id"].split("/")[-1],
+            metadata=metadata(facts).to_yaml(),
+            tables=tables,
+            has_groups=any(table["groups"] for table in tables),
+            labels=list(facts["config"]["id2label"].values()),
+        )
+    except jinja2.UndefinedError as error:
+        raise ValueError(
+            f"the card's template asks for what run.json, results.json and config.json lack: {error}"
+        ) from error
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

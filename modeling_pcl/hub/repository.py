@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,16 @@ from huggingface_hub.hf_api import RepoFile
 
 from .card import without_paths
 
+logger = logging.getLogger(__name__)
+
 RESULTS = "results.json"
+PROBE_KEYS = {"task", "protocol", "parts", "results", "model_revision"}
 SHOW_FACES = ("faces.png", "swaps.png", "step-")  # How the names of pictures begin that show images of the corpus.
 TEXTS = (".json", ".md", ".py", ".txt")
 KEPT = (".gitattributes",)
 
 
-def copy_records(run_dir: Path, folder: Path, include_faces: bool) -> list[str]:
+def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces: bool) -> list[str]:
     """Copy what a run left beside its model: `run.json`, pictures, and the results of its probes in one file.
 
     Absolute paths become their last part.
@@ -27,6 +31,7 @@ def copy_records(run_dir: Path, folder: Path, include_faces: bool) -> list[str]:
     Args:
         run_dir: Of `pretrain.py`, with probes of it in folders below; or of `probe.py`.
         folder: The repository's.
+        encoder_digest: What identifies the run's encoder, as probes write it into `model_revision`.
         include_faces: Whether pictures go along that show images of the corpus.
 
     Returns:
@@ -34,7 +39,7 @@ def copy_records(run_dir: Path, folder: Path, include_faces: bool) -> list[str]:
     """
     if (run_dir / "run.json").exists():
         _write(folder / "run.json", json.loads((run_dir / "run.json").read_text()))
-    results = collect_results(run_dir)
+    results = collect_results(run_dir, encoder_digest)
     if results:
         _write(folder / RESULTS, results)
     found = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
@@ -49,13 +54,36 @@ def _write(path: Path, record: dict):
     path.write_text(json.dumps(without_paths(record), indent=2) + "\n")
 
 
-def collect_results(run_dir: Path) -> dict[str, dict]:
-    """The probe of a folder under the name of its task, or those in the folders below under the folders' names."""
-    own = run_dir / RESULTS
-    if own.exists():
-        probe = json.loads(own.read_text())
-        return {probe["task"]: probe}
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob(f"*/{RESULTS}"))}
+def collect_results(run_dir: Path, encoder_digest: str) -> dict[str, dict]:
+    """The probe of a folder under the name of its task, or those in the folders below under the folders' names.
+
+    What `probe.py` did not write is left out, and so are probes of another model, which a warning names.
+
+    Raises:
+        ValueError: If a file is not JSON.
+    """
+    own = _read_probe(run_dir / RESULTS)
+    if own is not None:
+        return {own["task"]: own}
+    probes = {}
+    for path in sorted(run_dir.glob(f"*/{RESULTS}")):
+        probe = _read_probe(path)
+        if probe is not None and probe["model_revision"] != encoder_digest:
+            logger.warning("%s is left out: it measured another model, or this one before it was trained on", path)
+        elif probe is not None:
+            probes[path.parent.name] = probe
+    return probes
+
+
+def _read_probe(path: Path) -> dict | None:
+    """The file's contents, None if there is none or it is not a probe's."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    return found if found.keys() >= PROBE_KEYS else None
 
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, tuple[int, str]]:

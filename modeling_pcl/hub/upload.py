@@ -1,4 +1,4 @@
-"""Finished folders to the Hub: a repository, a run's, or a corpus's, each in one commit or not at all."""
+"""Finished folders to the Hub: a model's repository or a corpus, each in one commit or not at all."""
 
 import logging
 import mmap
@@ -35,22 +35,6 @@ def upload_repository(
     return _upload(api, folder, repo_id, "model", private, way_out, revision, deletes="*")
 
 
-def upload_run(folder: Path, repo_id: str, private: bool = False):
-    """Upload a run's folder but for checkpoints, logs and pictures, which show faces of the corpus, in one commit.
-
-    Args:
-        folder: What `pretrain.py` wrote.
-        repo_id: `user/name`; made if it does not exist.
-        private: Whether a new repository is private.
-
-    Raises:
-        ValueError: If the upload failed; the message says where the model is and how to send it later.
-    """
-    way_out = f"The model is safe in {folder}; `python scripts/push_to_hub.py {folder} {repo_id}` sends it."
-    left_out = ("checkpoints/*", "logs/*", "pictures/*", "repository/*")
-    _upload(HfApi(), folder, repo_id, "model", private, way_out, left_out=left_out)
-
-
 def upload_corpus(folder: Path, repo_id: str, private: bool = True):
     """Upload a prepared corpus to a dataset repository, in one commit; what is there already is not sent again.
 
@@ -76,12 +60,12 @@ def _upload(
     private: bool,
     way_out: str,
     revision: str | None = None,
-    deletes: str | None = None,
-    left_out: Sequence[str] = (),
+    *,
+    deletes: str,
 ) -> CommitInfo:
     try:
         names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-        names = list(filter_repo_objects(names, ignore_patterns=[*left_out, *NEVER_SENT]))
+        names = list(filter_repo_objects(names, ignore_patterns=list(NEVER_SENT)))
         _check_without_token(folder, names, api.token or get_token())
         _make_repository(api, repo_id, kind, private, revision)
         commit = _commit(api, folder, names, repo_id, kind, revision, deletes)
@@ -111,7 +95,7 @@ def _make_repository(api: HfApi, repo_id: str, kind: str, private: bool, revisio
 
 
 def _commit(
-    api: HfApi, folder: Path, names: Sequence[str], repo_id: str, kind: str, revision: str | None, deletes: str | None
+    api: HfApi, folder: Path, names: Sequence[str], repo_id: str, kind: str, revision: str | None, deletes: str
 ) -> CommitInfo:
     """Commit what differs, all at once, and try again where that may help.
 
@@ -124,10 +108,9 @@ def _commit(
         try:
             head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha
             operations = [CommitOperationAdd(name, folder / name) for name in names]
-            if deletes is not None:
-                there = api.list_repo_files(repo_id, repo_type=kind, revision=head)
-                there = filter_repo_objects(there, allow_patterns=deletes)
-                operations += [CommitOperationDelete(name) for name in there if name not in {*names, ".gitattributes"}]
+            there = api.list_repo_files(repo_id, repo_type=kind, revision=head)
+            there = filter_repo_objects(there, allow_patterns=deletes)
+            operations += [CommitOperationDelete(name) for name in there if name not in {*names, ".gitattributes"}]
             message = f"Upload {len(names)} files"
             options = {"repo_type": kind, "revision": revision, "parent_commit": head}
             return api.create_commit(repo_id, operations, commit_message=message, **options)

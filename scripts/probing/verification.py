@@ -247,6 +247,7 @@ def run(arguments: ProbeArguments) -> str:
         best = max(features, key=lambda feature: measured[feature]["accuracy"])
         config = encoder.model.config
         config.verification_feature, config.verification_threshold = best, measured[best]["threshold"]
+        config.image_size = probe.image_size  # For which the threshold holds; the encoder takes any.
         encoder.model.save_pretrained(folder)
         PCLImageProcessor.for_image_size(probe.image_size).save_pretrained(folder)
     _draw(folder, probe, columns)

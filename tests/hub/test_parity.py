@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 from safetensors.torch import load_file, save_file
 
-from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLImageProcessor, PCLModel
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLModel
 from modeling_pcl.hub.parity import check_parity, write_parity
 
 MODELS = {
@@ -19,11 +18,7 @@ MODELS = {
 
 
 def save(folder: Path, model_class: type) -> Path:
-    torch.manual_seed(2)
-    model = model_class(tiny.config()).eval()
-    model.save_pretrained(folder)
-    PCLImageProcessor.for_image_size(32).save_pretrained(folder)
-    write_parity(model, folder)
+    write_parity(tiny.save(folder, model_class), folder)
     return folder
 
 

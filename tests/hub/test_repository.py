@@ -10,6 +10,9 @@ from PIL import Image
 from modeling_pcl.hub.repository import collect_results, compare, copy_records, describe_changes, remote_files
 from modeling_pcl.hub.upload import upload_repository
 
+DIGEST = "sha256:0123"
+PROBE = {"protocol": "strict", "parts": [], "results": {}, "model_revision": DIGEST}
+
 
 @pytest.fixture
 def run(tmp_path) -> Path:
@@ -20,7 +23,7 @@ def run(tmp_path) -> Path:
         Image.new("L", (4, 4)).save(folder / name)
     for name in ("expression", "head_pose"):
         (folder / name).mkdir()
-        (folder / name / "results.json").write_text(json.dumps({"task": name, "model": "/home/me/runs/mine"}))
+        (folder / name / "results.json").write_text(json.dumps(PROBE | {"task": name, "model": "/home/me/runs/mine"}))
     return folder
 
 
@@ -32,15 +35,15 @@ def repository(tmp_path) -> Path:
 
 
 def test_records_go_along_without_the_paths_of_this_machine(run, repository):
-    copy_records(run, repository, include_faces=False)
+    copy_records(run, repository, DIGEST, include_faces=False)
     assert json.loads((repository / "run.json").read_text())["options"]["corpus"] == "faces.parquet"
     results = json.loads((repository / "results.json").read_text())
-    assert results == {name: {"task": name, "model": "mine"} for name in ("expression", "head_pose")}
+    assert results == {name: PROBE | {"task": name, "model": "mine"} for name in ("expression", "head_pose")}
 
 
 @pytest.mark.parametrize("include_faces", [False, True])
 def test_pictures_of_faces_go_along_only_if_they_are_asked_for(run, repository, include_faces):
-    pictures = copy_records(run, repository, include_faces)
+    pictures = copy_records(run, repository, DIGEST, include_faces)
     without = {"pictures/roc.png", "pictures/losses.png"}
     faces = {"pictures/faces.png", "pictures/step-00000500.png"}
     assert set(pictures) == without | (faces if include_faces else set())
@@ -48,8 +51,8 @@ def test_pictures_of_faces_go_along_only_if_they_are_asked_for(run, repository, 
 
 
 def test_a_probe_of_its_own_is_named_by_its_task(run):
-    (run / "results.json").write_text('{"task": "verification"}')
-    assert collect_results(run) == {"verification": {"task": "verification"}}
+    (run / "results.json").write_text(json.dumps(PROBE | {"task": "verification"}))
+    assert collect_results(run, DIGEST) == {"verification": PROBE | {"task": "verification"}}
 
 
 class TestChanges:

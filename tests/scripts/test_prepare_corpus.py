@@ -21,7 +21,6 @@ from PIL import Image
 
 from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.layouts import LAYOUTS
-from modeling_pcl.hub import upload
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_corpus.py"
 
@@ -460,8 +459,7 @@ class TestUpload:
             if failure == "refused":
                 patch.setattr(hub, "tokens", {})
             else:
-                api = upload.HfApi().__class__
-                patch.setattr(upload, "HfApi", lambda: api(endpoint="http://127.0.0.1:9", token="hf_none"))
+                patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
             with pytest.raises(SystemExit, match=message):
                 prepare(*arguments)
         before = files(tmp_path / "corpus")

@@ -24,6 +24,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
 def load_script():
     specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
     module = importlib.util.module_from_spec(specification)
+    sys.path.insert(0, str(SCRIPT.parent))
     sys.modules["pretrain"] = module  # Dataclasses look their module up.
     specification.loader.exec_module(module)
     return module
@@ -367,11 +368,13 @@ def test_the_finished_model_is_uploaded_without_its_checkpoints(monkeypatch, opt
     files = hub.files("user/faces")
     assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert {"config.json", "modeling_pcl.py", "preprocessor_config.json", "run.json"} <= set(files)
-    assert not [name for name in files if name.startswith(("checkpoints", "logs"))]
+    assert not [name for name in files if name.startswith(("checkpoints", "logs", "pictures"))]
+    assert "hf download user/faces" in files["README.md"].decode()
+    assert str(folder) not in files["run.json"].decode()
 
 
 def test_a_failed_upload_says_where_the_model_is(monkeypatch, options, hub):
     hub.tokens.clear()
-    with pytest.raises(SystemExit, match=r"the upload to user/faces failed[\s\S]*safe in .*run.*push_to_hub.py"):
+    with pytest.raises(SystemExit, match=r"The Hub does not know who is asking[\s\S]*safe in .*run.*push_to_hub.py"):
         train(monkeypatch, options | {"hub_model_id": "user/faces"}, "--push_to_hub")
     assert (options["output_dir"] / "model.safetensors").exists()

@@ -14,20 +14,10 @@ from huggingface_hub import HfApi
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
-from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLImageProcessor
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLImageProcessor, PCLModel
 from modeling_pcl.hub.parity import write_parity
 from modeling_pcl.hub.upload import upload_corpus
-
-RUN = {
-    "options": {"steps": 3, "corpus": "/home/me/faces"},
-    "parameters": 100,
-    "images_seen": 24,
-    "processes": 1,
-    "resumed_from_step": 0,
-    "machine": {"device": "x86_64", "threads": 2},
-    "started": "2026-11-24T10:00:00+00:00",
-    "finished": "2026-11-24T11:30:00+00:00",
-}
+from modeling_pcl.probes.features import model_digest
 
 STRANGER = """
 import importlib.abc, json, sys
@@ -58,10 +48,8 @@ print(json.dumps(said | {"folder": folder}))
 
 
 def make_run(folder: Path, model_class: type = PCLForPreTraining) -> Path:
-    torch.manual_seed(0)
-    model_class(tiny.config()).save_pretrained(folder)
-    PCLImageProcessor.for_image_size(32).save_pretrained(folder)
-    (folder / "run.json").write_text(json.dumps(RUN))
+    tiny.save(folder, model_class)
+    (folder / "run.json").write_text(json.dumps(tiny.RUN))
     for name in ("checkpoints", "logs"):
         (folder / name).mkdir()
         (folder / name / "large.pt").write_bytes(b"\0" * 100)
@@ -188,6 +176,8 @@ def test_who_may_not_write_is_refused_before_anything_is_built(push, hub, run, m
     with pytest.raises(ValueError, match="The Hub does not know who is asking") as refused:
         push(run, api=HfApi(endpoint=hub.url, token="hf_" + "x" * 30))
     assert "hf_xxx" not in str(refused.value)
+    with pytest.raises(ValueError, match="The token may only read"):
+        push(run, api=HfApi(endpoint=hub.url, token=hub.reader))
     assert not (run / "repository").exists()
 
 
@@ -199,6 +189,38 @@ def test_what_is_no_run_is_refused(push, tmp_path):
         push(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_the_runs_own_image_processor_goes_along(push, hub, run):
+    PCLImageProcessor.for_image_size(48).save_pretrained(run)
+    push(run)
+    assert json.loads(hub.files("user/pcl")["preprocessor_config.json"])["crop_size"]["height"] == 48
+
+
+def test_probes_of_this_model_are_its_results_and_others_are_left_out(push, hub, run, caplog):
+    digest = model_digest(PCLModel.from_pretrained(run))
+    figures = {"accuracy": {"mean": 0.5, "spread": None, "values": [0.5]}}
+    part = {"test": {"source": "faces", "images": 3, "revision": "a"}}
+    probe = {"task": "expression", "protocol": "strict", "seeds": [0], "image_size": 32, "selection": "none"}
+    probe |= {"parts": [part], "results": {"face": {"linear": figures}}}
+    written = {"mine": probe | {"model_revision": digest}, "old": probe | {"model_revision": "sha256:0"}, "bench": {}}
+    for name, record in written.items():
+        (run / name).mkdir()
+        (run / name / "results.json").write_text(json.dumps(record))
+    push(run)
+    assert json.loads(hub.files("user/pcl")["results.json"]).keys() == {"mine"}
+    assert "old/results.json is left out: it measured another model" in caplog.text
+    (run / "mine" / "results.json").write_text("{")
+    with pytest.raises(ValueError, match=r"mine/results.json is not JSON"):
+        push(run)
+
+
+def test_a_folder_that_is_somebody_elses_is_not_overwritten(push, run):
+    (run / "repository").mkdir()
+    (run / "repository" / "thesis.tex").write_text("years")
+    with pytest.raises(ValueError, match="holds something else: move that elsewhere"):
+        push(run)
+    assert (run / "repository" / "thesis.tex").exists()
 
 
 def test_the_card_must_be_without_faults(push, scripts, run, monkeypatch):
