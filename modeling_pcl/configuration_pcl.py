@@ -33,6 +33,8 @@ class PCLConfig(PreTrainedConfig):
         projection_hidden_size: Width of the projection heads' hidden layer; None means `16 * feature_channels`.
         projection_size: Length of the embeddings that the contrastive objectives compare.
         decoder_size: Width of the decoder's first layer; its hidden convolutions have a half of it, the last a quarter.
+        decoder_image_size: Side of the images that the decoder draws, in px, at least 8; None means `image_size`. A
+            smaller one is cheaper; reconstructions are compared with images made as small.
         disentangling_weight: Weight of objective 1 in `loss`: four reconstructions and the orthogonality terms.
         face_contrast_weight: Weight of objective 2.
         pose_contrast_weight: Weight of objective 3. A weight of 0 leaves the objective out of `loss`.
@@ -72,6 +74,7 @@ class PCLConfig(PreTrainedConfig):
     projection_hidden_size: int | None = None
     projection_size: int = 512
     decoder_size: int = 512
+    decoder_image_size: int | None = None
     disentangling_weight: float | int = 1.0
     face_contrast_weight: float | int = 1.0
     pose_contrast_weight: float | int = 1.0
@@ -111,6 +114,8 @@ class PCLConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be at least 1, got {width}.")
         if self.decoder_size < 4 or self.decoder_size % 4:
             raise ValueError(f"`decoder_size` must be a positive multiple of 4, got {self.decoder_size}.")
+        if self.drawn_size < 8:
+            raise ValueError(f"`decoder_image_size` must be at least 8 px, got {self.decoder_image_size}.")
 
     def validate_objectives(self):
         for name in ("face_temperature", "pose_temperature"):
@@ -151,6 +156,11 @@ class PCLConfig(PreTrainedConfig):
     def feature_size(self) -> int:
         """Length of a flattened trunk, face or pose map at `image_size`: 2048 for the published model."""
         return self.feature_channels * math.ceil(self.image_size / 16) ** 2
+
+    @property
+    def drawn_size(self) -> int:
+        """Side of the images that the decoder draws, in px."""
+        return self.image_size if self.decoder_image_size is None else self.decoder_image_size
 
     @property
     def projection_hidden(self) -> int:

@@ -47,16 +47,16 @@ def _upsampled_taps(size_px: int, new_size_px: int, like: torch.Tensor) -> torch
 
 
 class PCLDecoder(nn.Module):
-    """From 1x1 to `image_size`, doubling the side (rounded so that it ends there) with each convolution.
+    """From 1x1 to the drawn side, doubling the side (rounded so that it ends there) with each convolution.
 
     Shape:
-        `(batch, feature_size)` to `(batch, num_channels, image_size, image_size)`, values in (-1, 1).
+        `(batch, feature_size)` to `(batch, num_channels, drawn_size, drawn_size)`, values in (-1, 1).
     """
 
     def __init__(self, config: PCLConfig):
         super().__init__()
-        steps = math.ceil(math.log2(config.image_size))
-        sizes_px = [math.ceil(config.image_size / 2**step) for step in reversed(range(steps))]
+        steps = math.ceil(math.log2(config.drawn_size))
+        sizes_px = [math.ceil(config.drawn_size / 2**step) for step in reversed(range(steps))]
         first, middle, last = config.decoder_size, config.decoder_size // 2, config.decoder_size // 4
         widths = [first] + [middle] * (steps - 2) + [last, config.num_channels]
         self.fc = nn.Linear(config.feature_size, first)

@@ -245,7 +245,8 @@ class PCLForPreTraining(PCLPreTrainedModel):
             pose_features: `(batch, feature_size)`; zeros for either draw what the other alone holds.
 
         Returns:
-            Images `(batch, num_channels, image_size, image_size)`, values in (-1, 1), trained towards [0, 1].
+            Images `(batch, num_channels, side, side)`, values in (-1, 1), trained towards [0, 1]; the side is
+            `config.drawn_size`, by default `image_size`.
         """
         return self.decoder(F.normalize(face_features + pose_features, dim=1))
 
@@ -321,8 +322,9 @@ class PCLForPreTraining(PCLPreTrainedModel):
         }
         sums = torch.cat([face[face_of] + pose[pose_of] for face_of, pose_of in swaps.values()])
         decoded = self.decoder(F.normalize(sums, dim=1), groups=len(swaps)).to(pixel_values.dtype)
+        drawn = {name: self.as_drawn(image) for name, image in images.items()}
         reconstructions = {
-            name: F.l1_loss(image, images[pose_of])
+            name: F.l1_loss(image, drawn[pose_of])
             for (name, (_, pose_of)), image in zip(swaps.items(), decoded.chunk(len(swaps)))
         }
         is_published = self.config.orthogonality == "cross_product"
@@ -330,6 +332,13 @@ class PCLForPreTraining(PCLPreTrainedModel):
         independence = {f"{name}orthogonality_loss": orthogonality(face[name], pose[name]) for name in images}
         total = sum(reconstructions.values()) + self.config.orthogonality_weight * sum(independence.values())
         return {"disentangling_loss": total, **reconstructions, **independence}
+
+    def as_drawn(self, images: torch.Tensor) -> torch.Tensor:
+        """Images `(batch, channels, side, side)` at the side that the decoder draws."""
+        side = self.config.drawn_size
+        if side == images.shape[-1]:
+            return images
+        return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
     def _face_contrast(
         self, views: torch.Tensor, mix: torch.Tensor | None, permutation: torch.Tensor | None

@@ -9,7 +9,8 @@ with `--resume` continues a run that was stopped.
 
 import logging
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -20,16 +21,16 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import StrictDataclassError
 from push_to_hub import PushArguments, push
 from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers import HfArgumentParser, get_cosine_schedule_with_warmup
+from transformers import HfArgumentParser, get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_pcl import PCLConfig, PCLForPreTraining, PCLImageProcessor
 from modeling_pcl.data.corpora import corpus_revision, load_corpus, select_subjects
-from modeling_pcl.data.loading import BrokenFiles, make_loader
-from modeling_pcl.data.views import ViewMaker, ViewSettings
+from modeling_pcl.data.loading import Batch, BrokenFiles, make_loader
+from modeling_pcl.data.view_settings import ViewSettings
+from modeling_pcl.data.views import VideoFrames, ViewMaker
 from modeling_pcl.distributed_pcl import synchronise_batch_norm
 from modeling_pcl.training.arguments import (
-    PRESETS,
     CorpusArguments,
     LoggingArguments,
     ModelArguments,
@@ -39,7 +40,9 @@ from modeling_pcl.training.arguments import (
 )
 from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor, check_finite_weights
+from modeling_pcl.training.optimizers import make_optimizer
 from modeling_pcl.training.pictures import draw_rows, reconstruction_rows
+from modeling_pcl.training.recipes import METHODS, RECIPES
 from modeling_pcl.training.record import describe_run, write_record
 from modeling_pcl.training.replicas import Replicas
 from modeling_pcl.training.sharding import shard, take_request, whole_model
@@ -49,6 +52,8 @@ from modeling_pcl.training.trackers import check_trackers, log_picture, tracker_
 
 logger = logging.getLogger("pretrain")
 
+OTHER_FRAMES = 4  # Of an image's video that are read for views, at most.
+
 # What may differ between a run and its resumption.
 MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {
     "fsdp",
@@ -56,6 +61,7 @@ MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {
     "num_workers",
     "output_dir",
 }
+LENGTH = {"steps", "decay_steps"}  # Neither tells what a constant rate did before the decay.
 
 
 @dataclass
@@ -77,8 +83,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     """Options of the command line, and whether the launch asks for shards."""
     groups = (CorpusArguments, ModelArguments, ObjectiveArguments, ViewSettings, TrainingArguments, LoggingArguments)
     parser = HfArgumentParser(groups, description=__doc__)
-    method = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)[2].method
-    parser.set_defaults(**PRESETS[method])
+    objective = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)[2]
+    parser.set_defaults(**RECIPES[objective.recipe] | METHODS[objective.method])
     options = Options(*parser.parse_args_into_dataclasses(arguments))
     check_arguments(options.training, options.logging)
     options.training.fsdp |= take_request(os.environ)
@@ -88,8 +94,15 @@ def parse_options(arguments: list[str] | None = None) -> Options:
 def build_config(options: Options) -> PCLConfig:
     start = options.model.config or options.model.init_from
     config = (PCLConfig.from_pretrained(start) if start else PCLConfig()).scaled(options.model.width)
-    changes = {name: value for name, value in asdict(options.objective).items() if name != "method"}
-    changes |= {"image_size": options.model.image_size, "decoder_size": options.model.decoder_size}
+    changes = {name: value for name, value in asdict(options.objective).items() if name not in ("method", "recipe")}
+    for name in (
+        "image_size",
+        "decoder_size",
+        "decoder_image_size",
+        "projection_size",
+        "projection_hidden_size",
+    ):
+        changes[name] = getattr(options.model, name)
     changed = {name: value for name, value in changes.items() if value is not None}
     return PCLConfig(**(config.to_dict() | changed))
 
@@ -145,13 +158,19 @@ def share_out(
 
 
 def prepare(accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining) -> Trained:
-    optimizer = torch.optim.Adam(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=training.learning_rate,
-        weight_decay=training.weight_decay,
-        fused=True,
+    optimizer = make_optimizer(
+        model, training.optimizer, training.learning_rate, training.weight_decay, training.adam_learning_rate
     )
-    scheduler = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
+    is_stable = training.lr_scheduler_type == "warmup_stable_decay"
+    scheduler = get_scheduler(
+        training.lr_scheduler_type,
+        optimizer,
+        training.warmup_steps,
+        training.steps,
+        scheduler_specific_kwargs={"num_decay_steps": training.decay_steps, "decay_type": "1-sqrt"}
+        if is_stable
+        else None,
+    )
     processor = PCLImageProcessor.for_image_size(model.config.image_size)
     return Trained(accelerator, model.train(), processor, accelerator.prepare_optimizer(optimizer), scheduler)
 
@@ -176,7 +195,9 @@ def find_start(options: Options, folder: CheckpointFolder, accelerator: Accelera
         return None
     if newest is None:
         raise ValueError(f"{folder.folder} holds no complete checkpoint to resume from.")
-    check_same_run(newest, options.flat(), accelerator.num_processes, MAY_CHANGE)
+    is_stable = options.training.lr_scheduler_type == "warmup_stable_decay"
+    may_change = MAY_CHANGE | (LENGTH if is_stable else set())
+    check_same_run(newest, options.flat(), accelerator.num_processes, may_change)
     return newest
 
 
@@ -198,6 +219,7 @@ def open_loader(options: Options, corpus, model: PCLForPreTraining, accelerator:
         num_workers=options.corpus.num_workers,
         position=position,
         pin_memory=accelerator.device.type == "cuda",
+        other_frames=OTHER_FRAMES if options.views.needs_videos else 0,
     )
 
 
@@ -265,32 +287,44 @@ class Pretraining:
                 weights[name] *= factor
         return weights
 
-    def read_images(self, batches) -> list[torch.Tensor]:
-        """The next iteration's micro-batches, `(batch_size, 3, load_size, load_size)` uint8, on the device."""
-        images = []
+    def read_batches(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The next iteration's micro-batches, their images on the device."""
+        device, read = self.accelerator.device, []
         for _ in range(self.options.training.gradient_accumulation_steps):
             batch = next(batches)
             self.broken.add(batch)
-            images.append(batch.images.to(self.accelerator.device, non_blocking=True))
-        return images
+            frames = batch.frames
+            if frames is not None:
+                frames = replace(frames, images=frames.images.to(device, non_blocking=True))
+            read.append(replace(batch, images=batch.images.to(device, non_blocking=True), frames=frames))
+        return read
 
     def save_checkpoint(self) -> Path | None:
         check_finite_weights(self.model, self.state.step)
         return self.trained.save(self.folder, self.state, self.loader.position(), self.options.flat())
 
 
-def train_step(run: Pretraining, images: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def train_step(run: Pretraining, batches: list[Batch]) -> dict[str, torch.Tensor]:
     """One iteration: every objective's optimizer steps on views of the same images."""
     step = run.state.step
 
     def make_inputs(objective: str, index: int | None) -> dict[str, torch.Tensor]:
-        batch = images[index] if index is not None else torch.cat(images) if len(images) > 1 else images[0]
-        return getattr(run.views, objective)(batch, step * len(images) + (index or 0))
+        batch = join(batches) if index is None else batches[index]
+        return getattr(run.views, objective)(batch.images, step * len(batches) + (index or 0), batch.frames)
 
-    terms = run.stepper.step(make_inputs, run.objective_weights(), len(images))
+    terms = run.stepper.step(make_inputs, run.objective_weights(), len(batches))
     run.trained.scheduler.step()
     run.state.add(terms, run.steps_per_epoch, run.accelerator)
     return terms
+
+
+def join(batches: list[Batch]) -> Batch:
+    """Micro-batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    frames = [batch.frames for batch in batches if batch.frames is not None]
+    joined = VideoFrames.joined(frames, len(batches[0].images)) if frames else None
+    return replace(batches[0], images=torch.cat([batch.images for batch in batches]), frames=joined)
 
 
 def train(run: Pretraining):
@@ -304,14 +338,14 @@ def train(run: Pretraining):
         return (interval > 0 and run.state.step % interval == 0) or run.state.step == steps
 
     while run.state.step < steps:
-        images = run.read_images(batches)
-        terms = train_step(run, images)
+        read = run.read_batches(batches)
+        terms = train_step(run, read)
         monitor.add(run.state.step, terms)
         saves = is_due(logging_options.save_steps)
         if saves or is_due(logging_options.logging_steps):
             monitor.flush(run.trained.scheduler.get_last_lr()[0])
         if logging_options.picture_steps > 0 and is_due(logging_options.picture_steps):
-            draw_picture(run, images[0][:8])
+            draw_picture(run, read[0].images[:8])
         if saves:
             run.save_checkpoint()
     monitor.bar.close()

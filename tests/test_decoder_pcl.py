@@ -28,6 +28,14 @@ def test_images_have_the_size_of_the_config(image_size):
     assert decoder(torch.randn(2, config.feature_size)).shape == (2, 3, image_size, image_size)
 
 
+@pytest.mark.parametrize("drawn", [8, 32, 48])
+@torch.no_grad()
+def test_images_have_a_side_of_their_own_where_it_is_asked_for(drawn):
+    config = tiny.config(image_size=32, decoder_image_size=drawn)
+    decoder = PCLDecoder(config)
+    assert decoder(torch.randn(2, config.feature_size)).shape == (2, 3, drawn, drawn)
+
+
 @torch.no_grad()
 def test_decoder_equals_its_description_layer_by_layer(tiny_config):
     decoder = PCLDecoder(tiny_config).double().eval()

@@ -69,6 +69,20 @@ def test_encoder_returns_the_trunk_map_and_three_flattened_features(tiny_config)
     assert not torch.equal(outputs.face_features, outputs.pose_features)
 
 
+def test_reconstructions_are_compared_with_images_of_the_drawn_side():
+    config = tiny.config(decoder_image_size=16)
+    model = PCLForPreTraining(config).double().eval()
+    images = tiny.images(config, 3, dtype=torch.float64)
+    outputs = model(pixel_values=images)
+    mirrors = images.flip(3)
+    face, pose = model.pcl(images).face_features, model.pcl(mirrors).pose_features
+    small = F.interpolate(mirrors, size=(16, 16), mode="bilinear", antialias=True)
+    expected = (model.decode(face, pose) - small).abs().mean()
+    torch.testing.assert_close(outputs.face_mirror_pose_loss, expected)
+    outputs.loss.backward()
+    assert model.decoder.blocks[-1].conv.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("image_size", [32, 47, 64, 100])
 @pytest.mark.parametrize("widths", [{}, QUARTER], ids=["full", "quarter"])
 def test_every_objective_works_at_every_width_and_size(widths, image_size):

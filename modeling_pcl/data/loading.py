@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Literal
@@ -18,6 +18,8 @@ from .corpora import Corpus
 from .epochs import EpochBatchSampler, EpochPlan
 from .images import BrokenImageError, decode_image
 from .streaming import StreamRow, shuffled_rows
+from .video_index import VideoIndex
+from .views import VideoFrames
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +37,21 @@ class Batch:
         images: `(batch, 3, load_size_px, load_size_px)`, uint8.
         attempted: How many rows were drawn for it, broken ones included.
         broken: Name and reason of each broken one.
+        frames: Other frames of the images' videos, where they were asked for.
         position: Where a loader that is to give the next batch starts; JSON-serialisable.
     """
 
     images: torch.Tensor
     attempted: int
     broken: list[tuple[str, str]] = field(default_factory=list)
+    frames: VideoFrames | None = None
     position: dict = field(default_factory=dict)
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader."""
         self.images = self.images.pin_memory()
+        if self.frames is not None:
+            self.frames = replace(self.frames, images=self.frames.images.pin_memory())
         return self
 
 
@@ -123,6 +129,7 @@ def make_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     shuffle_buffer: int = SHUFFLE_BUFFER,
+    other_frames: int = 0,
 ) -> Loader:
     """Read a corpus in batches. Workers read, decode and resize; torch's global random state is not used.
 
@@ -146,6 +153,8 @@ def make_loader(
         pin_memory: Copy batches to pinned memory, for a GPU.
         shuffle_buffer: Undecoded rows of a stream that a process holds, at least 1; a worker draws its next one among
             its part of them.
+        other_frames: Frames to read beside each image that are of the same video and not the image itself, at most;
+            fewer where the video has fewer. Which, depends on the rows of the batch alone.
 
     Raises:
         ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or `position`. A
@@ -158,7 +167,7 @@ def make_loader(
         workers = max(1, num_workers)
         start = {"readers": [{"epoch": 0, "row": 0}] * workers, "turn": 0, "world_size": world_size}
         position = _check_position(position, start)
-        _check_stream(subjects, position, workers, world_size)
+        _check_stream(subjects, position, workers, world_size, other_frames)
         buffer_size = max(1, shuffle_buffer // workers)
         rows = partial(shuffled_rows, corpus, seed=seed, readers=world_size * workers, buffer_size=buffer_size)
         batches = partial(StreamBatches, rows, load_size_px, batch_size, rank)
@@ -170,7 +179,7 @@ def make_loader(
         logger.info("%d subjects do not fill a batch: an epoch is every image", len(plan))
         plan = EpochPlan(corpus)
     sampler = partial(EpochBatchSampler, plan, batch_size, seed, rank, world_size)
-    images = RowImages(corpus, load_size_px)
+    images = RowImages(corpus, load_size_px, other_frames)
     return Loader(partial(_read_rows, images, sampler, options), position, sampler().batches_per_epoch)
 
 
@@ -191,7 +200,9 @@ def _check_position(position: dict | None, start: dict) -> dict:
     return start if position is None else position
 
 
-def _check_stream(subjects: str, position: dict, workers: int, world_size: int):
+def _check_stream(subjects: str, position: dict, workers: int, world_size: int, other_frames: int):
+    if other_frames:
+        raise ValueError("Other frames of a video need an index of the rows: open the corpus without streaming.")
     if subjects == "on":
         raise ValueError('`subjects="on"` needs an index of the rows: open the corpus without streaming.')
     counts = {"num_workers": (len(position["readers"]), workers), "world_size": (position["world_size"], world_size)}
@@ -250,10 +261,12 @@ class RowImages(torch.utils.data.Dataset):
     Args:
         corpus: With an undecoded column `image`.
         load_size_px: Side of the images.
+        other_frames: Frames of the same video to decode beside each image, at most.
     """
 
-    def __init__(self, corpus: Dataset, load_size_px: int):
+    def __init__(self, corpus: Dataset, load_size_px: int, other_frames: int = 0):
         self.rows, self.load_size_px = corpus.select_columns("image").with_format(None), load_size_px
+        self.other_frames, self.videos = other_frames, VideoIndex(corpus) if other_frames else None
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """Called by torch's DataLoader with the rows of one batch."""
@@ -264,7 +277,21 @@ class RowImages(torch.utils.data.Dataset):
             except BrokenImageError as error:
                 broken.append((error.name, error.reason))
                 images.append(self._stand_in(row, error))
-        return Batch(_stack(images), len(rows), broken)
+        return Batch(_stack(images), len(rows), broken, self._frames(rows) if self.other_frames else None)
+
+    def _frames(self, rows: list[int]) -> VideoFrames:
+        """Other frames of the rows' videos; one that does not decode is left out, as it is reported as an image."""
+        generator, images, image_of = np.random.default_rng(rows), [], []
+        for index, row in enumerate(rows):
+            for other in generator.permutation(self.videos.others(row))[: self.other_frames].tolist():
+                try:
+                    images.append(self._decode(other, self.rows[other]["image"]))
+                    image_of.append(index)
+                except BrokenImageError:
+                    continue
+        side = self.load_size_px
+        stacked = _stack(images) if images else torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return VideoFrames(stacked, np.array(image_of, dtype=np.int64))
 
     def _decode(self, row: int, record: dict) -> torch.Tensor:
         return decode_image(record, self.load_size_px, name=f"row {row}")
@@ -319,7 +346,7 @@ class StreamBatches(torch.utils.data.IterableDataset):
                 except BrokenImageError as error:
                     broken.append((error.name, error.reason))
                 if len(images) == self.batch_size:
-                    yield Batch(_stack(images), attempted, broken, {"epoch": epoch, "row": number})
+                    yield Batch(_stack(images), attempted, broken, position={"epoch": epoch, "row": number})
                     images, attempted, broken, batches = [], 0, [], batches + 1
             fruitless = 0 if start or batches else fruitless + 1
             if fruitless == FRUITLESS_PASSES:

@@ -3,14 +3,15 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .geometric import draw_turns, turn
 from .photometric import draw_photometric, photometric, resized_crop
+from .view_settings import ViewSettings
 
 WINDOW_SHARE = 0.4  # side of a window, as a share of the image's
 WINDOW_CENTRES = (0.2, 0.3)  # distance of a window's centre from the nearer border, as a share of the side
@@ -18,56 +19,26 @@ CROP_ASPECT_MAX = 4 / 3
 # Samples that pass through the photometric list together: what stays in a CPU's cache is three times as fast.
 CPU_CHUNK, GPU_CHUNK = 32, 128
 # Each stream of random numbers has its own number, so that none depends on which objectives run.
-STREAMS = ("disentangling", "face_contrast", "pose_contrast", "face_permutation")
-
-
-def _option(default, text: str):
-    """A field with the help text that a command line shows."""
-    return field(default=default, metadata={"help": text})
+STREAMS = ("disentangling", "face_contrast", "pose_contrast", "face_permutation", "pose_turns")
 
 
 @dataclass(frozen=True)
-class ViewSettings:
-    """How views are drawn. Plain values, so that a run can write them down; the defaults are the published ones.
+class VideoFrames:
+    """Other frames of the videos that the images of a batch are from.
 
     Args:
-        face_views: `"windows"`, two small windows in different quadrants, or `"random_resized_crop"`.
-        face_mirror_probability: Probability that a face view is flipped along the width, in [0, 1], for each view.
-            Published: 0. SimCLR uses 0.5.
-        crop_area_min: Least share of the image's area that a random resized crop keeps, in (0, 1].
-        mixing_alpha: Negatives are mixed with shares from Beta(alpha, alpha); 0 mixes nothing.
-        noise_std: Standard deviation of the noise on the encoder's inputs in objective 1, where images are in [0, 1];
-            0 adds none.
-        pose_images: Images that take part in one pose contrast: the first of the batch, at least 1.
-        pose_negatives_per_image: Views of the mirror of each of these, at least 1.
-
-    Raises:
-        ValueError: If a value is out of its range.
+        images: `(frames, 3, side, side)` uint8, of the same side and on the same device as the batch's images.
+        image_of: For each frame the index in the batch of an image of the same video, `(frames,)`.
     """
 
-    face_views: Literal["windows", "random_resized_crop"] = _option(
-        "windows", "Face views are two small windows in different quadrants (published), or random resized crops."
-    )
-    face_mirror_probability: float = _option(0.0, "Probability that a face view is flipped, in [0, 1].")
-    crop_area_min: float = _option(0.2, "Least share of the image's area in a random resized crop, in (0, 1].")
-    mixing_alpha: float = _option(1.6, "Negatives are mixed with shares from Beta(alpha, alpha); 0 mixes nothing.")
-    noise_std: float = _option(0.4, "Noise on the encoder's inputs in objective 1, for images in [0, 1]; 0 adds none.")
-    pose_images: int = _option(10, "Images of a batch that take part in the pose contrast.")
-    pose_negatives_per_image: int = _option(100, "Views of the mirror of each of these images.")
+    images: torch.Tensor
+    image_of: np.ndarray
 
-    def __post_init__(self):
-        if self.face_views not in ("windows", "random_resized_crop"):
-            raise ValueError(f'`face_views` must be "windows" or "random_resized_crop", got {self.face_views!r}.')
-        if not 0 <= self.face_mirror_probability <= 1:
-            raise ValueError(f"`face_mirror_probability` must be in [0, 1], got {self.face_mirror_probability}.")
-        if not 0 < self.crop_area_min <= 1:
-            raise ValueError(f"`crop_area_min` must be in (0, 1], a share of the area, got {self.crop_area_min}.")
-        for name in ("mixing_alpha", "noise_std"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be 0 (none) or a positive number, got {getattr(self, name)}.")
-        for name in ("pose_images", "pose_negatives_per_image"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+    @classmethod
+    def joined(cls, parts: Sequence["VideoFrames"], batch_size: int) -> "VideoFrames":
+        """The frames of micro-batches of `batch_size` images each as those of one batch."""
+        image_of = np.concatenate([part.image_of + number * batch_size for number, part in enumerate(parts)])
+        return cls(torch.cat([part.images for part in parts]), image_of)
 
 
 def _on_images(make_views):
@@ -75,7 +46,7 @@ def _on_images(make_views):
 
     @functools.wraps(make_views)
     @torch.no_grad()
-    def wrapper(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def wrapper(self, images: torch.Tensor, step: int, frames: VideoFrames | None = None) -> dict[str, torch.Tensor]:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not images.shape[0]:
             raise ValueError(
                 f"`images` must be (batch, 3, side, side) uint8, got {tuple(images.shape)} {images.dtype}."
@@ -83,7 +54,7 @@ def _on_images(make_views):
         if images.shape[2] != images.shape[3]:
             raise ValueError(f"`images` must be square, got {tuple(images.shape)}; crop or resize them when loading.")
         with torch.autocast(images.device.type, enabled=False):
-            return make_views(self, images, step)
+            return make_views(self, images, step, frames)
 
     return wrapper
 
@@ -91,9 +62,10 @@ def _on_images(make_views):
 class ViewMaker:
     """Makes the inputs of each objective as functions of (images, seed, step, rank), and of nothing else.
 
-    Every method takes `images`, `(batch, 3, side, side)` uint8 on any device, and the number of the training step, and
-    returns keyword arguments of `PCLForPreTraining.forward` on that device, views as float32 in [0, 1]. Nothing waits
-    for the device, and torch's global generators are not touched. CPU and GPU draw different numbers.
+    Every method takes `images`, `(batch, 3, side, side)` uint8 on any device, the number of the training step and,
+    where there are any, other `frames` of the images' videos. It returns keyword arguments of
+    `PCLForPreTraining.forward` on that device, views as float32 in [0, 1]. Nothing waits for the device, and torch's
+    global generators are not touched. CPU and GPU draw different numbers.
 
     Args:
         settings: How views are drawn.
@@ -120,19 +92,24 @@ class ViewMaker:
         self.world_size = world_size
 
     @_on_images
-    def disentangling(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """Whole images, `pixel_values` `(batch, ...)`, and `noise` `(2 * batch, ...)`, absent when `noise_std` is 0."""
-        views = {"pixel_values": self._whole(images)}
+    def disentangling(self, images: torch.Tensor, step: int, frames: VideoFrames | None) -> dict[str, torch.Tensor]:
+        """The first `disentangling_images`, whole.
+
+        Returns:
+            `pixel_values` `(images, ...)` and, unless `noise_std` is 0, `noise` `(2 * images, ...)`.
+        """
+        views = {"pixel_values": self._whole(images[: self.settings.disentangling_images])}
         if self.settings.noise_std:
-            shape = (2 * images.shape[0], *views["pixel_values"].shape[1:])
+            count, *shape = views["pixel_values"].shape
+            shape = (2 * count, *shape)
             generator, _ = self._generators("disentangling", step, images.device)
             noise = torch.randn(shape, generator=generator, device=images.device)
             views["noise"] = noise.mul_(self.settings.noise_std)
         return views
 
     @_on_images
-    def face_contrast(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """Two cropped photometric views of each image.
+    def face_contrast(self, images: torch.Tensor, step: int, frames: VideoFrames | None) -> dict[str, torch.Tensor]:
+        """Two cropped photometric views of each image; with `same_video` the second is of a frame of its video.
 
         Returns:
             `face_views` `(2 * batch, ...)`, first views, then second views; unless `mixing_alpha` is 0, `face_mix`
@@ -149,8 +126,12 @@ class ViewMaker:
         mirrored = torch.rand(2 * batch, generator=generator, device=images.device)
         mirrored = mirrored < self.settings.face_mirror_probability
 
+        sources = torch.arange(2 * batch, device=images.device) % batch
+        if self.settings.face_positives == "same_video" and frames is not None:
+            images, sources = _with_frames(images, sources, frames)
+
         def crop(rows: torch.Tensor) -> torch.Tensor:
-            return resized_crop(images[rows % batch], boxes[rows], self.image_size_px, mirrored[rows])
+            return resized_crop(images[sources[rows]], boxes[rows], self.image_size_px, mirrored[rows])
 
         views = {"face_views": self._photometric_views(crop, 2 * batch, generator, host_generator)}
         if self.settings.mixing_alpha:
@@ -161,26 +142,78 @@ class ViewMaker:
         return views
 
     @_on_images
-    def pose_contrast(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """Photometric views of whole images and of their mirrors, for the first `pose_images` of the batch.
+    def pose_contrast(self, images: torch.Tensor, step: int, frames: VideoFrames | None) -> dict[str, torch.Tensor]:
+        """Photometric views of whole images and of their negatives, for `pose_images` of the batch.
+
+        These are the first, but for negatives from videos: then those come first that have other frames.
 
         Returns:
             With I images and K negatives each, `pose_views` `(2 * I, ...)`, first views, then second views;
             `pose_negative_views` `(I, K, ...)`; unless `mixing_alpha` is 0, `pose_mix` `(I, K)` and `pose_permutation`
             `(K,)`.
         """
-        whole = self._whole(images[: self.settings.pose_images])
-        mirrors = whole.flip(3)
+        chosen = self._choose_pose_images(images.shape[0], frames)
+        originals = images[torch.from_numpy(chosen).to(images.device, non_blocking=True)]
+        whole = self._whole(originals)
         count, negatives = whole.shape[0], self.settings.pose_negatives_per_image
+        turned = self._turned(originals, step)
+        bank = [whole.flip(3), turned] + ([] if frames is None else [self._whole(frames.images)])
+        bank, sources = torch.cat(bank), self._negative_sources(chosen, len(turned), frames)
+        sources = torch.from_numpy(sources).to(images.device, non_blocking=True).flatten()  # (I * K,)
         generators = self._generators("pose_contrast", step, images.device)
         queries = self._photometric_views(lambda rows: whole[rows % count], 2 * count, *generators)
-        others = self._photometric_views(lambda rows: mirrors[rows // negatives], count * negatives, *generators)
+        others = self._photometric_views(lambda rows: bank[sources[rows]], count * negatives, *generators)
         views = {"pose_views": queries, "pose_negative_views": others.unflatten(0, (count, negatives))}
         if self.settings.mixing_alpha:
             generator, _ = generators
             views["pose_mix"] = draw_symmetric_beta(self.settings.mixing_alpha, (count, negatives), generator)
             views["pose_permutation"] = torch.randperm(negatives, generator=generator, device=images.device)
         return views
+
+    def _choose_pose_images(self, batch: int, frames: VideoFrames | None) -> np.ndarray:
+        """Which images of the batch take part in the pose contrast, `(I,)`."""
+        count = min(self.settings.pose_images, batch)
+        if "video" not in self.settings.pose_negatives or frames is None:
+            return np.arange(count)
+        with_frames = np.unique(frames.image_of)
+        return np.concatenate([with_frames, np.setdiff1d(np.arange(batch), with_frames)])[:count]
+
+    def _places(self, kind: str) -> np.ndarray:
+        """Which of an image's negatives are of a kind: every n-th of n kinds."""
+        kinds = self.settings.pose_negatives
+        places = np.arange(self.settings.pose_negatives_per_image)
+        return places[places % len(kinds) == kinds.index(kind)] if kind in kinds else places[:0]
+
+    def _turned(self, originals: torch.Tensor, step: int) -> torch.Tensor:
+        """Every other geometric negative of each image, `(I * turned, 3, size, size)`: itself, turned."""
+        turned = (len(self._places("geometric")) + 1) // 2
+        generator, _ = self._generators("pose_turns", step, originals.device)
+        settings = self.settings
+        turns = draw_turns(
+            turned * len(originals),
+            settings.turn_deg,
+            settings.turn_out_of_plane_deg,
+            settings.turn_zoom,
+            settings.turn_shear,
+            generator,
+        )
+        # Turned before they are made smaller: twice resampled, they could be told by their blur.
+        return self._whole(turn(originals.repeat_interleave(turned, dim=0).float(), turns))
+
+    def _negative_sources(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
+        """Where in (mirrors, turned images, other frames) each negative is, `(I, K)`."""
+        count = len(chosen)
+        sources = np.arange(count)[:, None].repeat(self.settings.pose_negatives_per_image, axis=1)  # own mirrors
+        others = self._places("batch")
+        sources[:, others] = np.arange(len(others)) % count
+        geometric = self._places("geometric")[::2]
+        sources[:, geometric] = count + np.arange(turned).reshape(count, len(geometric))
+        for image, index in enumerate(chosen if frames is not None else ()):
+            own = np.flatnonzero(frames.image_of == index)
+            if len(own):
+                of_video = self._places("video")
+                sources[image, of_video] = count + turned + own[np.arange(len(of_video)) % len(own)]
+        return sources
 
     def _generators(
         self, stream: str, step: int, device: torch.device, rank: int | None = None
@@ -208,9 +241,23 @@ class ViewMaker:
         device = generator.device
         views = torch.empty(count, 3, self.image_size_px, self.image_size_px, device=device)
         chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
-        for rows, parameters in draw_photometric(count, chunk, generator, host_generator):
+        for rows, parameters in draw_photometric(self.settings, count, chunk, generator, host_generator):
             views.index_copy_(0, rows, photometric(sources(rows), parameters))
         return views
+
+
+def _with_frames(images: torch.Tensor, sources: torch.Tensor, frames: VideoFrames) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and frames together, and second views of the first frame of those that have any.
+
+    Args:
+        images: `(batch, ...)`.
+        sources: Index of each view's image, `(2 * batch,)`: first views, then second views.
+        frames: Of the batch.
+    """
+    batch = images.shape[0]
+    image_of, first = np.unique(frames.image_of, return_index=True)
+    views, other = (torch.from_numpy(values).to(images.device) for values in (batch + image_of, batch + first))
+    return torch.cat([images, frames.images]), sources.index_copy(0, views, other)
 
 
 def draw_windows(count: int, generator: torch.Generator) -> torch.Tensor:

@@ -3,10 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-def option(default, text: str):
-    """A dataclass field with the help text that the command line shows."""
-    return field(default=default, metadata={"help": text})
+from ..data.options import option
 
 
 @dataclass
@@ -46,6 +43,15 @@ class ModelArguments:
     width: float = option(1.0, "Scales every width of the config; 0.25 is a sixteenth of the cost.")
     image_size: int | None = option(None, "Side in px that the model sees; by default the config's, 64.")
     decoder_size: int | None = option(None, "Width of the decoder's first layer, not scaled; by default the config's.")
+    decoder_image_size: int | None = option(
+        None, "Side in px of the images that the decoder draws; by default the config's, which is the model's own."
+    )
+    projection_size: int | None = option(
+        None, "Length of the embeddings that the contrasts compare, not scaled; by default the config's."
+    )
+    projection_hidden_size: int | None = option(
+        None, "Width of the projections' hidden layer, not scaled; by default the config's."
+    )
 
 
 @dataclass
@@ -57,6 +63,11 @@ class ObjectiveArguments:
         "`simclr` is the baseline: the face objective alone, on random-resized-crop and mirror views, without mixing. "
         "It only changes defaults; options given beside it hold.",
     )
+    recipe: Literal["published", "small"] = option(
+        "published",
+        "`small` changes the defaults of views, objectives and optimizer to those with which a narrow model learns "
+        "within minutes on a CPU; options given beside it hold, and `--method simclr` goes with it.",
+    )
     disentangling_weight: float | None = option(None, "Weight of objective 1; 0 leaves it out.")
     face_contrast_weight: float | None = option(None, "Weight of objective 2; 0 leaves it out.")
     pose_contrast_weight: float | None = option(None, "Weight of objective 3; 0 leaves it out.")
@@ -64,9 +75,6 @@ class ObjectiveArguments:
     orthogonality_weight: float | None = option(None, "Weight of the orthogonality terms within objective 1.")
     face_temperature: float | None = option(None, "Temperature of the face contrast.")
     pose_temperature: float | None = option(None, "Temperature of the pose contrast.")
-    pose_negatives: Literal["own", "batch"] | None = option(
-        None, "Pose negatives are views of an image's own mirror, or of every mirror of the batch."
-    )
     pose_negative_gradient: bool | None = option(
         None, "Train the encoder through the pose negatives too (published); without, they cost a third."
     )
@@ -87,9 +95,21 @@ class TrainingArguments:
     )
     dynamic_weight_averaging: bool = option(True, "Balance face and pose loss by their speed, from the third epoch on.")
     steps_per_epoch: int | None = option(None, "Iterations an epoch has; by default the corpus divided by the batch.")
-    learning_rate: float = option(1e-4, "Peak learning rate of Adam.")
-    weight_decay: float = option(1e-3, "L2 weight decay of Adam.")
-    warmup_steps: int = option(0, "Iterations of linear warm-up before the cosine to zero.")
+    optimizer: Literal["adam", "adamw", "muon"] = option(
+        "adam",
+        "adam: with L2 decay (published); adamw: with decoupled decay; muon: orthogonalised momentum for convolutions "
+        "and linear layers, Adam for biases and norms.",
+    )
+    learning_rate: float = option(1e-4, "Peak learning rate; with muon, of convolutions and linear layers.")
+    adam_learning_rate: float = option(1e-3, "With muon, the peak learning rate of what Adam trains.")
+    weight_decay: float = option(1e-3, "Weight decay: L2 for adam, decoupled for adamw and muon.")
+    lr_scheduler_type: Literal["cosine", "warmup_stable_decay"] = option(
+        "cosine",
+        "After the warm-up a cosine to zero (published); or a constant rate with a decay to zero in the last "
+        "`--decay_steps`: then a run may be resumed with more or fewer `--steps`.",
+    )
+    warmup_steps: int = option(0, "Iterations of linear warm-up.")
+    decay_steps: int = option(0, "Iterations of decay at the end of `warmup_stable_decay`; 0 for none.")
     max_grad_norm: float | None = option(None, "Clip the gradient of each optimizer step to this L2 norm.")
     gradient_accumulation_steps: int = option(
         1,
@@ -127,18 +147,6 @@ class LoggingArguments:
     hub_private: bool = option(False, "Make a new repository private.")
 
 
-PRESETS = {
-    "pcl": {},
-    "simclr": {
-        "disentangling_weight": 0.0,
-        "pose_contrast_weight": 0.0,
-        "face_views": "random_resized_crop",
-        "face_mirror_probability": 0.5,
-        "mixing_alpha": 0.0,
-    },
-}
-
-
 def check_arguments(training: TrainingArguments, logging: LoggingArguments):
     """Refuse values that no run can have.
 
@@ -156,9 +164,14 @@ def check_arguments(training: TrainingArguments, logging: LoggingArguments):
     for name, value in at_least_one.items():
         if value is not None and value < 1:
             raise ValueError(f"`--{name}` must be at least 1, got {value}.")
-    if not training.learning_rate > 0:
-        raise ValueError(f"`--learning_rate` must be positive, got {training.learning_rate}.")
+    for name in ("learning_rate", "adam_learning_rate"):
+        if not getattr(training, name) > 0:
+            raise ValueError(f"`--{name}` must be positive, got {getattr(training, name)}.")
     if not 0 <= training.warmup_steps < training.steps:
         raise ValueError(f"`--warmup_steps` must be in [0, `--steps`), got {training.warmup_steps}.")
+    if not 0 <= training.decay_steps <= training.steps - training.warmup_steps:
+        raise ValueError(f"`--decay_steps` must be in [0, `--steps` - `--warmup_steps`], got {training.decay_steps}.")
+    if training.decay_steps and training.lr_scheduler_type == "cosine":
+        raise ValueError("`--decay_steps` is for `--lr_scheduler_type warmup_stable_decay`; a cosine always decays.")
     if logging.push_to_hub and not logging.hub_model_id:
         raise ValueError("`--push_to_hub` needs `--hub_model_id user/name`.")

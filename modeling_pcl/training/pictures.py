@@ -34,7 +34,7 @@ def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
         images: `(n, 3, image_size, image_size)` in [0, 1].
 
     Returns:
-        Eight rows by title, each `(n, 3, image_size, image_size)`.
+        Eight rows by title, each of n images; those that the decoder draws have its side.
     """
     mirrors = images.flip(3)
     image, mirror = model.pcl(images), model.pcl(mirrors)
@@ -61,13 +61,14 @@ def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
     Returns:
         A first row of the poses' images, then n rows that begin with the face's image, each
-        `(n + 1, 3, image_size, image_size)`.
+        `(n + 1, 3, drawn_size, drawn_size)`.
     """
     outputs = model.pcl(images)
     count = images.shape[0]
     drawn = model.decode(
         outputs.face_features.repeat_interleave(count, dim=0), outputs.pose_features.repeat(count, 1)
     ).unflatten(0, (count, count))
+    images = model.as_drawn(images)
     rows = {"pose of": torch.cat([torch.ones_like(images[:1]), images])}
     return rows | {f"face {i + 1}": torch.cat([images[i : i + 1], drawn[i].to(images.dtype)]) for i in range(count)}
 

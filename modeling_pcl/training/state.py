@@ -95,11 +95,20 @@ class Trained:
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, parts["optimizer"], options=WHOLE)
         for name, part in self._plain_parts().items():
             part.load_state_dict(parts[name])
+        _set_rates(self.optimizer, self.scheduler)
         own = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
         _set_random_states(own["random"])
         record = read_state(checkpoint)
         average = DynamicWeightAverage(history=record["loss_history"])
         return RunState(record["step"], average, own["epoch_sums"]), own["loader"]
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR):
+    """Take the rates of the next step from this run's schedule: one of other length may have ended at 0 here."""
+    shares = [shape(scheduler.last_epoch) for shape in scheduler.lr_lambdas]
+    scheduler._last_lr = [base * share for base, share in zip(scheduler.base_lrs, shares)]
+    for group, rate in zip(optimizer.param_groups, scheduler._last_lr):
+        group["lr"] = rate
 
 
 def check_same_run(checkpoint: Path, options: dict, processes: int, may_change: set[str]):

@@ -54,9 +54,9 @@ class Iteration:
     def __call__(self):
         self.calls.clear()
         start = report.now()
-        images = self.run.read_images(self.batches)
+        batches = self.run.read_batches(self.batches)
         read = report.now()
-        pretrain.train_step(self.run, images)
+        pretrain.train_step(self.run, batches)
         parts = {"total": report.now() - start, "waits for images": read - start}
         # Of each objective: zero_grad, views, then, behind forward and backward, the optimizer's step.
         for (_, begin, _), (name, views, viewed), (_, step, end) in zip(*[iter(self.calls)] * 3):

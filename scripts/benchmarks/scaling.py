@@ -136,7 +136,7 @@ def measure():
     batches, seconds = iter(run.loader), []
     for _ in range(int(iterations) + 2):
         begin = report.now()
-        pretrain.train_step(run, run.read_images(batches))
+        pretrain.train_step(run, run.read_batches(batches))
         run.accelerator.wait_for_everyone()
         seconds.append(report.now() - begin)
     images = run.options.training.batch_size * run.accelerator.num_processes

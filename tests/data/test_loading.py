@@ -163,6 +163,72 @@ class TestBothKinds:
             make_loader(KINDS[kind](), **good, position={"step": 3})
 
 
+class TestOtherFrames:
+    """Rows 0 to 4 are one video, 5 and 6 another, 7 to 9 none; 10 is the only frame of its video."""
+
+    VIDEOS = ["a"] * 5 + ["b"] * 2 + [None] * 3 + ["c"]
+
+    def make(self, other_frames: int, broken=(), **options):
+        frames = corpus(11, broken, video=self.VIDEOS)
+        return make_loader(frames, 8, 11, subjects="off", other_frames=other_frames, **options)
+
+    def of_levels(self, batch: Batch) -> dict[int, list[int]]:
+        """Levels of an image's other frames by the image's own."""
+        frames, images = {}, levels(batch)
+        for index, level in zip(batch.frames.image_of.tolist(), batch.frames.images[:, 0, 0, 0].tolist()):
+            frames.setdefault(images[index], []).append(level)
+        return frames
+
+    def test_they_are_of_the_same_video_and_never_the_image_itself(self):
+        for batch in take(self.make(3), 4):
+            frames = self.of_levels(batch)
+            assert set(frames) == {0, 1, 2, 3, 4, 5, 6}
+            for level, others in frames.items():
+                video = range(5) if level < 5 else range(5, 7)
+                assert set(others) < set(video) - {level} or set(others) == set(video) - {level}
+                assert len(others) == len(set(others)) == min(3, len(video) - 1)
+
+    def test_other_epochs_show_other_frames(self):
+        shown = [self.of_levels(batch)[0] for batch in take(self.make(1), 12)]
+        assert len({tuple(levels) for levels in shown}) > 1
+
+    def test_they_do_not_depend_on_workers_or_on_where_the_loader_began(self):
+        whole = take(self.make(2), 4)
+        for loader, expected in (
+            (self.make(2, num_workers=1), whole),
+            (self.make(2, position={"batch": 2}), whole[2:]),
+        ):
+            for ours, theirs in zip(loader, expected):
+                assert torch.equal(ours.frames.images, theirs.frames.images)
+                assert ours.frames.image_of.tolist() == theirs.frames.image_of.tolist()
+
+    def test_broken_frames_are_left_out(self):
+        (batch,) = take(self.make(4, broken=(1, 5)), 1)
+        shown = {level for others in self.of_levels(batch).values() for level in others}
+        assert not shown & {1, 5}
+
+    def test_none_are_read_where_none_are_asked_for(self):
+        assert take(self.make(0), 1)[0].frames is None
+
+    def test_a_batch_without_videos_has_no_frames_and_keeps_the_shape(self):
+        loader = make_loader(corpus(11, video=self.VIDEOS), 8, 1, subjects="off", other_frames=2)
+        sizes = {levels(batch)[0]: batch.frames.images.shape for batch in take(loader, 11)}
+        assert sizes[7] == (0, 3, 8, 8)
+        assert sizes[5] == (1, 3, 8, 8)
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [({}, "need a column `video`"), ({"video": ["a", "b", None, None]}, "No video of the corpus has two frames")],
+    )
+    def test_a_corpus_without_videos_is_refused(self, columns, message):
+        with pytest.raises(ValueError, match=message):
+            make_loader(corpus(4, **columns), 8, 2, other_frames=1)
+
+    def test_a_stream_is_refused(self):
+        with pytest.raises(ValueError, match="without streaming"):
+            make_loader(stream(), 8, 2, other_frames=1)
+
+
 class TestStream:
     @pytest.mark.parametrize("shards", [1, 3, 4, 6])
     @pytest.mark.parametrize(("num_workers", "world_size"), [(0, 2), (2, 1), (3, 1), (1, 2), (2, 2)])

@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional as torchvision_ops
 from modeling_pcl.data.photometric import (
     ADJUSTMENTS,
     PhotometricParameters,
+    PhotometricSettings,
     adjust_hue,
     draw_photometric,
     gaussian_blur,
@@ -93,7 +94,7 @@ def naive_gradient(image):
 
 def draw(count: int, chunk: int = 32, seed: int = 0):
     generators = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    return list(draw_photometric(count, chunk, *generators))
+    return list(draw_photometric(PhotometricSettings(), count, chunk, *generators))
 
 
 @pytest.mark.parametrize(("grey", "blurred", "gradient"), list(itertools.product([False, True], repeat=3)))
@@ -213,6 +214,29 @@ def test_parameters_follow_the_published_distributions():
         for tenth in torch.arange(1, 10) / 10:
             # Four standard deviations of an empirical distribution function over 16,000 draws, at most 0.004 each.
             assert abs((shares < tenth).float().mean() - tenth) < 0.016, name
+
+
+def test_strengths_and_probabilities_follow_the_settings():
+    settings = PhotometricSettings(
+        jitter_probability=1.0,
+        jitter_strength=0.3,
+        hue_strength=0.0,
+        grey_probability=0.0,
+        blur_probability=1.0,
+        blur_sigma_max_px=0.8,
+        gradient_probability=0.0,
+    )
+    groups = list(draw_photometric(settings, 2000, 100, torch.Generator().manual_seed(0), np.random.default_rng(0)))
+    for _, parameters in groups:
+        assert set(parameters.adjustments) == {"brightness", "contrast", "saturation"}
+        assert not parameters.grey
+        assert not parameters.gradient
+    factors = torch.cat([torch.cat(list(parameters.adjustments.values())) for _, parameters in groups])
+    sigmas = torch.cat([parameters.blur_sigma_px for _, parameters in groups])
+    for values, low, high in ((factors, 0.7, 1.3), (sigmas, 0.1, 0.8)):
+        assert values.min() >= low
+        assert values.max() <= high
+        assert values.max() - values.min() > 0.99 * (high - low)
 
 
 @pytest.mark.parametrize(("side_px", "size_px"), [(50, 32), (128, 64), (200, 100), (20, 32)])

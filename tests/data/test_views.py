@@ -12,7 +12,9 @@ from torchvision.transforms.v2 import functional as torchvision_ops
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.data import views
-from modeling_pcl.data.views import ViewMaker, ViewSettings, draw_crops, draw_symmetric_beta, draw_windows
+from modeling_pcl.data.geometric import HEAD_RADIUS
+from modeling_pcl.data.view_settings import ViewSettings
+from modeling_pcl.data.views import VideoFrames, ViewMaker, draw_crops, draw_symmetric_beta, draw_windows
 
 OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")
 SMALL = ViewSettings(pose_images=3, pose_negatives_per_image=5)
@@ -251,6 +253,108 @@ def test_pose_negatives_come_from_each_images_own_mirror(without_photometric):
     assert torch.equal(made["pose_negative_views"], whole.flip(3)[:, None].expand(-1, 5, -1, -1, -1))
 
 
+def make_flat(levels: list[int], side_px: int = 40) -> torch.Tensor:
+    """Images of one grey level each."""
+    return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, side_px, side_px)
+
+
+def grey_levels(images: torch.Tensor) -> list[int]:
+    return images.flatten(-3).mean(dim=-1).mul(255).round().int().tolist()
+
+
+def pose_negatives(images, kinds, count: int, frames=None, pose_images: int = 3, **settings) -> torch.Tensor:
+    """As `(pose_images, count, 3, 32, 32)`."""
+    settings = ViewSettings(
+        pose_images=pose_images, pose_negatives_per_image=count, pose_negatives=kinds, mixing_alpha=0.0, **settings
+    )
+    return ViewMaker(settings, 32, seed=0).pose_contrast(images, 0, frames)["pose_negative_views"]
+
+
+def test_batch_negatives_are_the_mirrors_of_all_images_in_equal_shares(without_photometric):
+    images = make_images(3)
+    mirrors = pose_negatives(images, ["mirror"], 1)[:, 0]
+    negatives = pose_negatives(images, ["batch"], 6)
+    for own in negatives:
+        assert torch.equal(own, mirrors.repeat(2, 1, 1, 1))
+
+
+def test_geometric_negatives_are_mirrors_and_turned_images_by_turns(without_photometric):
+    images = make_images(3)
+    whole, mirrors = (pose_negatives(given, ["mirror"], 1)[:, 0] for given in (images.flip(3), images))
+    negatives = pose_negatives(images, ["geometric"], 6)
+    for own, image, mirror in zip(negatives, whole, mirrors):
+        assert torch.equal(own[1::2], mirror.expand(3, -1, -1, -1))
+        for turned in own[::2]:
+            assert (turned - image).abs().mean() > 0.02
+            # The middle of a turned image shows what the image's middle shows; a mirrored one is another face.
+            torch.testing.assert_close(turned[:, 15:17, 15:17], image[:, 15:17, 15:17], atol=0.1, rtol=0)
+    assert len({tuple(turned.flatten().tolist()) for turned in negatives[:, ::2].flatten(0, 1)}) == 9
+
+
+def test_turns_out_of_the_plane_shift_the_middle_of_every_other_turned_image(without_photometric):
+    ramps = make_ramps(2, 64)  # red tells the column
+    settings = {"turn_deg": 0.0, "turn_out_of_plane_deg": 30.0, "turn_zoom": 0.0, "turn_shear": 0.0, "pose_images": 2}
+    turned = pose_negatives(ramps, ["geometric"], 2, **settings)[:, 0]
+    shift = (turned[:, 0, 15:17, 15:17].mean(dim=(1, 2)) - 31.5 / 64).abs()
+    # From a quarter of 30 degrees to all of it, on a cylinder of radius HEAD_RADIUS half widths.
+    assert shift.min() > 0.5 * HEAD_RADIUS * math.sin(math.radians(7.5)) - 0.01
+    assert shift.max() < 0.5 * HEAD_RADIUS * math.sin(math.radians(30)) + 0.01
+
+
+def test_kinds_of_negatives_share_their_number(without_photometric):
+    images = make_images(2)
+    mixed = pose_negatives(images, ["mirror", "geometric"], 8, pose_images=2)
+    assert torch.equal(mixed[:, ::2], pose_negatives(images, ["mirror"], 4, pose_images=2))
+    assert torch.equal(mixed[:, 1::2], pose_negatives(images, ["geometric"], 4, pose_images=2))
+
+
+def test_video_negatives_are_other_frames_of_the_images_that_have_them_which_take_part_first(without_photometric):
+    images = make_flat([10, 20, 30, 40])
+    frames = VideoFrames(make_flat([201, 202, 203]), np.array([1, 3, 3]))
+    negatives = pose_negatives(images, ["video"], 4, frames)
+    assert [grey_levels(own) for own in negatives] == [[201] * 4, [202, 203, 202, 203], [10] * 4]
+
+
+def test_without_any_frames_video_negatives_are_mirrors(without_photometric):
+    images = make_images(3)
+    assert torch.equal(pose_negatives(images, ["video"], 2), pose_negatives(images, ["mirror"], 2))
+    empty = VideoFrames(images[:0], np.array([], dtype=np.int64))
+    assert torch.equal(pose_negatives(images, ["video"], 2, empty), pose_negatives(images, ["mirror"], 2))
+
+
+def test_second_face_views_are_of_another_frame_where_there_is_one(without_photometric):
+    images = make_flat([10, 20, 30])
+    frames = VideoFrames(make_flat([201, 202, 203]), np.array([0, 2, 2]))
+    for positives, second in (("same_video", [201, 20, 202]), ("same_image", [10, 20, 30])):
+        maker = ViewMaker(ViewSettings(face_positives=positives), 32, seed=0)
+        views = maker.face_contrast(images, 0, frames)["face_views"]
+        assert grey_levels(views) == [10, 20, 30, *second]
+
+
+def test_frames_of_micro_batches_belong_to_the_images_of_the_joined_batch():
+    parts = [VideoFrames(make_flat([1, 2]), np.array([0, 3])), VideoFrames(make_flat([3]), np.array([1]))]
+    joined = VideoFrames.joined(parts, batch_size=4)
+    assert joined.image_of.tolist() == [0, 3, 5]
+    assert grey_levels(joined.images / 255) == [1, 2, 3]
+
+
+def test_disentangling_takes_as_many_images_as_asked_for():
+    images = make_images(4)
+    for count, taken in ((1, 1), (3, 3), (9, 4), (None, 4)):
+        made = ViewMaker(ViewSettings(disentangling_images=count), 32, seed=0).disentangling(images, 0)
+        assert len(made["pixel_values"]) == taken
+        assert len(made["noise"]) == 2 * taken
+
+
+def test_operations_of_probability_zero_are_left_out_and_nothing_is_left_of_a_list_of_them():
+    none = {f"{name}_probability": 0.0 for name in ("jitter", "grey", "blur", "gradient")}
+    settings = ViewSettings(**none, face_views="random_resized_crop", crop_area_min=1.0)
+    images = make_images()
+    made = ViewMaker(settings, 32, seed=0).pose_contrast(images, 0)
+    whole = ViewMaker(settings, 32, seed=0).disentangling(images, 0)["pixel_values"]
+    assert torch.equal(made["pose_views"], whole.repeat(2, 1, 1, 1))
+
+
 def test_settings_are_plain_values():
     assert ViewSettings(**json.loads(json.dumps(dataclasses.asdict(SMALL)))) == SMALL
 
@@ -269,11 +373,34 @@ def test_settings_are_plain_values():
         ("noise_std", math.inf),
         ("pose_images", 0),
         ("pose_negatives_per_image", 0),
+        ("disentangling_images", 0),
+        ("face_positives", "same_person"),
+        ("pose_negatives", []),
+        ("pose_negatives", ["own"]),
+        ("pose_negatives", ["mirror", "mirror"]),
+        ("turn_deg", 181.0),
+        ("turn_out_of_plane_deg", 60.0),
+        ("turn_zoom", -0.1),
+        ("turn_shear", math.nan),
+        ("jitter_probability", 1.1),
+        ("jitter_strength", -0.1),
+        ("hue_strength", 0.5),
+        ("grey_probability", math.nan),
+        ("blur_probability", -1.0),
+        ("blur_sigma_max_px", 0.05),
+        ("gradient_probability", 2.0),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"`{name}`"):
         ViewSettings(**{name: value})
+
+
+def test_settings_that_exclude_each_other_are_refused_by_name():
+    with pytest.raises(ValueError, match="`pose_negatives_per_image` must be at least 2"):
+        ViewSettings(pose_negatives=["mirror", "video"], pose_negatives_per_image=1)
+    with pytest.raises(ValueError, match="must not both be 0"):
+        ViewSettings(pose_negatives=["geometric"], turn_deg=0.0)
 
 
 @pytest.mark.parametrize(

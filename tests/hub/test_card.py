@@ -184,7 +184,7 @@ class TestLint:
         assert any("front matter" in fault for fault in self.faults(facts, "library_name: ", "library_name: ]: "))
 
     def test_a_template_that_asks_for_what_is_not_there(self, facts):
-        with pytest.raises(ValueError, match="template asks for what .* lack: 'no' is undefined"):
+        with pytest.raises(ValueError, match=r"template asks for what .* lack: 'no' is undefined"):
             model_card(TEMPLATES | {"pretrained.md": "{{ no.such }}"}, facts)
 
 

@@ -18,6 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
+from modeling_pcl import PCLConfig
+from modeling_pcl.training.recipes import RECIPES
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
 
 
@@ -157,7 +160,7 @@ def test_simclr_trains_the_face_objective_alone_on_unmixed_mirrored_crops(monkey
     assert parsed.views.mixing_alpha == 0
     run = pretrain.Pretraining(parsed)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    terms = pretrain.train_step(run, run.read_images(iter(run.loader)))
+    terms = pretrain.train_step(run, run.read_batches(iter(run.loader)))
     assert set(terms) == {"face_contrast_loss"}
     changed = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[name])}
     parts = {name.removeprefix("pcl.").split(".")[0] for name in changed}
@@ -171,6 +174,82 @@ def test_options_beside_a_method_hold_against_its_defaults(monkeypatch, options)
     assert parsed.views.face_views == "windows"
     assert parsed.objective.disentangling_weight == 0.5
     assert parsed.objective.pose_contrast_weight == 0
+
+
+def parse(*arguments: str):
+    return pretrain.parse_options([*arguments])
+
+
+def test_the_published_recipe_is_what_the_defaults_are():
+    assert parse("--recipe", "published").flat() == parse().flat()
+    assert pretrain.build_config(parse()).to_dict() == PCLConfig().to_dict()
+
+
+def test_a_recipe_sets_views_objectives_and_optimizer_and_options_beside_it_hold():
+    small = parse("--recipe", "small", "--optimizer", "adam", "--crop_area_min", "0.3")
+    assert small.training.optimizer == "adam"
+    assert small.views.crop_area_min == 0.3
+    assert small.views.gradient_probability == 0
+    assert small.views.pose_negatives == RECIPES["small"]["pose_negatives"]
+    assert pretrain.build_config(small).disentangling_weight == RECIPES["small"]["disentangling_weight"]
+    changed = {name for name, value in small.flat().items() if value != parse().flat()[name]}
+    assert changed == set(RECIPES["small"]) - {"optimizer"} | {"recipe"}
+
+
+@pytest.mark.parametrize("order", [("recipe", "method"), ("method", "recipe")])
+def test_simclr_goes_with_a_recipe(order):
+    words = {"recipe": "small", "method": "simclr"}
+    options = parse(*(text for name in order for text in (f"--{name}", words[name])))
+    weights = pretrain.build_config(options).objective_weights
+    assert weights == {"disentangling": 0, "face_contrast": 1, "pose_contrast": 0}
+    assert options.training.optimizer == "muon"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_optimizer_trains_and_resumes_bit_for_bit(monkeypatch, options, tmp_path, optimizer):
+    changes = {"recipe": "small", "optimizer": optimizer, "warmup_steps": 1, "steps": 6, "decoder_size": 16}
+    whole = train(monkeypatch, options | changes)
+    stopped = options | changes | {"output_dir": tmp_path / "stopped"}
+    shutil.copytree(whole / "checkpoints/step-00000003", stopped["output_dir"] / "checkpoints/step-00000003")
+    assert_same_weights(whole, train(monkeypatch, stopped, "--resume"))
+    start_weights = weights(whole / "checkpoints/step-00000003/model")
+    assert not torch.equal(
+        start_weights["pcl.trunk.stages.0.conv2.weight"], weights(whole)["pcl.trunk.stages.0.conv2.weight"]
+    )
+
+
+def test_a_run_of_constant_rate_may_be_resumed_with_more_steps_and_decays_at_its_end(monkeypatch, options):
+    rates, flush = {}, pretrain.Monitor.flush
+
+    def record(self, learning_rate):
+        rates[self.pending[-1][0]] = learning_rate
+        return flush(self, learning_rate)
+
+    monkeypatch.setattr(pretrain.Monitor, "flush", record)
+    options |= {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 2, "steps": 4}
+    train(monkeypatch, options)
+    with pytest.raises(SystemExit, match="`--warmup_steps` was 2, is 1"):
+        train(monkeypatch, options | {"steps": 9, "warmup_steps": 1}, "--resume")
+    train(monkeypatch, options | {"steps": 9, "decay_steps": 4}, "--resume")
+    # What is logged is the rate of the step to come: of none after the fourth, where the first run ended. The decay is
+    # 1 - sqrt of the share that is done.
+    shares = [0.5, 1, 1, 0, 1, 1 - 0.25**0.5, 1 - 0.5**0.5, 1 - 0.75**0.5, 0]
+    assert [rates[step] for step in range(1, 10)] == pytest.approx([1e-3 * share for share in shares], abs=1e-9)
+
+
+def test_views_of_other_frames_come_from_the_videos_of_the_corpus(monkeypatch, options, faces, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    rows = ["file_name,video"]
+    for number, path in enumerate(sorted(faces.iterdir())):
+        shutil.copy(path, folder)
+        rows.append(f"{path.name},{'' if number < 8 else f'v{number // 4}'}")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    changes = {"corpus": folder, "steps": 2, "gradient_accumulation_steps": 2, "face_positives": "same_video"}
+    output = train(monkeypatch, options | changes, "--pose_negatives", "video", "geometric")
+    assert json.loads((output / "run.json").read_text())["options"]["pose_negatives"] == ["video", "geometric"]
+    with pytest.raises(SystemExit, match="need a column `video`"):
+        train(monkeypatch, options | {"face_positives": "same_video", "output_dir": tmp_path / "none"})
 
 
 def test_accumulated_micro_batches_read_that_many_batches(monkeypatch, options):
@@ -273,6 +352,7 @@ def test_too_many_broken_files_stop_the_run_and_name_the_option(monkeypatch, opt
         ),
         ({"face_temperature": -1}, "face_temperature"),
         ({"mixing_alpha": -1}, "mixing_alpha"),
+        ({"pose_negatives": "own"}, "`pose_negatives` must name some of mirror, geometric, video, batch"),
     ],
 )
 def test_bad_options_end_in_one_clear_line(monkeypatch, options, changes, message):
