@@ -47,9 +47,9 @@ class PCLConfig(PreTrainedConfig):
             image gets an equal share of views of every mirror in the batch, as the authors' code computes.
         pose_negative_gradient: Whether the pose contrast trains the encoder through its negatives too, as published.
             False encodes them without gradient, which saves most of two thirds of the objective's cost.
-        head_feature: What a classification or head-pose head reads: `"trunk"`, `"face"` or `"pose"`.
-        verification_feature: The feature by whose cosine `face-verification` compares two faces: `"trunk"`, `"face"`
-            or `"pose"`.
+        head_feature: What a classification or head-pose head reads: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`, the
+            two together.
+        verification_feature: The feature by whose cosine `face-verification` compares two faces, likewise.
         verification_threshold: Cosine from which on it says that they are the same person; None where none was chosen.
         auto_map: Where each Auto class finds its code in a saved folder.
         custom_pipelines: The pipelines that a saved folder offers; its model writes them.
@@ -84,8 +84,8 @@ class PCLConfig(PreTrainedConfig):
     pose_temperature: float | int = 0.07
     pose_negatives: Literal["own", "batch"] = "own"
     pose_negative_gradient: bool = True
-    head_feature: Literal["trunk", "face", "pose"] = "trunk"
-    verification_feature: Literal["trunk", "face", "pose"] = "face"
+    head_feature: Literal["trunk", "face", "pose", "face+pose"] = "trunk"
+    verification_feature: Literal["trunk", "face", "pose", "face+pose"] = "face"
     verification_threshold: float | int | None = None
     auto_map: dict[str, str] = field(default_factory=lambda: dict(AUTO_MAP))
     custom_pipelines: dict[str, dict] = field(default_factory=dict)
@@ -156,6 +156,11 @@ class PCLConfig(PreTrainedConfig):
     def feature_size(self) -> int:
         """Length of a flattened trunk, face or pose map at `image_size`: 2048 for the published model."""
         return self.feature_channels * math.ceil(self.image_size / 16) ** 2
+
+    @property
+    def head_size(self) -> int:
+        """Length of the feature that a head reads."""
+        return self.feature_size * len(self.head_feature.split("+"))
 
     @property
     def drawn_size(self) -> int:

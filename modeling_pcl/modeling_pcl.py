@@ -18,6 +18,7 @@ from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
 from .configuration_pcl import PCLConfig
 from .decoder_pcl import PCLDecoder
 from .distributed_pcl import gather_rows, rank
+from .features_pcl import read_feature
 from .losses_pcl import (
     cosine_orthogonality_loss,
     info_nce_loss,
@@ -413,8 +414,7 @@ class _PCLWithHead(PCLPreTrainedModel):
     def _logits(self, head: nn.Linear, pixel_values: torch.Tensor, output_hidden_states: bool | None):
         _check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
         outputs = self.pcl(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
-        names = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
-        return head(outputs[names[self.config.head_feature]]), outputs.hidden_states
+        return head(read_feature(outputs, self.config.head_feature)), outputs.hidden_states
 
 
 class PCLForImageClassification(_PCLWithHead):
@@ -430,7 +430,7 @@ class PCLForImageClassification(_PCLWithHead):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.pcl = PCLModel(config)
-        self.classifier = nn.Linear(config.feature_size, config.num_labels)
+        self.classifier = nn.Linear(config.head_size, config.num_labels)
         self.post_init()
 
     @property
@@ -476,7 +476,7 @@ class PCLForHeadPoseEstimation(_PCLWithHead):
         config.problem_type, config.id2label = "regression", dict(enumerate(ANGLES))
         config.label2id = {angle: number for number, angle in enumerate(ANGLES)}
         self.pcl = PCLModel(config)
-        self.regressor = nn.Linear(config.feature_size, 3)
+        self.regressor = nn.Linear(config.head_size, 3)
         self.post_init()
 
     @property

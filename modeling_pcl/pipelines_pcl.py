@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
+from .features_pcl import READABLE_FEATURES, read_feature
 from .head_pose_pcl import axes_in_image
 
-FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
 AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
 AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING, MOST_CANVAS_PX = 0.45, 0.02, 4, 4096
 
@@ -112,8 +112,8 @@ class FaceVerificationPipeline(PCLPipeline):
     `similarity`, the cosine in [-1, 1], `threshold`, and `same`, whether the similarity is at least the threshold.
 
     Args:
-        feature: `"trunk"`, `"face"` or `"pose"`; by default the config's `verification_feature`. An identity embedding
-            is compared as it is.
+        feature: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`; by default the config's `verification_feature`. An
+            identity embedding is compared as it is.
         threshold: By default the config's `verification_threshold`, which `scripts/probe.py --task verification` finds
             and which holds for that feature. Where there is none, `threshold` and `same` are None.
     """
@@ -121,8 +121,8 @@ class FaceVerificationPipeline(PCLPipeline):
     def _sanitize_parameters(
         self, feature: str | None = None, threshold: float | None = None, timeout: float | None = None
     ):
-        if feature is not None and feature not in FEATURES:
-            raise ValueError(f"`feature` must be one of {', '.join(FEATURES)}, got {feature!r}.")
+        if feature is not None and feature not in READABLE_FEATURES:
+            raise ValueError(f"`feature` must be one of {', '.join(READABLE_FEATURES)}, got {feature!r}.")
         before = {} if timeout is None else {"timeout": timeout}
         after = {name: value for name, value in (("feature", feature), ("threshold", threshold)) if value is not None}
         return before, {}, after
@@ -135,7 +135,7 @@ class FaceVerificationPipeline(PCLPipeline):
             vectors = {"embedding": self.model(inputs["pixel_values"]).logits}
         else:
             outputs = self.model.base_model(inputs["pixel_values"])
-            vectors = {name: outputs[key] for name, key in FEATURES.items()}
+            vectors = {name: read_feature(outputs, name) for name in READABLE_FEATURES}
         # Images of a pair follow each other, in batches too.
         pairs = {name: rows.float().unflatten(0, (-1, 2)) for name, rows in vectors.items()}
         return {name: F.cosine_similarity(pair[:, 0], pair[:, 1]) for name, pair in pairs.items()}

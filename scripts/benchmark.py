@@ -6,16 +6,25 @@ python scripts/benchmark.py data --corpus path/to/corpus.parquet
 python scripts/benchmark.py embed
 python scripts/benchmark.py probe --corpus path/to/corpus.parquet
 python scripts/benchmark.py scaling --corpus path/to/corpus.parquet
+python scripts/benchmark.py methods --corpus path/to/corpus.parquet
 
 Every benchmark prints a table, and writes results.json and results.png. `benchmark.py data --help` lists its options.
 """
 
 import argparse
 
-from benchmarks import data, embed, loss, probe, scaling, step
+from benchmarks import data, embed, loss, methods, probe, scaling, step
 from transformers.utils.logging import disable_progress_bar
 
-BENCHMARKS = {"loss": loss, "step": step, "data": data, "embed": embed, "probe": probe, "scaling": scaling}
+BENCHMARKS = {
+    "loss": loss,
+    "step": step,
+    "data": data,
+    "embed": embed,
+    "probe": probe,
+    "scaling": scaling,
+    "methods": methods,
+}
 
 
 def main():

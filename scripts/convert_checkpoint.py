@@ -27,7 +27,7 @@ class ConversionArguments:
     task: Literal["classification", "head_pose"] = field(
         default="classification", metadata={"help": "What its linear_classifier predicts."}
     )
-    head_feature: Literal["trunk", "face", "pose"] = field(
+    head_feature: Literal["trunk", "face", "pose", "face+pose"] = field(
         default="trunk", metadata={"help": "Which feature its linear_classifier reads."}
     )
     image_size: int | None = field(
@@ -52,9 +52,9 @@ def build_model_with_head(weight: torch.Tensor, arguments: ConversionArguments):
     labels, features = weight.shape
     image_size = arguments.image_size or classifier_image_size(weight, PCLConfig())
     config = PCLConfig(image_size=image_size, head_feature=arguments.head_feature, num_labels=labels)
-    if config.feature_size != features:
+    if config.head_size != features:
         raise ValueError(
-            f"`linear_classifier` reads {features} features, images of {image_size} px have {config.feature_size}; "
+            f"`linear_classifier` reads {features} features, images of {image_size} px have {config.head_size}; "
             "leave `--image_size` out."
         )
     if arguments.task == "classification":

@@ -34,8 +34,8 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_pcl.data.corpora import load_corpus
 from modeling_pcl.data.layouts.base import IMAGE_SUFFIXES
 from modeling_pcl.data.video import find_videos
+from modeling_pcl.features_pcl import FEATURES
 from modeling_pcl.probes.feature_files import FeatureFiles
-from modeling_pcl.probes.features import FEATURES
 from modeling_pcl.training.arguments import option
 from modeling_pcl.training.record import describe_run
 

@@ -30,8 +30,8 @@ CHANGED = {
     "pose_temperature": 0.3,
     "pose_negatives": "batch",
     "pose_negative_gradient": False,
-    "head_feature": "pose",
-    "verification_feature": "pose",
+    "head_feature": "face+pose",
+    "verification_feature": "face+pose",
     "verification_threshold": 0.25,
     "auto_map": {"AutoConfig": "configuration_pcl.PCLConfig"},
     "custom_pipelines": {"face-verification": {"impl": "pipelines_pcl.FaceVerificationPipeline"}},
@@ -41,6 +41,11 @@ CHANGED = {
 @pytest.mark.parametrize(("image_size", "feature_size"), [(64, 2048), (100, 6272), (256, 32768), (32, 512)])
 def test_features_of_the_published_model_have_the_published_length(image_size, feature_size):
     assert PCLConfig(image_size=image_size).feature_size == feature_size
+
+
+@pytest.mark.parametrize(("feature", "parts"), [("trunk", 1), ("face", 1), ("pose", 1), ("face+pose", 2)])
+def test_a_head_reads_one_feature_or_two(feature, parts):
+    assert PCLConfig(head_feature=feature).head_size == parts * 2048
 
 
 def test_hidden_width_of_the_projection_follows_the_features_unless_it_is_given():

@@ -100,6 +100,24 @@ def test_two_processes_step_to_where_one_does_on_the_whole_batch(processes, sche
             torch.testing.assert_close(found, weight, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
 
 
+@functools.cache
+def stepped_by_muon() -> dict[str, torch.Tensor]:
+    groups = [tuple(two_processes.tiny.INPUTS)]
+    return two_processes.steps(two_processes.unwrapped, groups, 1, two_processes.muon, two_processes.MUON_ITERATIONS)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("share_out", ["Replicas", "shards"])
+def test_muon_makes_the_same_steps_in_two_processes_as_in_one(processes, share_out):
+    for process in processes:
+        for name, weight in stepped_by_muon().items():
+            # Biases before a batch norm have no gradient but rounding, which Adam brings to the size of its rate.
+            if weight.dim() >= 2:
+                found = process[f"muon, {share_out}"][name]
+                # Orthogonalisation turns the smallest singular values with the rest: rounding grows a thousandfold.
+                torch.testing.assert_close(found, weight, rtol=0, atol=1e-7, msg=lambda text, n=name: f"{n}: {text}")
+
+
 @pytest.mark.distributed
 def test_shards_are_halves_and_make_a_whole_model_in_the_main_process(processes):
     expected = two_processes.pretraining_model().state_dict()

@@ -336,13 +336,14 @@ def test_gradient_reaches_exactly_the_parts_that_an_objective_trains(objective, 
             assert parameter.grad.abs().max() > 1e-8, name
 
 
-@pytest.mark.parametrize("head_feature", ["trunk", "face", "pose"])
+@pytest.mark.parametrize("head_feature", ["trunk", "face", "pose", "face+pose"])
 @pytest.mark.parametrize("model_class", HEADS)
 def test_a_head_reads_and_trains_the_feature_that_the_config_names(model_class, head_feature):
     config = tiny.config(head_feature=head_feature)
     model, images = model_class(config), tiny.images(config, 3)
     features = model.pcl(images)
     feature = {"trunk": features.pooler_output, "face": features.face_features, "pose": features.pose_features}
+    feature["face+pose"] = torch.cat([features.face_features, features.pose_features], dim=1)
     head = getattr(model, HEADS[model_class])
     outputs = model(images)
     torch.testing.assert_close(outputs.logits, head(feature[head_feature]))
@@ -351,7 +352,7 @@ def test_a_head_reads_and_trains_the_feature_that_the_config_names(model_class, 
         is_trained = all(
             parameter.grad is not None for parameter in getattr(model.pcl, f"{branch}_branch").parameters()
         )
-        assert is_trained == (branch == head_feature)
+        assert is_trained == (branch in head_feature)
     assert all(parameter.grad is not None for parameter in model.pcl.trunk.parameters())
 
 

@@ -113,6 +113,13 @@ class TestVerification:
         assert verify(pair, feature="trunk", threshold=-1.0)["same"] is True
         assert verify(pair, threshold=1.5)["same"] is False
 
+    def test_face_and_pose_may_be_compared_together(self, verify):
+        with torch.no_grad():
+            outputs = verify.model(pixels(face(0), face(1)))
+        one, other = torch.cat([outputs.face_features, outputs.pose_features], dim=1)
+        expected = F.cosine_similarity(one, other, dim=0).item()
+        assert verify((face(0), face(1)), feature="face+pose")["similarity"] == pytest.approx(expected, abs=1e-6)
+
     @pytest.mark.parametrize("batch_size", [1, 3])
     def test_a_list_gives_what_each_pair_alone_gives(self, verify, batch_size):
         pairs = [(face(seed), face(seed + 10)) for seed in range(4)]
@@ -139,7 +146,7 @@ class TestVerification:
             verify(wrong)
 
     def test_an_unknown_feature_is_refused(self, verify):
-        with pytest.raises(ValueError, match="must be one of trunk, face, pose, got 'nose'"):
+        with pytest.raises(ValueError, match=r"must be one of trunk, face, pose, face\+pose, got 'nose'"):
             verify((face(0), face(1)), feature="nose")
 
 

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.distributed_pcl import gather_rows, rank, synchronise_batch_norm, world_size
 from modeling_pcl.training.monitor import check_finite_weights
+from modeling_pcl.training.optimizers import make_optimizer
 from modeling_pcl.training.replicas import Replicas
 from modeling_pcl.training.sharding import shard, whole_model
 from modeling_pcl.training.steps import Stepper, give_zero_gradients
@@ -26,6 +27,8 @@ SCHEDULES = {
     "alternating, accumulated": ([(objective,) for objective in tiny.INPUTS], 2),
     "joint, accumulated": ([tuple(tiny.INPUTS)], 2),
 }
+
+MUON_ITERATIONS = 2  # So that the momentum counts, too.
 
 # The orthogonality terms are centred over a process's own batch; all the rest does not depend on how it is shared out.
 CONFIG = {"orthogonality_weight": 0.0}
@@ -94,19 +97,35 @@ def train_once(objectives: Iterable[str], share_out: Callable = unwrapped) -> di
     return results(outputs, model)
 
 
-def steps(share_out: Callable, groups: Groups, micro_batches: int) -> dict[str, torch.Tensor]:
-    """Weights after an iteration with clipped gradients, by an optimizer that does not blow rounding up."""
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """One that does not blow rounding up."""
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def muon(model: nn.Module) -> torch.optim.Optimizer:
+    return make_optimizer(model, "muon", 0.02, 0.1)
+
+
+def steps(
+    share_out: Callable,
+    groups: Groups,
+    micro_batches: int,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd,
+    iterations: int = 1,
+) -> dict[str, torch.Tensor]:
+    """Weights after some iterations with clipped gradients."""
     model = synchronise_batch_norm(pretraining_model())
     accelerator = Accelerator(cpu=True)
     called = share_out(model, groups)
-    optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    optimizer = accelerator.prepare_optimizer(make_optimizer(model))
     give_zero_gradients(model)
     stepper = Stepper(accelerator, called, optimizer, groups, keep_zero_gradients=True, max_grad_norm=0.1)
 
     def make_inputs(objective: str, index: int | None) -> dict[str, torch.Tensor]:
         return {name: share(name, value) for name, value in inputs(model.config, [objective]).items()}
 
-    stepper.step(make_inputs, dict.fromkeys(tiny.INPUTS, 1.0), micro_batches)
+    for _ in range(iterations):
+        stepper.step(make_inputs, dict.fromkeys(tiny.INPUTS, 1.0), micro_batches)
     return {name: whole(parameter) for name, parameter in model.named_parameters()}
 
 
@@ -158,5 +177,7 @@ def work(index: int, folder: str):
     for share_out in (Replicas, shards):
         for name, (groups, micro_batches) in SCHEDULES.items():
             everything[f"{name}, {share_out.__name__}"] = steps(share_out, groups, micro_batches)
+        joint = [tuple(tiny.INPUTS)]
+        everything[f"muon, {share_out.__name__}"] = steps(share_out, joint, 1, muon, MUON_ITERATIONS)
     torch.save(everything, Path(folder) / f"{index}.pt")
     torch.distributed.destroy_process_group()

@@ -27,6 +27,11 @@ async function choose(index, file) {
   if (photos.every(Boolean)) await compare(model);
 }
 
+/** One feature of a photo; "face+pose" is both, one behind the other. */
+function readFeature(photo, name) {
+  return name.split("+").flatMap((part) => Array.from(photo[part]));
+}
+
 async function compare(model) {
   const [first, second] = photos;
   for (const name of ["face", "pose", "trunk"]) {
@@ -34,7 +39,7 @@ async function compare(model) {
   }
   const { verification_threshold: threshold, verification_feature: feature = "face" } = model.config;
   if (threshold != null) {
-    const isSame = cosine(first[feature], second[feature]) >= threshold;
+    const isSame = cosine(readFeature(first, feature), readFeature(second, feature)) >= threshold;
     element("verdict").textContent = `At the model's threshold of ${threshold.toFixed(3)} (${feature}): ${
       isSame ? "the same person" : "different people"
     }. It is often wrong.`;

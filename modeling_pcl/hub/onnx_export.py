@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from ..features_pcl import FEATURES, read_feature
 from ..modeling_pcl import PCLForPreTraining, PCLModel, PCLPreTrainedModel
 
 try:
@@ -33,7 +34,6 @@ OPSET = 18  # The oldest that torch exports to as it is; every onnxruntime since
 TOLERANCE = 1e-4
 SMALLEST_PX = 32
 CHECKED_SHAPES = ((1, 32, 32), (3, 64, 64), (2, 100, 100), (1, 97, 131))  # batch, height, width
-FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
 MAPS = ("last_hidden_state", *FEATURES.values())
 DYNAMIC_INT8 = "dynamic int8"
 
@@ -224,7 +224,7 @@ class _Encoder(nn.Module):
         maps = tuple(outputs[name] for name in MAPS)
         if self.head is None:
             return maps
-        return (*maps, self.head(outputs[FEATURES[self.encoder.config.head_feature]]))
+        return (*maps, self.head(read_feature(outputs, self.encoder.config.head_feature)))
 
 
 class _Decoder(nn.Module):

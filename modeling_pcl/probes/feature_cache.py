@@ -20,7 +20,8 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
-from .features import FEATURES, Precision
+from ..features_pcl import FEATURES
+from .features import Precision
 
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 UNFINISHED = ".part"
@@ -47,12 +48,21 @@ class FeatureKey:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
 
 
+class Features(dict):
+    """Features by name, `(rows, dim)`; `face+pose` is made of its two parts when it is asked for."""
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        if "+" not in name:
+            raise KeyError(name)
+        return torch.cat([self[part] for part in name.split("+")], dim=1)
+
+
 @dataclass(frozen=True)
 class FeatureTable:
     """Features of a corpus, row by row.
 
     Args:
-        features: `trunk`, `face` and `pose`, each `(rows, dim)`, memory-mapped.
+        features: `trunk`, `face` and `pose`, each `(rows, dim)`, memory-mapped, and `face+pose` of them.
         broken: Rows whose image does not decode, with the reason; what stands there means nothing.
     """
 
@@ -97,7 +107,7 @@ class FeatureCache:
                 if not _all_exist(paths):
                     _fill(_Unfinished(folder, key, rows), encoded, broken)
         record = json.loads((folder / "features.json").read_text())
-        features = {name: load_file(path)[name] for name, path in paths.items()}
+        features = Features({name: load_file(path)[name] for name, path in paths.items()})
         return FeatureTable(features, {int(row): reason for row, reason in record["broken"].items()})
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from tqdm.auto import tqdm
 
-FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
+from ..features_pcl import FEATURES
 
 Precision = Literal["bf16", "float32"]
 

@@ -101,8 +101,11 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
 def _layers(model: Head) -> list[nn.Module]:
     """What lies between logits and pixels, from the head down."""
     head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
-    branches = {"trunk": [], "face": [model.pcl.face_branch], "pose": [model.pcl.pose_branch]}
-    return [head, *branches[model.config.head_feature], *reversed(model.pcl.trunk.stages)]
+    names = {"trunk": [], "face": ["face_branch"], "pose": ["pose_branch"], "face+pose": ["face_branch", "pose_branch"]}
+    branches = [getattr(model.pcl, name) for name in names[model.config.head_feature]]
+    # The branches lie side by side, and so are one layer.
+    beside = [nn.ModuleList(branches)] if branches else []
+    return [head, *beside, *reversed(model.pcl.trunk.stages)]
 
 
 def finetune(

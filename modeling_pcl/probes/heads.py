@@ -26,7 +26,7 @@ def head_config(config: PCLConfig, task: HeadTask, labels: Sequence[str], featur
         config: Of the encoder.
         task: What the head says: one class, several units, three angles, or an embedding.
         labels: Names of the classes or units, in order; not read for head pose.
-        feature: `trunk`, `face` or `pose`, what the head reads.
+        feature: What the head reads: `trunk`, `face`, `pose` or `face+pose`.
         image_size: Side of the images it reads, in px.
     """
     changes: dict = {"head_feature": feature, "image_size": image_size}
@@ -71,7 +71,7 @@ def set_head(model: Head, weight: torch.Tensor, bias: torch.Tensor):
 
     Args:
         model: Its head is overwritten.
-        weight: `(outputs, feature_size)`.
+        weight: `(outputs, head_size)`.
         bias: `(outputs,)`.
 
     Raises:
@@ -100,9 +100,9 @@ def save_embedding(
 
     Args:
         encoder: What it reads.
-        weight: `(dim, feature_size)`.
+        weight: `(dim, head_size)`.
         bias: `(dim,)`.
-        feature: `trunk`, `face` or `pose`.
+        feature: `trunk`, `face`, `pose` or `face+pose`.
         image_size: Side of the images, in px.
         folder: Where to.
     """

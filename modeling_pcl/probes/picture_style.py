@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from PIL import Image
 
+from ..features_pcl import READABLE_FEATURES
+
 DPI = 100
 TITLE_LETTER_PX, TITLE_LINES = 8.5, 3
 # Okabe and Ito's colours, which colour-blind people can tell apart, each with a marker.
@@ -26,7 +28,7 @@ LOOKS = (
     ("#56b4e9", "P"),
     ("#404040", "X"),
 )
-FEATURES = dict(zip(("trunk", "face", "pose"), LOOKS))
+FEATURES = dict(zip(READABLE_FEATURES, LOOKS))
 GREY = "#808080"
 
 

@@ -19,8 +19,9 @@ from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.data.label_columns import names as label_names
 from modeling_pcl.data.splits import split_stratified
+from modeling_pcl.features_pcl import FEATURES
 from modeling_pcl.hub.onnx_export import OnnxEncoder, export_onnx, quantise_onnx
-from modeling_pcl.probes.features import FEATURES, Precision, encode
+from modeling_pcl.probes.features import Precision, encode
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 from modeling_pcl.training.arguments import option
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from modeling_pcl.training.arguments import option
+from modeling_pcl.data.options import option
+from modeling_pcl.features_pcl import READABLE_FEATURES
 
 
 @dataclass
@@ -30,7 +31,9 @@ class ProbeArguments:
         "split `validation`, or a tenth of the training images, cut out in the same way.",
     )
     output_dir: str = option("", "Folder for the head, results.json, predictions and pictures.")
-    feature: Literal["trunk", "face", "pose", "all"] = option("all", "What the probe reads.")
+    features: Literal["trunk", "face", "pose", "face+pose", "all"] = option(
+        "all", "What the probe reads; `face+pose` is both together, `all` each of these in turn."
+    )
     image_size: int | None = option(
         None,
         "Side of the images, in px; by default 100 for expression and action units, 256 for head pose, else the "
@@ -86,6 +89,10 @@ class ProbeArguments:
     batch_size: int | None = option(None, "Images encoded at once, 128, or trained on at once with `--finetune`, 64.")
     cache_dir: str | None = option(None, "Folder of extracted features; by default in the Hugging Face home folder.")
 
+    def feature_names(self) -> list[str]:
+        """Every feature that is to be measured."""
+        return list(READABLE_FEATURES) if self.features == "all" else [self.features]
+
 
 def check_arguments(arguments: ProbeArguments):
     """Refuse values that no probe can have.
@@ -116,7 +123,7 @@ def check_arguments(arguments: ProbeArguments):
         arguments.task != "action_units" or arguments.protocol != "strict" or arguments.finetune
     ):
         raise ValueError("`--tune_thresholds` is for linear probes of action units in the strict protocol.")
-    others = ("train", "test", "validation", "feature", "protocol", "epochs", "seeds", "group_by")
+    others = ("train", "test", "validation", "features", "protocol", "epochs", "seeds", "group_by")
     if arguments.task == "disentanglement":
         given = [name for name in others if getattr(arguments, name) != getattr(ProbeArguments(), name)]
         if given:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from tabulate import tabulate
 
+from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes.comparison_picture import draw_comparison
-from modeling_pcl.probes.features import FEATURES
 
 from .report import in_words
 
@@ -65,7 +65,7 @@ def as_markdown(summary: Summary) -> str:
     """A line for each measure and feature, a column for each model; the best of a line is bold."""
     lines = []
     for measure, models in summary.items():
-        for feature in (name for name in FEATURES if any(name in row for row in models.values())):
+        for feature in (name for name in READABLE_FEATURES if any(name in row for row in models.values())):
             cells = {model: row[feature] for model, row in models.items() if feature in row}
             name = measure + ARROWS[direction(measure)]
             lines.append({"measure": name, "feature": feature} | _in_words(cells, direction(measure)))

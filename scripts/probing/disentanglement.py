@@ -14,8 +14,9 @@ from modeling_pcl import PCLForPreTraining
 from modeling_pcl.data.corpora import corpus_splits
 from modeling_pcl.data.images import decode_image
 from modeling_pcl.data.splits import split_stratified
+from modeling_pcl.features_pcl import FEATURES
 from modeling_pcl.probes.disentanglement import leakage, mirror_movement, read_pose
-from modeling_pcl.probes.features import FEATURES, extract_features
+from modeling_pcl.probes.features import extract_features
 from modeling_pcl.probes.leakage_picture import draw_leakage
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 from modeling_pcl.training.pictures import draw_rows, swap_rows

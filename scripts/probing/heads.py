@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 
-from modeling_pcl.probes.features import FEATURES
 from modeling_pcl.probes.heads import Head, build_head, set_head
 from modeling_pcl.probes.linear import PUBLISHED, Examples, LinearProbe, train_linear
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
@@ -69,7 +68,7 @@ class HeadProbe:
         self.parts = parts
 
     def features(self) -> list[str]:
-        return list(FEATURES) if self.arguments.feature == "all" else [self.arguments.feature]
+        return self.arguments.feature_names()
 
     def linear(self) -> list[Trained]:
         """A linear head for each feature and seed, tested."""

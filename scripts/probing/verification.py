@@ -15,7 +15,6 @@ from modeling_pcl import PCLImageProcessor
 from modeling_pcl.data.corpora import corpus_revision, corpus_splits, is_list_of_pairs, load_pairs
 from modeling_pcl.data.pairs import make_pairs
 from modeling_pcl.probes.curve_pictures import draw_roc
-from modeling_pcl.probes.features import FEATURES
 from modeling_pcl.probes.heads import save_embedding
 from modeling_pcl.probes.identity_embedding import IdentityEmbedding, train_identity_embedding
 from modeling_pcl.probes.metrics import load_metric
@@ -228,7 +227,7 @@ def run(arguments: ProbeArguments) -> str:
     start(folder)
     encoder = Encoder(arguments.model, arguments.cache_dir, arguments.batch_size)
     probe = Verification(arguments, encoder, arguments.test)
-    features = list(FEATURES) if arguments.feature == "all" else [arguments.feature]
+    features = arguments.feature_names()
     cosines = {feature: probe.cosines(feature) for feature in features}
     measured = {feature: probe.pairs.compute(cosines[feature]) for feature in features}
     results = {feature: {"cosine": over_seeds([measured[feature]])} for feature in features}

@@ -52,6 +52,14 @@ def test_what_comes_back_is_what_was_encoded(cache, precision, dtype):
         assert found[name].dtype == dtype
 
 
+def test_face_and_pose_together_are_made_of_the_two_and_not_kept(cache):
+    found = table(cache, Encoded()).features
+    assert torch.equal(found["face+pose"], torch.cat([found["face"], found["pose"]], dim=1))
+    assert len(list(cache.folder.rglob("*.safetensors"))) == len(FEATURES)
+    with pytest.raises(KeyError, match="nose"):
+        found["nose"]
+
+
 def test_a_second_probe_encodes_nothing(cache):
     table(cache, Encoded())
     again = Encoded()

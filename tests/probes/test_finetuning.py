@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification
+from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes.finetuning import FinetuningRecipe, finetune, layer_groups
 from modeling_pcl.probes.objectives import OBJECTIVES, Objective
 
@@ -74,6 +75,8 @@ def parameters_of(groups: list[dict]) -> list[int]:
         ("trunk", ["classifier", *STAGES]),
         ("face", ["classifier", "pcl.face_branch", *STAGES]),
         ("pose", ["classifier", "pcl.pose_branch", *STAGES]),
+        ("face+pose", ["classifier", "pcl.face_branch", *STAGES]),
+        ("face+pose", ["classifier", "pcl.pose_branch", *STAGES]),
     ],
 )
 def test_each_layer_learns_at_a_fixed_share_of_the_rate_of_the_layer_above_it(feature, layers):
@@ -86,7 +89,7 @@ def test_each_layer_learns_at_a_fixed_share_of_the_rate_of_the_layer_above_it(fe
 
 
 @pytest.mark.parametrize("make_model", [make_classifier, make_regressor])
-@pytest.mark.parametrize("feature", ["trunk", "face", "pose"])
+@pytest.mark.parametrize("feature", READABLE_FEATURES)
 def test_exactly_the_parameters_that_the_loss_reaches_are_in_one_group_each(make_model, feature):
     model = make_model(head_feature=feature)
     model(tiny.images(model.config, 2)).logits.sum().backward()

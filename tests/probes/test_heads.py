@@ -5,7 +5,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
-from modeling_pcl.probes.features import FEATURES
+from modeling_pcl.features_pcl import READABLE_FEATURES, read_feature
 from modeling_pcl.probes.heads import build_head, save_embedding, save_head, set_head
 
 EXPRESSIONS = ("angry", "happy", "neutral")
@@ -17,8 +17,8 @@ def encoder() -> PCLModel:
     return PCLModel(tiny.config()).eval()
 
 
-def linear(outputs: int, encoder: PCLModel) -> tuple[torch.Tensor, torch.Tensor]:
-    dim = encoder.config.feature_channels * (SIZE // 16) ** 2
+def linear(outputs: int, encoder: PCLModel, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    dim = parts * encoder.config.feature_channels * (SIZE // 16) ** 2
     return torch.randn(outputs, dim), torch.randn(outputs)
 
 
@@ -28,16 +28,16 @@ def photos(count: int) -> list[Image.Image]:
     return [Image.fromarray(image.numpy()) for image in pixels]
 
 
-@pytest.mark.parametrize("feature", list(FEATURES))
+@pytest.mark.parametrize("feature", READABLE_FEATURES)
 def test_a_saved_head_is_the_linear_layer_on_the_encoders_feature(encoder, tmp_path, feature):
-    weight, bias = linear(3, encoder)
+    weight, bias = linear(3, encoder, parts=feature.count("+") + 1)
     model = build_head(encoder, "expression", EXPRESSIONS, feature, SIZE)
     set_head(model, weight, bias)
     save_head(model, tmp_path)
     opened = PCLForImageClassification.from_pretrained(tmp_path).eval()
     images = torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
-        rows = encoder(images)[FEATURES[feature]]
+        rows = read_feature(encoder(images), feature)
         torch.testing.assert_close(opened(images).logits, rows @ weight.T + bias)
     assert opened.config.id2label == dict(enumerate(EXPRESSIONS))
     assert opened.config.label2id == {"angry": 0, "happy": 1, "neutral": 2}

@@ -29,7 +29,9 @@ def test_every_measure_and_mirroring_have_a_panel_of_bars_with_numbers(as_figure
     assert words == [["0.600", "-0.100", "0.700"], ["0.700", "missing", "missing"], ["0.300", "0.050", "1.250"]]
     for axes in figure.axes:
         assert [text.get_text() for text in axes.get_xticklabels()] == ["trunk", "face", "pose"]
-        assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [colour for colour, _ in FEATURES.values()]
+        assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [
+            FEATURES[name][0] for name in ("trunk", "face", "pose")
+        ]
     assert figure.get_suptitle() == "title"
 
 

@@ -185,3 +185,13 @@ def test_an_unknown_benchmark_is_refused(benchmark, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(benchmark, monkeypatch, "speed")
     assert "invalid choice: 'speed'" in capsys.readouterr().err
+
+
+def test_methods_are_timed_in_pairs_by_one_recipe(benchmark, monkeypatch, tmp_path):
+    sizes = SMALL | {"batch_size": 16}
+    options = [f"--{name}={value}" for name, value in sizes.items()]
+    run(benchmark, monkeypatch, "methods", *options, "--output_dir", tmp_path / "out")
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["results"]["methods"]
+    assert row["times the time"] == pytest.approx(row["PCL, s"] / row["SimCLR, s"])  # of a single pair
+    assert row["recipe"] == "small"
+    assert Image.open(tmp_path / "out" / "results.png").width > 1000

@@ -35,7 +35,7 @@ def models(model, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def task(people, tmp_path) -> str:
     cache = f"--cache_dir {tmp_path / 'features'}"
-    return f"verification --test {people} --pairs 24 --folds 2 --image_size 32 --feature trunk {cache}"
+    return f"verification --test {people} --pairs 24 --folds 2 --image_size 32 --features trunk {cache}"
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ from transformers import AutoImageProcessor, pipeline
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
 from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.images import decode_image
+from modeling_pcl.features_pcl import READABLE_FEATURES
 
 NAMES = ["angry", "happy", "sad"]
 SIZES = {"train": 72, "validation": 36, "test": 18}
-FEATURES = ["trunk", "face", "pose"]
-ONE_HEAD = ("--feature", "trunk", "--seeds", 0)
+FEATURES = ["trunk", "face", "pose"]  # that an encoder has
+ONE_HEAD = ("--features", "trunk", "--seeds", 0)
 FINETUNING = ("--finetune", "--epochs", 2, "--learning_rates", 3e-3, "--layer_decays", 1)
 
 
@@ -101,7 +102,7 @@ class TestExpression:
             assert "rows, sha256:" in parts[name]["revision"]
         assert parts["shared_by_train_and_test"] == {"images": 0, "subjects": 0}
         (head,) = record["head"]
-        assert head["feature"] in FEATURES
+        assert head["feature"] in READABLE_FEATURES
         assert head["seed"] in (0, 1)
         assert 1 <= head["epoch"] <= 60
         assert head["learning_rate"] in (1e-2, 1e-3, 1e-4)
@@ -140,7 +141,7 @@ class TestExpression:
                 yield rows
 
         monkeypatch.setattr(encoder, "encode", counted)
-        options = ("expression", "--train", expressions, "--feature", "trunk", "--epochs", 2)
+        options = ("expression", "--train", expressions, "--features", "trunk", "--epochs", 2)
         probe(tmp_path / "another seed", *options, "--seeds", 5)
         assert sizes == []
         probe(tmp_path / "another size", *options, "--seeds", 0, size=40)
@@ -227,7 +228,7 @@ class TestProtocols:
         return found
 
     def test_paper_takes_the_best_epoch_on_the_test_set_and_says_so(self, probe, scripts, hard, model, tmp_path):
-        options = {"train": str(hard["permuted"]), "protocol": "paper", "epochs": 60, "seeds": [0], "feature": "trunk"}
+        options = {"train": str(hard["permuted"]), "protocol": "paper", "epochs": 60, "seeds": [0], "features": "trunk"}
         words = itertools.chain(*((f"--{name}", *np.atleast_1d(value)) for name, value in options.items()))
         probe(tmp_path / "out", "expression", *words)
         record = results(tmp_path / "out")
@@ -424,7 +425,7 @@ class TestActionUnits:
     @classmethod
     def folded(cls, probe, units, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("units")
-        probe(folder, "action_units", "--train", units, "--epochs", 100, "--feature", "trunk", "--seeds", 1)
+        probe(folder, "action_units", "--train", units, "--epochs", 100, "--features", "trunk", "--seeds", 1)
         return folder
 
     def test_every_labelled_row_is_predicted_once_by_the_head_of_its_fold(self, folded, units):
@@ -462,7 +463,7 @@ class TestActionUnits:
         assert len(np.unique(picture(folded / "f1.png"))) > 20
 
     def test_tuned_thresholds_stand_in_the_bias(self, probe, folded, units, tmp_path):
-        options = ("--train", units, "--epochs", 100, "--feature", "trunk", "--seeds", 1, "--tune_thresholds")
+        options = ("--train", units, "--epochs", 100, "--features", "trunk", "--seeds", 1, "--tune_thresholds")
         probe(tmp_path, "action_units", *options)
         for fold in ("", "fold-2", "fold-3"):
             tuned, plain = (load_file(folder / fold / "model.safetensors") for folder in (tmp_path, folded))
@@ -595,7 +596,7 @@ class TestVerification:
     def embedded(cls, probe, people, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("embedded")
         drawn = ("--test", people.with_name("others.parquet"), "--pairs", 40, "--folds", 2, "--seeds", 0, 1)
-        trained = ("--identity_embedding", "--train", people, "--feature", "trunk", "--subject_column", "identity")
+        trained = ("--identity_embedding", "--train", people, "--features", "trunk", "--subject_column", "identity")
         probe(folder, "verification", *drawn, *trained)
         return folder
 
@@ -624,14 +625,14 @@ class TestVerification:
 
     def test_people_in_train_and_test_are_not_trained_on(self, refused, model, people, tmp_path):
         options = ("--test", people, "--train", people, "--subject_column", "identity", "--pairs", 40, "--folds", 2)
-        small = ("--image_size", 32, "--feature", "trunk", "--seeds", 0, "--output_dir", tmp_path / "out")
+        small = ("--image_size", 32, "--features", "trunk", "--seeds", 0, "--output_dir", tmp_path / "out")
         said = refused("probe", "--task", "verification", "--model", model, "--identity_embedding", *options, *small)
         assert "`--train`" in said
 
     def test_a_person_who_is_not_known_makes_no_pair(self, probe, faces, tmp_path):
         people = [None if row % 10 == 9 else f"p{row // 4}" for row in range(48)]
         faces([row // 4 % 3 for row in range(48)], subject=people).to_parquet(tmp_path / "faces.parquet")
-        options = ("--pairs", 12, "--folds", 2, "--feature", "trunk")
+        options = ("--pairs", 12, "--folds", 2, "--features", "trunk")
         probe(tmp_path / "out", "verification", "--test", tmp_path / "faces.parquet", *options)
         assert len(predictions(tmp_path / "out")) == 12
 
@@ -731,7 +732,7 @@ class TestGroups:
         ages = [row / 2 + 5 for row in range(60)]
         corpus = named(faces(classes, 60, expression=classes, gender=gender, age=ages))
         DatasetDict(train=corpus, test=corpus.select(range(42))).save_to_disk(corpora / "grouped")
-        options = ("--train", corpora / "grouped", "--protocol", "paper", "--epochs", 3, "--feature", "face")
+        options = ("--train", corpora / "grouped", "--protocol", "paper", "--epochs", 3, "--features", "face")
         said = probe(tmp_path, "expression", *options, "--seeds", 0, 1, "--group_by", "gender", "age")
         groups, written = results(tmp_path)["groups"], predictions(tmp_path)
         assert list(groups["gender"]) == ["f", "m"]

@@ -1,0 +1,225 @@
+"""What an encoder knows, in a minute: figures on validation data, by which recipes and checkpoints are compared."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
+from torch.nn import functional as F
+
+from ..data.corpora import load_corpus
+from ..data.images import decode_image
+from ..data.options import option
+from ..features_pcl import FEATURES, READABLE_FEATURES
+from .disentanglement import ANGLES
+from .features import encode
+from .verification import pair_cosines
+
+BATCH_SIZE = 128
+HEAD_POSE_SHARE = 0.9  # Of a picture's side that is kept: head-pose collections leave more around the face.
+TRAIN_SHARE = {"head_pose": 0.8, "portraits": 5 / 6}
+PAIRS_OF_A_KIND = 4000
+EPOCHS, ROWS_AT_ONCE = 30, 256
+# Leave-one-out, as `disentanglement.read_pose` has it, would take a minute for each feature.
+RIDGE_PENALTIES, CHOSEN_ON = (1e1, 1e2, 1e3, 1e4, 1e5), 1 / 6  # Of the training images, the last are chosen on.
+
+
+@dataclass
+class ScoreCorpora:
+    """The labelled faces that scores are measured on."""
+
+    expressions_train: str = option("", "Corpus of expressions to train on: FER2013's Training, with `label`.")
+    expressions_validation: str = option("", "Corpus of expressions to measure on: FER2013's PublicTest.")
+    identities: str = option("", "Corpus of people, several images each, with `identity` or `subject`: CelebA.")
+    head_pose: str = option("", "Corpus with `yaw`, `pitch`, `roll` and `smile`, of which a fifth is tested: GENKI-4K.")
+    portraits: str = option("", "Corpus with `age` and `gender`, of which a sixth is tested: UTKFace.")
+
+
+@dataclass(frozen=True)
+class ScoreData:
+    """Decoded images, `(images, 3, side, side)` uint8, and their labels, by corpus."""
+
+    images: dict[str, torch.Tensor]
+    labels: dict[str, dict[str, np.ndarray]]
+
+
+COLUMNS = {
+    "expressions_train": (("label", "expression"),),
+    "expressions_validation": (("label", "expression"),),
+    "identities": (("identity", "subject"),),
+    "head_pose": (("yaw",), ("pitch",), ("roll",), ("smile",)),
+    "portraits": (("age",), ("gender",)),
+}
+
+
+def read_score_data(corpora: ScoreCorpora, side_px: int) -> ScoreData:
+    """Open and decode all corpora at one side. That of head pose, which begins with all that smile, is shuffled.
+
+    Raises:
+        ValueError: If a corpus is not given, does not open, or lacks a column.
+    """
+    images, labels = {}, {}
+    for name, columns in COLUMNS.items():
+        corpus = _open(name, getattr(corpora, name))
+        is_pose = name == "head_pose"
+        order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))
+        order = order if is_pose else torch.arange(len(corpus))
+        images[name] = _decode(corpus, side_px, HEAD_POSE_SHARE if is_pose else 1.0)[order]
+        labels[name] = {names[0]: _column(corpus, name, names)[order.numpy()] for names in columns}
+    return ScoreData(images, labels)
+
+
+def _open(name: str, corpus: str) -> Dataset:
+    if not corpus:
+        raise ValueError(f"`--{name}` must be given, a corpus as `pretrain.py` opens it.")
+    split = "test" if name == "expressions_validation" and not corpus.endswith(".parquet") else "train"
+    return load_corpus(corpus, split)
+
+
+def _column(corpus: Dataset, name: str, names: tuple[str, ...]) -> np.ndarray:
+    present = [column for column in names if column in corpus.column_names]
+    if not present:
+        raise ValueError(f"`--{name}` needs a column `{names[0]}`; it has {corpus.column_names}.")
+    return np.array(corpus.select_columns(present[0])[:][present[0]])
+
+
+def _decode(corpus: Dataset, side_px: int, share: float) -> torch.Tensor:
+    whole_px = round(side_px / share)
+    margin = (whole_px - side_px) // 2
+    records = corpus.select_columns("image").with_format(None)["image"]
+    squares = torch.stack([decode_image(record, whole_px, name=f"row {row}") for row, record in enumerate(records)])
+    return squares[:, :, margin : margin + side_px, margin : margin + side_px]
+
+
+def quick_scores(model, data: ScoreData) -> Iterator[tuple[str, dict[str, float]]]:
+    """Score every feature of an encoder.
+
+    Args:
+        model: A `PCLModel`.
+        data: As `read_score_data` gives it.
+
+    Yields:
+        For trunk, face, pose, and face and pose together the name and `expression_accuracy`, `verification_auc`,
+        `yaw_mae` and `yaw_r2` (and of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years).
+    """
+    encoded = {}
+    for name, images in data.images.items():
+        batches = list(encode(model, images.split(BATCH_SIZE)))
+        encoded[name] = {part: torch.cat([batch[part] for batch in batches]) for part in FEATURES}
+    for feature in READABLE_FEATURES:
+        rows = {name: _feature(features, feature) for name, features in encoded.items()}
+        yield feature, _scores(rows, data.labels)
+
+
+def _feature(features: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    return torch.cat([features[part] for part in name.split("+")], dim=1).float()
+
+
+def _scores(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    train, test = rows["expressions_train"], rows["expressions_validation"]
+    train_labels, test_labels = labels["expressions_train"]["label"], labels["expressions_validation"]["label"]
+    scores = {
+        "expression_accuracy": linear_accuracy(train, train_labels, test, test_labels),
+        "verification_auc": verification_auc(rows["identities"], labels["identities"]["identity"]),
+    }
+    faces, count = rows["head_pose"], round(TRAIN_SHARE["head_pose"] * len(rows["head_pose"]))
+    angles = torch.tensor(np.stack([labels["head_pose"][angle] for angle in ANGLES], axis=1), dtype=torch.float32)
+    read = ridge(faces[:count], angles[:count], faces[count:]).numpy()
+    for angle, truth, values in zip(ANGLES, angles[count:].numpy().T, read.T):
+        scores |= {f"{angle}_mae": mean_absolute_error(truth, values), f"{angle}_r2": r2_score(truth, values)}
+    smile = labels["head_pose"]["smile"]
+    scores["smile_accuracy"] = linear_accuracy(faces[:count], smile[:count], faces[count:], smile[count:])
+    faces, count = rows["portraits"], round(TRAIN_SHARE["portraits"] * len(rows["portraits"]))
+    gender, age = labels["portraits"]["gender"], labels["portraits"]["age"]
+    scores["gender_accuracy"] = linear_accuracy(faces[:count], gender[:count], faces[count:], gender[count:])
+    ages = ridge(faces[:count], torch.tensor(age[:count], dtype=torch.float32)[:, None], faces[count:])
+    return scores | {"age_mae": mean_absolute_error(age[count:], ages[:, 0].numpy())}
+
+
+def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+    """Read numbers from standardised features by ridge regression.
+
+    Args:
+        train: Features, `(images, dim)`; the penalty is the one with the least absolute error on the last sixth.
+        targets: `(images, targets)`.
+        test: `(test images, dim)`.
+
+    Returns:
+        `(test images, targets)`.
+    """
+    scale, centre = train.std(dim=0) + 1e-5, train.mean(dim=0)
+    train, test, mean = (train - centre) / scale, (test - centre) / scale, targets.mean(dim=0)
+    chosen = len(train) - round(CHOSEN_ON * len(train))
+
+    def fit(rows: int) -> list[torch.Tensor]:
+        """Weights at each penalty."""
+        x, y = train[:rows].double(), (targets[:rows] - mean).double()
+        gram, moment, one = x.T @ x, x.T @ y, torch.eye(x.shape[1], dtype=torch.double)
+        return [torch.linalg.solve(gram + penalty * one, moment).float() for penalty in RIDGE_PENALTIES]
+
+    errors = [(train[chosen:] @ weight + mean - targets[chosen:]).abs().mean() for weight in fit(chosen)]
+    return test @ fit(len(train))[int(torch.stack(errors).argmin())] + mean
+
+
+def linear_accuracy(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> float:
+    """Accuracy of a logistic regression, trained for 30 epochs by AdamW on standardised features.
+
+    Args:
+        train: Features, `(images, dim)`.
+        train_labels: Their classes, `(images,)`.
+        test: `(test images, dim)`.
+        test_labels: `(test images,)`; a class that was not trained counts as wrong.
+    """
+    classes, targets = np.unique(train_labels, return_inverse=True)
+    mean, scale = train.mean(dim=0), train.std(dim=0) + 1e-5
+    train, targets = (train - mean) / scale, torch.from_numpy(targets)
+    generator = torch.Generator().manual_seed(0)
+    head = torch.zeros(train.shape[1] + 1, len(classes), requires_grad=True)
+    optimizer = torch.optim.AdamW([head], lr=1e-3, weight_decay=0.5, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(train), generator=generator).split(ROWS_AT_ONCE):
+            optimizer.zero_grad()
+            F.cross_entropy(train[rows] @ head[1:] + head[0], targets[rows]).backward()
+            optimizer.step()
+        schedule.step()
+    logits = (test - mean) / scale @ head.detach()[1:] + head.detach()[0]
+    return float((classes[logits.argmax(dim=1).numpy()] == np.asarray(test_labels)).mean())
+
+
+def verification_auc(features: torch.Tensor, people: np.ndarray) -> float:
+    """AUC of the cosine of centred features over as many pairs of one person as of two.
+
+    Args:
+        features: `(images, dim)`.
+        people: Who each image shows, `(images,)`.
+    """
+    first, second, same = draw_pairs(people)
+    return float(roc_auc_score(same, pair_cosines(features - features.mean(dim=0), first, second)))
+
+
+def draw_pairs(people: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first 4,000 pairs of one person, in the order of the people's first images, and 4,000 random ones of two.
+
+    Returns:
+        Indices of the two images, and whether they show one person; each `(pairs,)`.
+
+    Raises:
+        ValueError: If there is only one person, or nobody has two images.
+    """
+    images_of = {}
+    for image, person in enumerate(people.tolist()):
+        images_of.setdefault(person, []).append(image)
+    pairs = [(a, b) for images in images_of.values() for number, a in enumerate(images) for b in images[:number]]
+    if len(images_of) < 2 or not pairs:
+        raise ValueError("Verification needs several people, one of them with two images.")
+    generator, count = torch.Generator().manual_seed(0), min(len(pairs), PAIRS_OF_A_KIND)
+    different = []
+    while len(different) < count:
+        a, b = torch.randint(len(people), (2,), generator=generator).tolist()
+        if people[a] != people[b]:
+            different.append((a, b))
+    first, second = np.array(pairs[:count] + different).T
+    return first, second, np.arange(2 * count) < count

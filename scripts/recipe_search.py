@@ -1,0 +1,279 @@
+"""Search a training recipe, and follow a long run, by a few scores on validation data:
+
+python scripts/recipe_search.py run --corpus faces.parquet --variants scripts/recipe_search.txt --jobs 2 $SCORES
+python scripts/recipe_search.py score runs/mine random:0:0.25 --output scores.csv $SCORES
+python scripts/recipe_search.py follow runs/long --every_min 60 $SCORES
+
+where SCORES names the corpora that scores are measured on, `--expressions_train fer2013_train.parquet
+--expressions_validation fer2013_public_test.parquet --identities celeba.parquet --head_pose corpora/genki4k --portraits
+utkface.parquet`. Each trains and scores in one thread; `run` has `--jobs` of them at once. With jemalloc in LD_PRELOAD,
+as the README says, they are faster.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+from transformers import HfArgumentParser
+from transformers.utils.logging import disable_progress_bar
+
+from modeling_pcl import PCLConfig, PCLModel
+from modeling_pcl.data.options import option
+from modeling_pcl.probes.quick_scores import ScoreCorpora, ScoreData, quick_scores, read_score_data
+from modeling_pcl.training.checkpoints import CheckpointFolder, read_state
+from modeling_pcl.training.score_pictures import draw_learning_curve
+
+PRETRAIN = Path(__file__).with_name("pretrain.py")
+
+
+@dataclass
+class ScoreArguments(ScoreCorpora):
+    """What all commands share."""
+
+    output: str = option("hub_cards/recipe_search.csv", "Table that rows are added to.")
+    sides: list[int] = field(default_factory=lambda: [64, 100], metadata={"help": "Sides to score at, in px."})
+
+
+@dataclass
+class RunArguments(ScoreArguments):
+    """Train what is not trained, score what is not scored."""
+
+    corpus: str = option("", "Corpus to train on, as for `pretrain.py`.")
+    variants: str = option("scripts/recipe_search.txt", "Lines `name: options of pretrain.py`; `#` begins a comment.")
+    common: str = option("", "Options of every run, in quotes, before its own.")
+    runs_dir: str = option("runs/recipe_search", "Folder of the runs, by name; one that is there already is scored.")
+    jobs: int = option(1, "Runs at a time, of one thread each.")
+
+
+@dataclass
+class FollowArguments(ScoreArguments):
+    """Score the newest checkpoint of a run every so often."""
+
+    every_min: float = option(60.0, "Minutes from one look to the next.")
+    once: bool = option(False, "Look once, and end.")
+
+
+class Scorer:
+    """Scores models at several sides, and adds what it found to a table.
+
+    Args:
+        arguments: Corpora, sides and the table's path.
+    """
+
+    def __init__(self, arguments: ScoreArguments):
+        self.arguments = arguments
+        self.data: dict[int, ScoreData] = {}
+        self.lock = FileLock(f"{arguments.output}.lock")
+
+    def prepare(self):
+        """Read all images, once for all models."""
+        for side in self.arguments.sides:
+            if side not in self.data:
+                self.data[side] = read_score_data(self.arguments, side)
+
+    def rows(self) -> list[dict[str, str]]:
+        """What the table holds."""
+        path = Path(self.arguments.output)
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
+        """Score a model, and write a row for each side and feature. Returns the trunk's scores at the first side."""
+        rows = []
+        for side in self.arguments.sides:
+            for feature, scores in quick_scores(model, self.data[side]):
+                rows.append({**facts, "side": side, "feature": feature, **_rounded(scores)})
+        with self.lock:
+            before = self.rows()
+            temporary = Path(f"{self.arguments.output}.writing")
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows([*before, *rows])
+            temporary.rename(self.arguments.output)
+        return rows[0]
+
+
+def _rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(score, 4) for name, score in scores.items()}
+
+
+def open_model(name: str) -> PCLModel:
+    """A folder or Hub id, or `random:SEED:WIDTH` for a model that is not trained."""
+    kind, *numbers = name.split(":")
+    if kind != "random":
+        return PCLModel.from_pretrained(name)
+    seed, width = numbers
+    torch.manual_seed(int(seed))
+    return PCLModel(PCLConfig().scaled(float(width)))
+
+
+# Variants.
+
+
+def read_variants(path: str) -> dict[str, list[str]]:
+    """Options by name.
+
+    Raises:
+        ValueError: If a line is not `name: options`, or a name stands twice.
+    """
+    variants = {}
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        text = line.split("#")[0].strip()
+        name, colon, options = text.partition(":")
+        if text and (not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum()):
+            raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
+        if text:
+            variants[name] = shlex.split(options)
+    return variants
+
+
+def train_variant(arguments: RunArguments, name: str, options: list[str]) -> Path:
+    """Train a variant, unless it is trained already, in a process of one thread.
+
+    Raises:
+        ValueError: If training failed, with the last lines of its log.
+    """
+    folder = Path(arguments.runs_dir) / name
+    record = folder / "run.json"
+    if record.exists() and "finished" in json.loads(record.read_text()):
+        return folder
+    command = [sys.executable, PRETRAIN, "--corpus", arguments.corpus, "--output_dir", folder]
+    command += [*shlex.split(arguments.common), *options]
+    command += ["--resume"] if CheckpointFolder(folder / "checkpoints").newest() else []
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        status = subprocess.run(
+            [*map(str, command)], stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+        )
+    if status.returncode:
+        lines = (folder / "log.txt").read_text().replace("\r", "\n").splitlines()
+        raise ValueError("\n".join(lines[-3:]))
+    return folder
+
+
+def run_facts(folder: Path, name: str, options: list[str]) -> dict:
+    record = json.loads((folder / "run.json").read_text())
+    started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
+    return {
+        "name": name,
+        "options": shlex.join(options),
+        "seed": record["options"]["seed"],
+        "steps": record["options"]["steps"],
+        "images_seen": record["images_seen"],
+        "minutes": round((finished - started).total_seconds() / 60, 1),
+    }
+
+
+def search(arguments: RunArguments):
+    variants, scorer = read_variants(arguments.variants), Scorer(arguments)
+    scored = {row["name"] for row in scorer.rows()}
+    missing = {name: options for name, options in variants.items() if name not in scored}
+    if missing:
+        scorer.prepare()
+
+    def work(name: str, options: list[str]) -> dict:
+        if name.startswith("random"):  # options: the model's name
+            return scorer.add(open_model(options[0]), random_facts(name, options))
+        folder = train_variant(arguments, name, options)
+        return scorer.add(PCLModel.from_pretrained(folder), run_facts(folder, name, options))
+
+    failed = []
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        running = {pool.submit(work, name, options): name for name, options in missing.items()}
+        for job in tqdm(as_completed(running), total=len(running), unit="run"):
+            try:
+                tqdm.write(json.dumps(job.result()))
+            except (ValueError, OSError) as error:
+                failed.append(running[job])
+                tqdm.write(f"{running[job]} failed: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(missing)} variants failed: {', '.join(failed)}.")
+
+
+def random_facts(name: str, options: list[str]) -> dict:
+    nothing = dict.fromkeys(("seed", "steps", "images_seen", "minutes"), 0)
+    return {"name": name, "options": shlex.join(options)} | nothing | {"seed": int(options[0].split(":")[1])}
+
+
+def score(arguments: ScoreArguments, models: list[str]):
+    scorer = Scorer(arguments)
+    scorer.prepare()
+    for name in models:
+        print(json.dumps(scorer.add(open_model(name), {"model": name})))
+
+
+# A long run.
+
+
+def checkpoint_facts(checkpoint: Path) -> dict:
+    state, record = read_state(checkpoint), json.loads((checkpoint.parents[1] / "run.json").read_text())
+    return {
+        "time": datetime.now().isoformat(timespec="minutes"),
+        "step": state["step"],
+        "images_seen": state["step"] * record["images_per_step"],
+    }
+
+
+def look(scorer: Scorer, run: Path):
+    """Score the newest checkpoint, unless that is done."""
+    newest = CheckpointFolder(run / "checkpoints").newest()
+    if newest is None or str(read_state(newest)["step"]) in {row["step"] for row in scorer.rows()}:
+        return
+    scorer.prepare()
+    model = PCLModel.from_pretrained(newest / "model")  # Before a later checkpoint takes its place.
+    print(json.dumps(scorer.add(model, checkpoint_facts(newest))), flush=True)
+    draw_learning_curve(scorer.rows(), Path(scorer.arguments.output).with_suffix(".png"))
+
+
+def follow(arguments: FollowArguments, run: Path):
+    if not run.is_dir():
+        raise ValueError(f"{run} is no folder of a run.")
+    scorer = Scorer(arguments)
+    look(scorer, run)
+    while not arguments.once:
+        time.sleep(60 * arguments.every_min)
+        look(scorer, run)
+
+
+def main():
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", add_help=False)
+    commands.add_parser("score", add_help=False).add_argument(
+        "models", nargs="+", help="Folders, or random:SEED:WIDTH."
+    )
+    commands.add_parser("follow", add_help=False).add_argument("run", type=Path)
+    known, rest = parser.parse_known_args()
+    kind = {"run": RunArguments, "score": ScoreArguments, "follow": FollowArguments}[known.command]
+    (arguments,) = HfArgumentParser(kind, prog=f"recipe_search.py {known.command}").parse_args_into_dataclasses(rest)
+    try:
+        if known.command == "run":
+            search(arguments)
+        elif known.command == "score":
+            score(arguments, known.models)
+        else:
+            follow(arguments, known.run)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
