@@ -187,6 +187,8 @@ class ViewMaker:
     def _turned(self, originals: torch.Tensor, step: int) -> torch.Tensor:
         """Every other geometric negative of each image, `(I * turned, 3, size, size)`: itself, turned."""
         turned = (len(self._places("geometric")) + 1) // 2
+        if not turned:
+            return self._whole(originals)[:0]
         generator, _ = self._generators("pose_turns", step, originals.device)
         settings = self.settings
         turns = draw_turns(
@@ -256,7 +258,9 @@ def _with_frames(images: torch.Tensor, sources: torch.Tensor, frames: VideoFrame
     """
     batch = images.shape[0]
     image_of, first = np.unique(frames.image_of, return_index=True)
-    views, other = (torch.from_numpy(values).to(images.device) for values in (batch + image_of, batch + first))
+    views, other = (
+        torch.from_numpy(values).to(images.device, non_blocking=True) for values in (batch + image_of, batch + first)
+    )
     return torch.cat([images, frames.images]), sources.index_copy(0, views, other)
 
 
