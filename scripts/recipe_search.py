@@ -51,8 +51,10 @@ class RunArguments(ScoreArguments):
     """Train what is not trained, score what is not scored."""
 
     corpus: str = option("", "Corpus to train on, as for `pretrain.py`.")
-    variants: str = option("scripts/recipe_search.txt", "Lines `name: options of pretrain.py`; `#` begins a comment.")
-    common: str = option("", "Options of every run, in quotes, before its own.")
+    variants: str = option(
+        "scripts/recipe_search.txt",
+        "Lines `name: options of pretrain.py`; those of `all` come before every other's; `#` begins a comment.",
+    )
     runs_dir: str = option("runs/recipe_search", "Folder of the runs, by name; one that is there already is scored.")
     jobs: int = option(1, "Runs at a time, of one thread each.")
 
@@ -126,8 +128,8 @@ def open_model(name: str) -> PCLModel:
 # Variants.
 
 
-def read_variants(path: str) -> dict[str, list[str]]:
-    """Options by name.
+def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Options of all, and each one's own by name.
 
     Raises:
         ValueError: If a line is not `name: options`, or a name stands twice.
@@ -140,7 +142,7 @@ def read_variants(path: str) -> dict[str, list[str]]:
             raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
         if text:
             variants[name] = shlex.split(options)
-    return variants
+    return variants.pop("all", []), variants
 
 
 def train_variant(arguments: RunArguments, name: str, options: list[str]) -> Path:
@@ -154,7 +156,7 @@ def train_variant(arguments: RunArguments, name: str, options: list[str]) -> Pat
     if record.exists() and "finished" in json.loads(record.read_text()):
         return folder
     command = [sys.executable, PRETRAIN, "--corpus", arguments.corpus, "--output_dir", folder]
-    command += [*shlex.split(arguments.common), *options]
+    command += options
     command += ["--resume"] if CheckpointFolder(folder / "checkpoints").newest() else []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
@@ -181,7 +183,7 @@ def run_facts(folder: Path, name: str, options: list[str]) -> dict:
 
 
 def search(arguments: RunArguments):
-    variants, scorer = read_variants(arguments.variants), Scorer(arguments)
+    (common, variants), scorer = read_variants(arguments.variants), Scorer(arguments)
     scored = {row["name"] for row in scorer.rows()}
     missing = {name: options for name, options in variants.items() if name not in scored}
     if missing:
@@ -190,7 +192,7 @@ def search(arguments: RunArguments):
     def work(name: str, options: list[str]) -> dict:
         if name.startswith("random"):  # options: the model's name
             return scorer.add(open_model(options[0]), random_facts(name, options))
-        folder = train_variant(arguments, name, options)
+        folder = train_variant(arguments, name, [*common, *options])
         return scorer.add(PCLModel.from_pretrained(folder), run_facts(folder, name, options))
 
     failed = []

@@ -4,30 +4,38 @@
 RECIPES = {
     "published": {},
     "small": {
-        # Two disjoint windows of 0.4 keep the loss above chance level for the first 900 iterations.
+        # Two disjoint windows of 0.4 keep the loss above chance level for the first 900 iterations. Crops of two thirds
+        # and a low temperature go together: area 0.35 cost 0.006 of verification AUC, temperature 0.1 gave 0.017 of
+        # expression accuracy.
         "face_views": "random_resized_crop",
-        "crop_area_min": 0.5,
+        "crop_area_min": 0.65,
         "face_mirror_probability": 0.5,
-        "face_temperature": 0.2,
+        "face_temperature": 0.1,
         "pose_temperature": 0.2,
         "mixing_alpha": 0.0,
         # A small model does not learn through gradient-magnitude views for its first half million images.
         "gradient_probability": 0.0,
-        "disentangling_images": 16,
-        "pose_images": 4,
-        "pose_negatives_per_image": 16,
-        "pose_negatives": ["geometric"],
+        # The decoder and the pose contrast see few images, and weigh little: they add a third to the time.
+        "disentangling_images": 8,
         "disentangling_weight": 0.2,
-        "pose_contrast_weight": 0.2,
         "decoder_size": 64,
+        "pose_images": 4,
+        "pose_negatives_per_image": 8,
+        "pose_contrast_weight": 0.2,
+        # Turned images beside mirrors, half of them out of the plane: yaw is read better from the trunk than SimCLR's.
+        "pose_negatives": ["geometric"],
+        "turn_out_of_plane_deg": 35.0,
+        # Half of it costs Muon an eighth of the time.
+        "projection_hidden_size": 256,
         "schedule": "joint",
         "keep_zero_gradients": False,
         "dynamic_weight_averaging": False,
-        # The encoder has no normalisation, and Adam is slow on it.
+        # The encoder has no normalisation, and Adam is slow on it. Small batches make more steps of as many images.
+        "batch_size": 128,
         "optimizer": "muon",
         "learning_rate": 0.02,
         "weight_decay": 0.0,
-        "warmup_steps": 20,
+        "warmup_steps": 40,
     },
 }
 METHODS = {

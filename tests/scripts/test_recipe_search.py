@@ -36,8 +36,8 @@ def search(call, inputs, tmp_path):
     common += " --pose_images 2 --pose_negatives_per_image 4 --num_workers 0 --save_steps 1"
 
     def run(*lines: str):
-        (tmp_path / "variants.txt").write_text("\n".join(lines))
-        options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt", "common": common}
+        (tmp_path / "variants.txt").write_text("\n".join([f"all: {common}", *lines]))
+        options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt"}
         options |= {"runs_dir": tmp_path / "runs", "output": tmp_path / "table.csv", "jobs": 2}
         call("recipe_search", "run", *(text for name, value in options.items() for text in (f"--{name}", value)))
 
