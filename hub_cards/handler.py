@@ -10,7 +10,8 @@ among what the model can do; the first that is in this list is done without it:
     features                `PCLModel`, `PCLForPreTraining`: {"trunk": [...], "face": [...], "pose": [...]}
     image-classification    `PCLForImageClassification`: [{"label": ..., "score": ...}]; parameter `top_k`
     head-pose-estimation    {"yaw": ..., "pitch": ..., "roll": ...} in degrees; parameter `draw`
-    face-verification       {"similarity": ..., "threshold": ..., "same": ...}; parameters `feature`, `threshold`
+    face-verification       {"similarity": ..., "threshold": ..., "same": ...}; parameters `feature`, `threshold`;
+                            a feature is trunk, face, pose, or face+pose, the last two side by side
     face-swap-pose          on request, {"face": ..., "pose": ...} in, {"image": "<base64 of a PNG>"} out
 
 What cannot be answered raises `RequestError`, whose text begins with an HTTP status and says what to change; the

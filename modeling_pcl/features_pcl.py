@@ -9,12 +9,29 @@ FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_fea
 READABLE_FEATURES = (*FEATURES, "face+pose")
 
 
+def feature_parts(name: str) -> list[str]:
+    """The features of an encoder that a head or a comparison reads under one name, in the order of their entries.
+
+    Args:
+        name: Out of `READABLE_FEATURES`.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if name not in READABLE_FEATURES:
+        raise ValueError(f"`feature` must be one of {', '.join(READABLE_FEATURES)}, got {name!r}.")
+    return name.split("+")
+
+
 def read_feature(outputs: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     """One feature of an encoder's outputs, `(batch, dim)`; `"face+pose"` has the face's part first.
 
     Args:
         outputs: Of `PCLModel`.
         name: Out of `READABLE_FEATURES`.
+
+    Raises:
+        ValueError: If the name is none of these.
     """
-    parts = [outputs[FEATURES[part]] for part in name.split("+")]
+    parts = [outputs[FEATURES[part]] for part in feature_parts(name)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

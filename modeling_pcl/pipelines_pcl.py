@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
-from .features_pcl import READABLE_FEATURES, read_feature
+from .features_pcl import READABLE_FEATURES, feature_parts, read_feature
 from .head_pose_pcl import axes_in_image
 
 AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
@@ -121,8 +121,8 @@ class FaceVerificationPipeline(PCLPipeline):
     def _sanitize_parameters(
         self, feature: str | None = None, threshold: float | None = None, timeout: float | None = None
     ):
-        if feature is not None and feature not in READABLE_FEATURES:
-            raise ValueError(f"`feature` must be one of {', '.join(READABLE_FEATURES)}, got {feature!r}.")
+        if feature is not None:
+            feature_parts(feature)  # An unknown name is refused here, before an image is opened.
         before = {} if timeout is None else {"timeout": timeout}
         after = {name: value for name, value in (("feature", feature), ("threshold", threshold)) if value is not None}
         return before, {}, after

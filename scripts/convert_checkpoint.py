@@ -50,12 +50,12 @@ def build_model(state_dict: dict, arguments: ConversionArguments):
 def build_model_with_head(weight: torch.Tensor, arguments: ConversionArguments):
     """The model for a linear layer with this weight, if the arguments fit it."""
     labels, features = weight.shape
-    image_size = arguments.image_size or classifier_image_size(weight, PCLConfig())
+    image_size = arguments.image_size or classifier_image_size(weight, PCLConfig(head_feature=arguments.head_feature))
     config = PCLConfig(image_size=image_size, head_feature=arguments.head_feature, num_labels=labels)
     if config.head_size != features:
         raise ValueError(
             f"`linear_classifier` reads {features} features, images of {image_size} px have {config.head_size}; "
-            "leave `--image_size` out."
+            "leave `--image_size` out, or give another `--head_feature`."
         )
     if arguments.task == "classification":
         return PCLForImageClassification(config)

@@ -90,7 +90,10 @@ def check_arguments(arguments: EmbedArguments):
             raise ValueError(f"`--{name}` must be given.")
     unknown = [name for name in arguments.features if name not in FEATURES]
     if unknown or not arguments.features:
-        raise ValueError(f"`--features` must be some of {list(FEATURES)}, got {arguments.features}.")
+        raise ValueError(
+            f"`--features` must be some of {list(FEATURES)}, got {arguments.features}; `face+pose` is the columns "
+            "`face` and `pose` side by side."
+        )
     for name, least in {"rows_per_file": 1, "batch_size": 1, "image_size": 32, "every_s": 0}.items():
         value = getattr(arguments, name)
         if value is not None and not least <= value < float("inf"):

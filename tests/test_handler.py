@@ -136,6 +136,11 @@ def test_pairs_are_verified_and_swapped(handlers):
     asked = {"inputs": pair, "parameters": {"task": "face-verification"}}
     assert handlers["encoder"](asked) == {"similarity": pytest.approx(1), "threshold": 0.5, "same": True}
     assert handlers["identity"]({"inputs": [pair]})[0]["similarity"] == pytest.approx(1)
+    asked = {"inputs": {"image": as_text(face(0)), "other": as_text(face(1))}, "parameters": {"feature": "face+pose"}}
+    asked["parameters"]["task"] = "face-verification"
+    answer = handlers["encoder"](asked)
+    assert -1 < answer["similarity"] < 1
+    assert answer["same"] is None  # The threshold is another feature's.
     pair = {"face": as_text(face(0)), "pose": as_text(face(1))}
     answer = handlers["pretrained"]({"inputs": pair, "parameters": {"task": "face-swap-pose"}})
     assert Image.open(io.BytesIO(base64.b64decode(answer["image"]))).size == (32, 32)

@@ -125,7 +125,9 @@ torch.save(results, root / "results.pt")
 @pytest.fixture(scope="module")
 def models() -> dict[str, torch.nn.Module]:
     torch.manual_seed(0)
-    return {cls.__name__: cls(tiny.config(num_labels=3)).eval() for cls in CLASSES}
+    heads = {"PCLForImageClassification": "trunk", "PCLForHeadPoseEstimation": "face+pose"}
+    configs = {cls: tiny.config(num_labels=3, head_feature=heads.get(cls.__name__, "trunk")) for cls in CLASSES}
+    return {cls.__name__: cls(config).eval() for cls, config in configs.items()}
 
 
 @pytest.fixture(scope="module")

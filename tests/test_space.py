@@ -65,6 +65,13 @@ def test_a_sample_is_its_own_nearest_neighbour(models):
         assert all(float(other) <= 1 for _, other in others)
 
 
+def test_neighbours_by_face_and_pose_read_both_features_as_one(models):
+    rows = {path: torch.cat([outputs.face_features, outputs.pose_features], dim=1) for path, outputs in models.samples}
+    cosines = [torch.cosine_similarity(rows[Path(SAMPLE)], row).item() for row in rows.values()]
+    found = [float(cosine) for _, cosine in models.neighbours(SAMPLE, "face and pose")]
+    assert found == pytest.approx(sorted(cosines, reverse=True)[:8], abs=6e-4)  # They are said to three digits.
+
+
 def test_pose_is_drawn_and_said(models):
     picture, said = models.pose(SAMPLE)
     assert picture.size == (128, 128)

@@ -45,7 +45,7 @@ def build(*arguments: object) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def model() -> PCLForPreTraining:
     torch.manual_seed(0)
-    return PCLForPreTraining(tiny.config(verification_threshold=0.25)).eval()
+    return PCLForPreTraining(tiny.config(verification_threshold=0.25, verification_feature="face+pose")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,9 @@ def test_two_photos_are_compared_and_swapped_without_a_word_to_anybody(page, sit
     outputs = model.pcl(**PCLImageProcessor.for_image_size(32)(images, return_tensors="pt"))
     cosine = torch.cosine_similarity(*outputs.face_features, dim=0).item()
     assert float(page.locator("#cosine-face").inner_text()) == pytest.approx(cosine, abs=2e-3)
-    verdict = "the same person" if cosine >= 0.25 else "different people"
+    together = torch.cat([outputs.face_features, outputs.pose_features], dim=1)
+    is_same = torch.cosine_similarity(*together, dim=0).item() >= 0.25
+    verdict = f"0.250 (face+pose): {'the same person' if is_same else 'different people'}"
     assert verdict in page.locator("#verdict").inner_text()
     assert page.locator("#swap-0").evaluate("canvas => canvas.width") == 32
     assert all(url.startswith(site) for url in page.asked if not url.startswith("data:"))

@@ -20,7 +20,12 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, Pipeline, pipeline
 
 SAMPLES = Path(__file__).parent / "samples"
-FEATURES = {"face: without pose": "face_features", "pose": "pose_features", "trunk: before both": "pooler_output"}
+FEATURES = {
+    "face: without pose": ("face_features",),
+    "pose": ("pose_features",),
+    "face and pose": ("face_features", "pose_features"),
+    "trunk: before both": ("pooler_output",),
+}
 KINDS = {"model": "PCL_MODEL", "expression": "PCL_EXPRESSION", "head_pose": "PCL_HEAD_POSE"}
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 NEIGHBOURS, MOST_PIXELS, LEAST_SIDE_PX, MOST_SIDE_PX, SHOWN_PX = 8, 40_000_000, 16, 1024, 256
@@ -133,9 +138,11 @@ class Models:
 
     def neighbours(self, path: str | None, feature: str) -> list[tuple[str, str]]:
         """Sample images, the nearest first, with their cosines."""
-        name = FEATURES[feature]
-        own = self.encode(open_photo(path))[name]
-        cosines = {str(sample): F.cosine_similarity(own, outputs[name]).item() for sample, outputs in self.samples}
+        own = chosen_feature(self.encode(open_photo(path)), feature)
+        cosines = {
+            str(sample): F.cosine_similarity(own, chosen_feature(outputs, feature)).item()
+            for sample, outputs in self.samples
+        }
         nearest = sorted(cosines.items(), key=lambda pair: -pair[1])[:NEIGHBOURS]
         return [(sample, f"{cosine:.3f}") for sample, cosine in nearest]
 
@@ -160,6 +167,11 @@ class Models:
         drawn = self.decoder.decode(torch.cat(faces).repeat_interleave(2, 0), torch.cat(poses).repeat(2, 1))
         captions = [f"face {a}, pose {b}" for a in (1, 2) for b in (1, 2)]
         return to_picture(between[0]), [(to_picture(image), text) for image, text in zip(drawn, captions)]
+
+
+def chosen_feature(outputs, feature: str) -> torch.Tensor:
+    """`(batch, dim)` of an encoder's outputs, by a name of `FEATURES`; of face and pose the face's part first."""
+    return torch.cat([outputs[name] for name in FEATURES[feature]], dim=1)
 
 
 def to_picture(image: torch.Tensor) -> Image.Image:

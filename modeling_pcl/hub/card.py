@@ -170,12 +170,19 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
             tables=tables,
             has_groups=any(table["groups"] for table in tables),
             labels=list(facts["config"]["id2label"].values()),
+            head_feature=_feature_in_words(facts["config"]["head_feature"]),
+            verification_feature=_feature_in_words(facts["config"]["verification_feature"]),
         )
     except jinja2.UndefinedError as error:
         raise ValueError(
             f"the card's template asks for what run.json, results.json and config.json lack: {error}"
         ) from error
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _feature_in_words(name: str) -> str:
+    """A feature's name as it stands before the word "feature" or "features"."""
+    return "concatenated face and pose" if name == "face+pose" else name
 
 
 def metadata(facts: Mapping[str, Any]) -> ModelCardData:

@@ -156,17 +156,18 @@ def classifier_image_size(weight: torch.Tensor, config: PCLConfig) -> int:
     """Image size whose flattened features a linear layer reads, in px: 64, 100 or 256 where published, else 16 n.
 
     Args:
-        weight: `(labels, feature_channels * n * n)`.
-        config: Gives `feature_channels`.
+        weight: `(labels, channels * n * n)`, where the channels are those of the maps that the head reads.
+        config: Gives `feature_channels` and `head_feature`.
 
     Raises:
-        ValueError: If the width of `weight` is not `feature_channels` times a square, of 2 (32 px) or more.
+        ValueError: If the width of `weight` is not the channels times a square, of 2 (32 px) or more.
     """
-    side = math.isqrt(weight.shape[1] // config.feature_channels)
-    if side < 2 or config.feature_channels * side**2 != weight.shape[1]:
+    channels = config.feature_channels * (config.head_size // config.feature_size)  # Of one map, or of two.
+    side = math.isqrt(weight.shape[1] // channels)
+    if side < 2 or channels * side**2 != weight.shape[1]:
         raise ValueError(
-            f"`linear_classifier` reads {weight.shape[1]} features, "
-            f"not {config.feature_channels} times a square of 2 or more."
+            f"`linear_classifier` reads {weight.shape[1]} features, not {channels} times a square of 2 or more; "
+            f"is `{config.head_feature}` what it reads?"
         )
     return 100 if side == 7 else 16 * side
 

@@ -11,7 +11,7 @@ One folder for each model, corpus, image size and precision:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
-from ..features_pcl import FEATURES
+from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from .features import Precision
 
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}
@@ -48,13 +48,38 @@ class FeatureKey:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
 
 
-class Features(dict):
-    """Features by name, `(rows, dim)`; `face+pose` is made of its two parts when it is asked for."""
+class JoinedFeatures:
+    """Features that are read as one, the first one's entries first.
 
-    def __missing__(self, name: str) -> torch.Tensor:
-        if "+" not in name:
+    Rows are joined when they are taken: the features are memory-mapped, and a joined copy of all rows would have to fit
+    into memory, for face and pose of 61,225 images at 256 px 8 GB in bfloat16.
+
+    Args:
+        features: Each `(rows, dim)`, of the same rows.
+    """
+
+    def __init__(self, features: Sequence[torch.Tensor]):
+        self.features = features
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), sum(each.shape[1] for each in self.features)))
+
+    def __len__(self) -> int:
+        return len(self.features[0])
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        """`(taken rows, sum of the dims)`."""
+        return torch.cat([each[rows] for each in self.features], dim=1)
+
+
+class Features(dict):
+    """Features by name, `(rows, dim)`; `face+pose` reads the two others."""
+
+    def __missing__(self, name: str) -> JoinedFeatures:
+        if name not in READABLE_FEATURES:
             raise KeyError(name)
-        return torch.cat([self[part] for part in name.split("+")], dim=1)
+        return JoinedFeatures([self[part] for part in feature_parts(name)])
 
 
 @dataclass(frozen=True)
@@ -62,11 +87,11 @@ class FeatureTable:
     """Features of a corpus, row by row.
 
     Args:
-        features: `trunk`, `face` and `pose`, each `(rows, dim)`, memory-mapped, and `face+pose` of them.
+        features: `trunk`, `face` and `pose`, each `(rows, dim)`, memory-mapped; `face+pose` reads two of them.
         broken: Rows whose image does not decode, with the reason; what stands there means nothing.
     """
 
-    features: Mapping[str, torch.Tensor]
+    features: Mapping[str, torch.Tensor | JoinedFeatures]
     broken: Mapping[int, str]
 
 

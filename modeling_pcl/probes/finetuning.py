@@ -11,6 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
+from ..features_pcl import feature_parts
 from ..modeling_pcl import PCLForHeadPoseEstimation
 from .heads import Head
 from .objectives import Objective
@@ -78,7 +79,7 @@ class FinetunedModel:
 
 
 def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_decay: float) -> list[dict]:
-    """AdamW's parameter groups. The layers are the head, the branch that it reads, if any, and the trunk's stages.
+    """AdamW's parameter groups. The layers are the head, the branch or branches that it reads, and the trunk's stages.
 
     Args:
         model: What its head does not read, and what does not require a gradient, is in no group.
@@ -101,8 +102,8 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
 def _layers(model: Head) -> list[nn.Module]:
     """What lies between logits and pixels, from the head down."""
     head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
-    names = {"trunk": [], "face": ["face_branch"], "pose": ["pose_branch"], "face+pose": ["face_branch", "pose_branch"]}
-    branches = [getattr(model.pcl, name) for name in names[model.config.head_feature]]
+    parts = feature_parts(model.config.head_feature)
+    branches = [getattr(model.pcl, f"{part}_branch") for part in parts if part != "trunk"]
     # The branches lie side by side, and so are one layer.
     beside = [nn.ModuleList(branches)] if branches else []
     return [head, *beside, *reversed(model.pcl.trunk.stages)]

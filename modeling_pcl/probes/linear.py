@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .feature_cache import JoinedFeatures
 from .objectives import Objective
 
 MOMENTUM, EPS = 0.1, 1e-5  # torch's defaults for batch norm
@@ -59,7 +60,7 @@ class Examples:
         rows: Which rows of both count, `(rows,)` int64; None takes all.
     """
 
-    features: torch.Tensor
+    features: torch.Tensor | JoinedFeatures
     targets: torch.Tensor
     rows: torch.Tensor | None = None
 

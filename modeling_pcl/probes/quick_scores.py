@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..data.corpora import load_corpus
 from ..data.images import decode_image
 from ..data.options import option
-from ..features_pcl import FEATURES, READABLE_FEATURES
+from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from .disentanglement import ANGLES
 from .features import encode
 from .verification import pair_cosines
@@ -114,7 +114,7 @@ def quick_scores(model, data: ScoreData) -> Iterator[tuple[str, dict[str, float]
 
 
 def _feature(features: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    return torch.cat([features[part] for part in name.split("+")], dim=1).float()
+    return torch.cat([features[part] for part in feature_parts(name)], dim=1).float()
 
 
 def _scores(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:

@@ -4,10 +4,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .feature_cache import JoinedFeatures
+
 ROWS_AT_ONCE = 4096
 
 
-def pair_cosines(features: torch.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def pair_cosines(features: torch.Tensor | JoinedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Score pairs of images.
 
     Args:

@@ -44,8 +44,9 @@ class Muon(torch.optim.Optimizer):
     A convolution's weight counts as the matrix `(out, in * k * k)`. Its update is the Nesterov momentum of the gradient
     with all singular values brought close to 1, times sqrt(max(1, rows / columns)).
 
-    torch's own Muon takes matrices only, and orthogonalises in bfloat16, one matrix after the other: a resumed or
-    sharded run would be held to three digits, and the many small convolutions of one shape cost a product each.
+    torch's own Muon is not used: it takes matrices only, knows neither shards nor Adam for the rest, and orthogonalises
+    in bfloat16, 1 % off in every update; here it is the float type of the weights. On one CPU core bfloat16 halves the
+    40 ms of a 512 x 512 matrix, but takes half as long again as float32 for one of 64 x 288.
 
     Args:
         parameters: All that are trained. Of two axes and more they are weights, of fewer biases and norms; those in
@@ -87,6 +88,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _step_weights(self, weights: list[nn.Parameter], group: dict):
+        # Weights of one shape share their products: of the small ones, a fifth less time than one by one.
         of_one_shape = defaultdict(list)
         for weight in weights:
             of_one_shape[tuple(weight.shape)].append(weight)

@@ -136,7 +136,7 @@ class Verification:
         """Of every pair, in [-1, 1]."""
         rows = self.features[feature]
         if embedding is not None:
-            rows = rows @ embedding.weight.T + embedding.bias
+            rows = rows[:] @ embedding.weight.T + embedding.bias
         return pair_cosines(rows, self.pairs.first, self.pairs.second)
 
 

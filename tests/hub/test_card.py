@@ -121,6 +121,21 @@ def test_results_by_group_stand_in_it_where_they_were_measured(folder):
     assert "No results by group" in model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
 
 
+@pytest.mark.parametrize("kind", ["expression", "action_units", "head_pose", "verification"])
+def test_face_and_pose_together_are_said_in_words(folder, kind):
+    both = {"results": {"face+pose": PROBE["results"]["face"]}}
+    facts = gather_facts(folder(kind, probes={"raf": PROBE | both}), "user/faces")
+    facts["config"] |= {"head_feature": "face+pose", "verification_feature": "face+pose"}
+    card = model_card(TEMPLATES, facts)
+    said = " ".join(card.split())
+    assert "the concatenated face and pose feature" in said
+    assert "| face+pose | linear | 0.366 ± 0.005 |" in said
+    assert "`face+pose` is the face and the pose feature concatenated." in said
+    assert lint(card, TEMPLATES, facts) == []
+    alone = model_card(TEMPLATES, gather_facts(folder(kind, probes={"raf": PROBE}), "user/faces"))
+    assert "concatenated" not in alone
+
+
 def test_terms_are_known_or_given_or_refused(folder):
     facts = gather_facts(folder(), "user/faces", training_data=["voxceleb", "our own: with consent, 2025"])
     card = model_card(TEMPLATES, facts)

@@ -218,6 +218,14 @@ def test_a_backbone_that_does_not_fit_is_named_beside_a_classifier_too(reference
         convert_reference_state_dict(state_dict)
 
 
+@pytest.mark.parametrize(("side", "image_size"), [(4, 64), (7, 100), (16, 256)])
+def test_a_classifier_of_face_and_pose_is_twice_as_wide_at_the_same_image_size(side, image_size):
+    config = PCLConfig(head_feature="face+pose")
+    assert classifier_image_size(torch.zeros(7, 2 * 128 * side**2), config) == image_size
+    with pytest.raises(ValueError, match=r"not 256 times a square of 2 or more; is `face\+pose` what it reads\?"):
+        classifier_image_size(torch.zeros(7, 128 * side**2), config)
+
+
 @pytest.mark.parametrize("features", [2047, 100, 128, 128 * 15])
 def test_a_width_that_no_image_size_gives_is_refused(features):
     with pytest.raises(ValueError, match=f"reads {features} features"):

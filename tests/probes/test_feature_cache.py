@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 from dataclasses import replace
 
@@ -54,10 +55,20 @@ def test_what_comes_back_is_what_was_encoded(cache, precision, dtype):
 
 def test_face_and_pose_together_are_made_of_the_two_and_not_kept(cache):
     found = table(cache, Encoded()).features
-    assert torch.equal(found["face+pose"], torch.cat([found["face"], found["pose"]], dim=1))
+    together, expected = found["face+pose"], torch.cat([found["face"], found["pose"]], dim=1)
+    assert together.shape == expected.shape
+    assert len(together) == ROWS
+    rows = torch.tensor([7, 0, 7])
+    assert torch.equal(together[rows], expected[rows])
+    assert torch.equal(together[2:5], expected[2:5])
+    assert together[rows].dtype == torch.bfloat16
     assert len(list(cache.folder.rglob("*.safetensors"))) == len(FEATURES)
-    with pytest.raises(KeyError, match="nose"):
-        found["nose"]
+
+
+@pytest.mark.parametrize("name", ["nose", "trunk+face", "pose+face"])
+def test_what_is_no_feature_is_not_there(cache, name):
+    with pytest.raises(KeyError, match=re.escape(name)):
+        table(cache, Encoded()).features[name]
 
 
 def test_a_second_probe_encodes_nothing(cache):

@@ -61,6 +61,22 @@ def test_a_linear_evaluation_checkpoint_becomes_a_classifier_at_its_size(convert
     assert AutoImageProcessor.from_pretrained(folder).size["shortest_edge"] == 100
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "model_class"),
+    [("classification", 7, PCLForImageClassification), ("head_pose", 3, PCLForHeadPoseEstimation)],
+)
+@torch.no_grad()
+def test_a_classifier_of_face_and_pose_together_keeps_its_logits(convert, task, labels, model_class):
+    tensors = linear_evaluation(2 * 2048, labels)
+    model = model_class.from_pretrained(convert(tensors, "--head_feature", "face+pose", "--task", task)).eval()
+    assert (model.config.image_size, model.config.head_feature) == (64, "face+pose")
+    images = golden.inputs()["images"]
+    outputs = model.pcl(images)
+    features = torch.cat([outputs.face_features, outputs.pose_features], dim=1)
+    weight, bias = (tensors[f"linear_classifier.{name}"] for name in ("weight", "bias"))
+    torch.testing.assert_close(model(images).logits, features @ weight.T + bias)
+
+
 def test_a_head_pose_checkpoint_becomes_a_head_pose_model(convert):
     tensors = linear_evaluation(2048, 3)
     model = PCLForHeadPoseEstimation.from_pretrained(convert(tensors, "--task", "head_pose"))
@@ -89,6 +105,7 @@ def test_a_checkpoint_that_does_not_fit_ends_in_one_line_and_writes_nothing(conv
     [
         (("--task", "head_pose"), "predicts 7 values, head pose has 3: yaw, pitch, roll"),
         (("--image_size", "100"), "reads 2048 features, images of 100 px have 6272"),
+        (("--head_feature", "face+pose"), "reads 2048 features, not 256 times a square"),
         (("--image_size", "16"), "`image_size` must be at least 32 px, got 16"),
     ],
 )

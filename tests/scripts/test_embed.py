@@ -387,6 +387,7 @@ class TestRefusals:
             (("--input", "none.parquet"), "The corpus `none.parquet`, split `train`, does not open"),
             (("--split", "test"), "split `test`, does not open"),
             (("--features", "face", "mood"), "`--features` must be some of ['trunk', 'face', 'pose']"),
+            (("--features", "face+pose"), "`face+pose` is the columns `face` and `pose` side by side"),
             (("--image_size", 31), "`--image_size` must be at least 32, got 31"),
             (("--every_s", -1), "`--every_s` must be at least 0, got -1.0"),
             (("--every_s", "nan"), "`--every_s` must be at least 0, got nan"),

@@ -1,8 +1,10 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,11 @@ from transformers import AutoImageProcessor, pipeline
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
 from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.images import decode_image
-from modeling_pcl.features_pcl import READABLE_FEATURES
+from modeling_pcl.features_pcl import READABLE_FEATURES, read_feature
+from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
+from modeling_pcl.probes.logistic_regression import fit_logistic_regression
+from modeling_pcl.probes.neighbours import nearest_neighbours
+from modeling_pcl.probes.objectives import OBJECTIVES
 
 NAMES = ["angry", "happy", "sad"]
 SIZES = {"train": 72, "validation": 36, "test": 18}
@@ -76,8 +82,8 @@ def strict(probe, expressions, tmp_path_factory) -> Path:
 
 class TestExpression:
     def test_classes_in_plain_sight_are_all_told_apart(self, strict):
-        for feature in FEATURES:
-            kinds = results(strict)["results"][feature]
+        assert list(results(strict)["results"]) == list(READABLE_FEATURES)
+        for kinds in results(strict)["results"].values():
             assert list(kinds) == ["linear", "5 nearest neighbours", "20 nearest neighbours", "logistic regression"]
             linear = kinds["linear"]["accuracy"]
             assert len(linear["values"]) == 2
@@ -179,6 +185,94 @@ class TestExpression:
         assert ["trunk", "linear", f"{measured['linear']['accuracy']['mean']:.3f}"] in [line[:3] for line in printed]
         assert len(written) == 4
         assert [classes[row] for row in written["row"]] == written["label"].tolist()
+
+
+class TestFaceAndPoseTogether:
+    """One probe of both branches, which is a probe of their features side by side."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def together(cls, probe, expressions, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("together")
+        probe(folder, "expression", "--train", expressions, "--epochs", 20, "--features", "face+pose", "--seeds", 0)
+        return folder
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def concatenated(cls, scripts, model, expressions, tmp_path_factory) -> dict[str, tuple]:
+        """Features of each part, `(images, 2 * dim)`, and its targets."""
+        labels = partial(scripts("probing.labels").read_classes, column=None)
+        arguments = scripts("probe").ProbeArguments(train=str(expressions))
+        (parts,) = scripts("probing.parts").open_rounds(arguments, labels)
+        encoder = scripts("probing.encoder").Encoder(str(model), str(tmp_path_factory.mktemp("cache")))
+        found = {}
+        for name, precision in (("train", "bf16"), ("validation", "bf16"), ("test", "float32")):
+            part = getattr(parts, name)
+            features = encoder.table(part.corpus, 32, precision, part.source).features
+            rows = torch.cat([features["face"], features["pose"]], dim=1)[torch.from_numpy(part.rows)]
+            found[name] = (rows, part.targets())
+        return found
+
+    def test_only_what_was_asked_for_is_measured(self, together):
+        record = results(together)
+        assert list(record["results"]) == ["face+pose"]
+        assert record["options"]["features"] == "face+pose"
+        assert record["head"][0]["feature"] == "face+pose"
+
+    def test_the_head_is_that_of_a_probe_on_the_concatenated_features(self, together, concatenated):
+        recipe = replace(PUBLISHED["expression"].searched(), epochs=20)
+        parts = (Examples(*concatenated[name]) for name in ("train", "validation"))
+        expected = train_linear(*parts, 3, OBJECTIVES["expression"], recipe, seed=0)
+        saved = load_file(together / "model.safetensors")
+        torch.testing.assert_close(saved["classifier.weight"], expected.weight)
+        torch.testing.assert_close(saved["classifier.bias"], expected.bias)
+        (head,) = results(together)["head"]
+        assert (head["learning_rate"], head["epoch"]) == (expected.learning_rate, expected.epoch)
+        rows, targets = concatenated["test"]
+        accuracy = (expected.logits(rows).argmax(dim=1) == targets).float().mean().item()
+        assert results(together)["results"]["face+pose"]["linear"]["accuracy"]["values"] == [pytest.approx(accuracy)]
+
+    def test_neighbours_and_logistic_regression_read_the_concatenated_features_too(self, together, concatenated):
+        measured = results(together)["results"]["face+pose"]
+        (train, labels), (test, targets) = concatenated["train"], concatenated["test"]
+        for k, predicted in nearest_neighbours(train, labels, test).items():
+            accuracy = measured[f"{k} nearest neighbours"]["accuracy"]["mean"]
+            assert accuracy == pytest.approx((predicted == targets.numpy()).mean())
+        expected = fit_logistic_regression(train, labels, concatenated["validation"])
+        assert measured["logistic regression"]["inverse_penalty"]["mean"] == expected.inverse_penalty
+        predicted = expected.classes[expected.logits(test).argmax(dim=1).numpy()]
+        accuracy = measured["logistic regression"]["accuracy"]["mean"]
+        assert accuracy == pytest.approx((predicted == targets.numpy()).mean())
+
+    def test_the_saved_head_gives_the_logits_that_were_measured(self, together, concatenated, expressions):
+        head = PCLForImageClassification.from_pretrained(together)
+        assert head.config.head_feature == "face+pose"
+        assert head.classifier.in_features == 2 * head.config.feature_size
+        said = logits(head, pixels(load_corpus(str(expressions), "test"), range(18)))
+        expected = head.classifier(concatenated["test"][0])
+        torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
+        written = predictions(together)
+        assert [NAMES[number] for number in said.argmax(dim=1)] == written["prediction"].tolist()
+        np.testing.assert_allclose(said.softmax(dim=1).max(dim=1).values, written["probability"], atol=1e-5)
+
+    def test_its_pipeline_gives_the_predictions_that_were_written(self, together, expressions):
+        classify = pipeline("image-classification", str(together), trust_remote_code=True, device="cpu")
+        test, written = load_corpus(str(expressions), "test").cast_column("image", Image()), predictions(together)
+        for row, (said,) in enumerate(classify(list(test["image"]), top_k=1)):
+            assert said["label"] == written["prediction"][row]
+            assert said["score"] == pytest.approx(written["probability"][row], abs=1e-5)
+
+    @pytest.mark.parametrize(("scores", "best"), [((0.7, 0.6, 0.5, 0.9), "face+pose"), ((0.7, 0.9, 0.5, 0.8), "face")])
+    def test_it_takes_part_in_the_choice_of_the_best_head(self, scripts, scores, best):
+        heads = [SimpleNamespace(feature=name, score=score) for name, score in zip(READABLE_FEATURES, scores)]
+        assert [head.feature for head in scripts("probing.head_run")._best([heads, heads])] == [best, best]
+
+    @pytest.mark.parametrize("name", ["nose", "pose+face", "both"])
+    def test_another_name_is_refused(self, call, name, capsys):
+        with pytest.raises(SystemExit) as stop:
+            call("probe", "--features", name)
+        assert stop.value.code == 2
+        assert f"argument --features: invalid choice: '{name}'" in capsys.readouterr().err
 
 
 class TestFeatures:
@@ -524,21 +618,28 @@ class TestHeadPose:
 
 
 class TestFinetuning:
-    def test_what_was_predicted_is_what_the_saved_model_says(self, probe, expressions, model, tmp_path):
-        probe(tmp_path, "expression", "--train", expressions, *FINETUNING, *ONE_HEAD, "--batch_size", 20)
+    @pytest.mark.parametrize("feature", ["trunk", "face+pose"])
+    def test_what_was_predicted_is_what_the_saved_model_says(self, probe, expressions, model, feature, tmp_path):
+        options = (*FINETUNING, "--features", feature, "--seeds", 0, "--batch_size", 20)
+        probe(tmp_path, "expression", "--train", expressions, *options)
         record, written = results(tmp_path), predictions(tmp_path)
         head = PCLForImageClassification.from_pretrained(tmp_path)
         shares = logits(head, pixels(load_corpus(str(expressions), "test"), range(18))).softmax(dim=1)
         assert [NAMES[number] for number in shares.argmax(dim=1)] == written["prediction"].tolist()
         np.testing.assert_allclose(shares.max(dim=1).values, written["probability"], atol=1e-5)
         accuracy = (written["label"] == written["prediction"]).mean()
-        assert record["results"] == {"trunk": {"fine-tuned": record["results"]["trunk"]["fine-tuned"]}}
-        assert record["results"]["trunk"]["fine-tuned"]["accuracy"]["values"] == [pytest.approx(accuracy)]
+        assert record["results"] == {feature: {"fine-tuned": record["results"][feature]["fine-tuned"]}}
+        assert record["results"][feature]["fine-tuned"]["accuracy"]["values"] == [pytest.approx(accuracy)]
+        assert head.config.head_feature == feature
         (chosen,) = record["head"]
         assert (chosen["learning_rate"], chosen["layer_decay"]) == (3e-3, 1.0)
         assert chosen["epoch"] in (1, 2)
         before = PCLModel.from_pretrained(model).state_dict()
-        assert any(not torch.equal(tensor, before[name]) for name, tensor in head.pcl.state_dict().items())
+        learnt = {name for name, tensor in head.pcl.state_dict().items() if not torch.equal(tensor, before[name])}
+        # Which branch was trained beside the trunk.
+        assert {name.split(".")[0] for name in learnt} == {"trunk"} | {
+            f"{part}_branch" for part in feature.split("+") if part != "trunk"
+        }
 
 
 class TestVerification:
@@ -573,14 +674,29 @@ class TestVerification:
         sides = [sides.select_columns(name).rename_column(name, "image") for name in ("image_a", "image_b")]
         with torch.no_grad():
             first, second = (PCLModel.from_pretrained(model)(pixels(side, kept)) for side in sides)
-        for feature, name in zip(FEATURES, ("pooler_output", "face_features", "pose_features")):
-            expected = torch.cosine_similarity(first[name], second[name]).numpy()
+        assert list(record["results"]) == list(READABLE_FEATURES)
+        for feature in READABLE_FEATURES:
+            expected = torch.cosine_similarity(read_feature(first, feature), read_feature(second, feature)).numpy()
             cosines = written[f"{feature} cosine"]
             np.testing.assert_allclose(cosines, expected, atol=1e-5)
             measured = record["results"][feature]["cosine"]
             assert measured["auc"]["values"] == [pytest.approx(roc_auc_score(written["same"], expected), abs=0.01)]
             assert measured["auc"]["mean"] > 0.9
         assert len(np.unique(picture(tmp_path / "roc.png"))) > 20
+
+    def test_the_saved_encoder_verifies_by_face_and_pose_together_at_the_threshold_that_was_found(
+        self, probe, pairs, tmp_path
+    ):
+        probe(tmp_path, "verification", "--test", f"{pairs}:pairs", "--features", "face+pose")
+        measured, written = results(tmp_path)["results"]["face+pose"]["cosine"], predictions(tmp_path)
+        verify = pipeline("face-verification", str(tmp_path), trust_remote_code=True, device="cpu")
+        assert verify.model.config.verification_feature == "face+pose"
+        listed = load_pairs(f"{pairs}:pairs").cast_column("image_a", Image()).cast_column("image_b", Image())
+        for row in (0, 1):  # One of the same colour, one of two.
+            said = verify((listed[row]["image_a"], listed[row]["image_b"]))
+            assert said["similarity"] == pytest.approx(written["face+pose cosine"][row], abs=1e-4)
+            assert said["threshold"] == pytest.approx(measured["threshold"]["mean"])
+            assert said["same"] == (said["similarity"] >= said["threshold"])
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -622,6 +738,18 @@ class TestVerification:
         first, second = (logits(head, pixels(corpus, written[side])) for side in ("row_a", "row_b"))
         cosines = torch.cosine_similarity(first, second)
         np.testing.assert_allclose(cosines, written["trunk identity embedding"], atol=1e-4)
+
+    def test_an_embedding_of_face_and_pose_together_gives_its_cosines_too(self, probe, people, tmp_path):
+        drawn = ("--test", people.with_name("others.parquet"), "--pairs", 40, "--folds", 2, "--seeds", 0)
+        trained = ("--identity_embedding", "--train", people, "--features", "face+pose")
+        probe(tmp_path, "verification", *drawn, *trained, "--subject_column", "identity")
+        head, written = PCLForImageClassification.from_pretrained(tmp_path), predictions(tmp_path)
+        assert head.classifier.in_features == 2 * head.config.feature_size
+        corpus = load_corpus(str(people.with_name("others.parquet")))
+        first, second = (logits(head, pixels(corpus, written[side])) for side in ("row_a", "row_b"))
+        cosines = written["face+pose identity embedding"]
+        np.testing.assert_allclose(torch.cosine_similarity(first, second), cosines, atol=1e-4)
+        assert roc_auc_score(written["same"], cosines) > 0.8
 
     def test_people_in_train_and_test_are_not_trained_on(self, refused, model, people, tmp_path):
         options = ("--test", people, "--train", people, "--subject_column", "identity", "--pairs", 40, "--folds", 2)
@@ -825,6 +953,7 @@ class TestWhatCannotBeMeasuredSaysWhy:
         assert "`--protocol`" in said("expression", "--train", expressions, "--finetune", "--protocol", "paper")
         assert "`--tune_thresholds`" in said("expression", "--train", expressions, "--tune_thresholds")
         assert "leave `--protocol` out" in said("disentanglement", "--protocol", "paper")
+        assert "leave `--features` out" in said("disentanglement", "--features", "face+pose")
 
     def test_options_that_are_missing(self, said, refused, model, tmp_path):
         assert "`--train`" in said("expression")

@@ -13,10 +13,10 @@ from modeling_pcl.training.optimizers import Muon, make_optimizer, orthogonalise
 
 
 def make_model() -> nn.Sequential:
+    """Wide, square and tall weights, two of them of one shape."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(20, 4), nn.Linear(4, 4)
-    ).double()
+    linear = [nn.Linear(20, 4), nn.Linear(4, 4), nn.Linear(4, 9), nn.Linear(9, 4), nn.Linear(4, 9)]
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), *linear).double()
 
 
 def give_gradients(model: nn.Module, step: int):
@@ -101,6 +101,17 @@ def test_every_trained_parameter_is_in_one_group_weights_by_muon_and_the_rest_by
         expected = None if not parameter.requires_grad else "muon" if name.endswith("weight") else "adam"
         expected = "adam" if parameter.requires_grad and ".norm" in name else expected
         assert methods.get(id(parameter)) == expected, name
+
+
+def test_a_schedule_scales_the_rates_of_both_groups_alike():
+    model = make_model()
+    optimizer = make_optimizer(model, "muon", 0.02, 0.0, 3e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    for share in (1, 1 / 2, 1 / 3):
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.02 * share, 3e-3 * share])
+        give_gradients(model, 1)
+        optimizer.step()
+        schedule.step()
 
 
 def test_the_order_of_weights_in_memory_makes_no_difference():
