@@ -62,6 +62,9 @@ def hub(monkeypatch):
     """A Hub on this machine that uploads go to, with the token of one who may write."""
     with LocalHub() as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        # Made from the endpoint when huggingface_hub was imported.
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("HF_TOKEN", server.token)
         monkeypatch.setattr(upload, "WAITS_S", (0, 0, 0))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
