@@ -42,7 +42,7 @@ from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor, check_finite_weights
 from modeling_pcl.training.optimizers import make_optimizer
 from modeling_pcl.training.pictures import draw_rows, reconstruction_rows
-from modeling_pcl.training.recipes import METHODS, RECIPES
+from modeling_pcl.training.recipes import ADAM_RATE, METHODS, RECIPES
 from modeling_pcl.training.record import describe_run, write_record
 from modeling_pcl.training.replicas import Replicas
 from modeling_pcl.training.sharding import shard, take_request, whole_model
@@ -86,6 +86,10 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     objective = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)[2]
     parser.set_defaults(**RECIPES[objective.recipe] | METHODS[objective.method])
     options = Options(*parser.parse_args_into_dataclasses(arguments))
+    optimizer = options.training.optimizer
+    if optimizer != RECIPES[objective.recipe].get("optimizer", optimizer):
+        parser.set_defaults(learning_rate=ADAM_RATE)
+        options = Options(*parser.parse_args_into_dataclasses(arguments))
     check_arguments(options.training, options.logging)
     options.training.fsdp |= take_request(os.environ)
     return options
@@ -398,6 +402,9 @@ def run_to_end(options: Options):
     try:
         train(run)
         write_result(run, record)  # Before the end of training, with which the processes part.
+        # Gloo's threads outlive a group that sharded tensors refer to: one that still held a gathered tensor when the
+        # interpreter ended would abort the process.
+        run.accelerator.wait_for_everyone()
     except FloatingPointError as error:
         raise ValueError(
             f"{error}. The last good checkpoint is {run.folder.newest()}; a lower `--learning_rate`, `--max_grad_norm` "

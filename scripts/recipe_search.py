@@ -1,7 +1,7 @@
 """Search a training recipe, and follow a long run, by a few scores on validation data:
 
 python scripts/recipe_search.py run --corpus faces.parquet --variants scripts/recipe_search.txt --jobs 2 $SCORES
-python scripts/recipe_search.py score runs/mine random:0:0.25 --output scores.csv $SCORES
+python scripts/recipe_search.py score runs/mine random:0:0.25 --output scores.csv --features trunk $SCORES
 python scripts/recipe_search.py follow runs/long --every_min 60 $SCORES
 
 where SCORES names the corpora that scores are measured on, `--expressions_train fer2013_train.parquet
@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -25,12 +26,14 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from pretrain import parse_options
 from tqdm import tqdm
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.data.options import option
+from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes.quick_scores import ScoreCorpora, ScoreData, quick_scores, read_score_data
 from modeling_pcl.training.checkpoints import CheckpointFolder, read_state
 from modeling_pcl.training.score_pictures import draw_learning_curve
@@ -42,18 +45,24 @@ PRETRAIN = Path(__file__).with_name("pretrain.py")
 class ScoreArguments(ScoreCorpora):
     """What all commands share."""
 
-    output: str = option("hub_cards/recipe_search.csv", "Table that rows are added to.")
+    output: str = option("scores.csv", "Table that rows are added to; `follow` has it in the run's folder.")
     sides: list[int] = field(default_factory=lambda: [64, 100], metadata={"help": "Sides to score at, in px."})
+    features: list[str] = field(
+        default_factory=lambda: list(READABLE_FEATURES),
+        metadata={"help": "Features to score.", "choices": READABLE_FEATURES},
+    )
 
 
 @dataclass
 class RunArguments(ScoreArguments):
     """Train what is not trained, score what is not scored."""
 
+    output: str = option("hub_cards/recipe_search.csv", "Table that rows are added to.")
     corpus: str = option("", "Corpus to train on, as for `pretrain.py`.")
     variants: str = option(
         "scripts/recipe_search.txt",
-        "Lines `name: options of pretrain.py`; those of `all` come before every other's; `#` begins a comment.",
+        "Lines `name: options of pretrain.py`, where an earlier line's name stands for its options; those of `all` "
+        "come before every other's; `#` begins a comment.",
     )
     runs_dir: str = option("runs/recipe_search", "Folder of the runs, by name; one that is there already is scored.")
     jobs: int = option(1, "Runs at a time, of one thread each.")
@@ -97,7 +106,7 @@ class Scorer:
         """Score a model, and write a row for each side and feature. Returns the trunk's scores at the first side."""
         rows = []
         for side in self.arguments.sides:
-            for feature, scores in quick_scores(model, self.data[side]):
+            for feature, scores in quick_scores(model, self.data[side], self.arguments.features):
                 rows.append({**facts, "side": side, "feature": feature, **_rounded(scores)})
         with self.lock:
             before = self.rows()
@@ -134,39 +143,70 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
     Raises:
         ValueError: If a line is not `name: options`, or a name stands twice.
     """
-    variants = {}
+    variants: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         text = line.split("#")[0].strip()
         name, colon, options = text.partition(":")
         if text and (not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum()):
             raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
         if text:
-            variants[name] = shlex.split(options)
+            words = shlex.split(options)
+            variants[name] = [*variants[words[0]], *words[1:]] if words and words[0] in variants else words
     return variants.pop("all", []), variants
 
 
-def train_variant(arguments: RunArguments, name: str, options: list[str]) -> Path:
-    """Train a variant, unless it is trained already, in a process of one thread.
+class Trainer:
+    """Trains variants, each in a process of one thread that does not outlive this one's end by a signal or an error.
 
-    Raises:
-        ValueError: If training failed, with the last lines of its log.
+    Args:
+        arguments: The corpus, and the folder of the runs.
     """
-    folder = Path(arguments.runs_dir) / name
-    record = folder / "run.json"
-    if record.exists() and "finished" in json.loads(record.read_text()):
+
+    def __init__(self, arguments: RunArguments):
+        self.arguments = arguments
+        self.running: set[subprocess.Popen] = set()
+
+    def train(self, name: str, options: list[str]) -> Path:
+        """Train a variant, unless it is trained already. Returns its folder.
+
+        Raises:
+            ValueError: If training failed, with the last lines of its log; or if the folder is of other options.
+        """
+        folder = Path(self.arguments.runs_dir) / name
+        arguments = ["--corpus", self.arguments.corpus, "--output_dir", str(folder), *options]
+        if (folder / "run.json").exists():
+            record = json.loads((folder / "run.json").read_text())
+            check_options(folder, record["options"], arguments)
+            if "finished" in record:
+                return folder
+        arguments += ["--resume"] if CheckpointFolder(folder / "checkpoints").newest() else []
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen([sys.executable, PRETRAIN, *arguments], stdout=log, stderr=log, env=environment)
+            self.running.add(process)
+            status = process.wait()
+            self.running.remove(process)
+        if status:
+            lines = (folder / "log.txt").read_text().replace("\r", "\n").splitlines()
+            raise ValueError("\n".join(lines[-3:]))
         return folder
-    command = [sys.executable, PRETRAIN, "--corpus", arguments.corpus, "--output_dir", folder]
-    command += options
-    command += ["--resume"] if CheckpointFolder(folder / "checkpoints").newest() else []
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a") as log:
-        status = subprocess.run(
-            [*map(str, command)], stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+
+    def stop(self):
+        """End all that are training; each goes on from its last checkpoint another time."""
+        for process in list(self.running):
+            process.terminate()
+
+
+def check_options(folder: Path, trained_with: dict, arguments: list[str]):
+    """Refuse a run's folder that another variant of the same name has left."""
+    wanted = json.loads(json.dumps(parse_options(arguments).flat(), default=str))
+    ignored = {"resume", "output_dir"}
+    other = [name for name in wanted.keys() - ignored if wanted[name] != trained_with.get(name)]
+    if other:
+        raise ValueError(
+            f"{folder} was trained with other {', '.join(sorted(other))}: give the variant another name, or move it."
         )
-    if status.returncode:
-        lines = (folder / "log.txt").read_text().replace("\r", "\n").splitlines()
-        raise ValueError("\n".join(lines[-3:]))
-    return folder
 
 
 def run_facts(folder: Path, name: str, options: list[str]) -> dict:
@@ -183,8 +223,11 @@ def run_facts(folder: Path, name: str, options: list[str]) -> dict:
 
 
 def search(arguments: RunArguments):
-    (common, variants), scorer = read_variants(arguments.variants), Scorer(arguments)
-    scored = {row["name"] for row in scorer.rows()}
+    (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
+    scored = {row["name"]: row["options"] for row in scorer.rows()}
+    for name, options in variants.items():
+        if scored.get(name, shlex.join(options)) != shlex.join(options):
+            raise ValueError(f"{arguments.output} has {name} with other options: give the variant another name.")
     missing = {name: options for name, options in variants.items() if name not in scored}
     if missing:
         scorer.prepare()
@@ -192,11 +235,12 @@ def search(arguments: RunArguments):
     def work(name: str, options: list[str]) -> dict:
         if name.startswith("random"):  # options: the model's name
             return scorer.add(open_model(options[0]), random_facts(name, options))
-        folder = train_variant(arguments, name, [*common, *options])
+        folder = trainer.train(name, [*common, *options])
         return scorer.add(PCLModel.from_pretrained(folder), run_facts(folder, name, options))
 
     failed = []
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    pool = ThreadPoolExecutor(arguments.jobs)
+    try:
         running = {pool.submit(work, name, options): name for name, options in missing.items()}
         for job in tqdm(as_completed(running), total=len(running), unit="run"):
             try:
@@ -204,6 +248,10 @@ def search(arguments: RunArguments):
             except (ValueError, OSError) as error:
                 failed.append(running[job])
                 tqdm.write(f"{running[job]} failed: {error}")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        trainer.stop()
+        pool.shutdown()
     if failed:
         raise ValueError(f"{len(failed)} of {len(missing)} variants failed: {', '.join(failed)}.")
 
@@ -246,6 +294,8 @@ def look(scorer: Scorer, run: Path):
 def follow(arguments: FollowArguments, run: Path):
     if not run.is_dir():
         raise ValueError(f"{run} is no folder of a run.")
+    if arguments.output == ScoreArguments.output:
+        arguments.output = str(run / arguments.output)
     scorer = Scorer(arguments)
     look(scorer, run)
     while not arguments.once:
@@ -278,4 +328,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # As Ctrl-C: what trains is stopped.
     main()

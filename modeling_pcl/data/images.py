@@ -52,7 +52,11 @@ def image_bytes(record: Mapping | None) -> bytes:
 
 
 def decode_image(
-    record: Mapping | None, size_px: int, max_pixels: int = MAX_PIXELS, name: str = "image without a name"
+    record: Mapping | None,
+    size_px: int,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "image without a name",
+    kept_share: float = 1.0,
 ) -> torch.Tensor:
     """Decode one image with the crop of `PCLImageProcessor`.
 
@@ -64,6 +68,7 @@ def decode_image(
         size_px: Side of the square, at least 1.
         max_pixels: Images of more pixels than this are refused before they are decoded.
         name: What to call the image in errors if it has no path.
+        kept_share: Share of the shorter side that the square keeps around the centre, in (0, 1].
 
     Returns:
         `(3, size_px, size_px)`, uint8, RGB: the processor's pixels. Large JPEGs, decoded at a lower scale, may differ
@@ -77,7 +82,10 @@ def decode_image(
         content = image_bytes(record)
         if not content:
             raise ValueError("the file is empty")
-        return _central_square(_decode(content, DRAFT_GAP * size_px, max_pixels), size_px)
+        pixels = _decode(content, round(DRAFT_GAP * size_px / kept_share), max_pixels)
+        if kept_share < 1:
+            pixels = _middle(pixels, max(1, int(kept_share * min(pixels.shape[1:]))))
+        return _central_square(pixels, size_px)
     except UnidentifiedImageError as error:
         raise BrokenImageError(name, "no image format that PIL knows") from error
     except Exception as error:  # Decoders raise whatever they stumble on in broken bytes, SyntaxError included.

@@ -1,6 +1,6 @@
 """What an encoder knows, in a minute: figures on validation data, by which recipes and checkpoints are compared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,30 +85,32 @@ def _column(corpus: Dataset, name: str, names: tuple[str, ...]) -> np.ndarray:
     return np.array(corpus.select_columns(present[0])[:][present[0]])
 
 
-def _decode(corpus: Dataset, side_px: int, share: float) -> torch.Tensor:
-    whole_px = round(side_px / share)
-    margin = (whole_px - side_px) // 2
+def _decode(corpus: Dataset, side_px: int, kept_share: float) -> torch.Tensor:
     records = corpus.select_columns("image").with_format(None)["image"]
-    squares = torch.stack([decode_image(record, whole_px, name=f"row {row}") for row, record in enumerate(records)])
-    return squares[:, :, margin : margin + side_px, margin : margin + side_px]
+    return torch.stack(
+        [decode_image(record, side_px, name=f"row {row}", kept_share=kept_share) for row, record in enumerate(records)]
+    )
 
 
-def quick_scores(model, data: ScoreData) -> Iterator[tuple[str, dict[str, float]]]:
-    """Score every feature of an encoder.
+def quick_scores(
+    model, data: ScoreData, names: Sequence[str] = READABLE_FEATURES
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Score an encoder's features.
 
     Args:
         model: A `PCLModel`.
         data: As `read_score_data` gives it.
+        names: Features out of `trunk`, `face`, `pose` and `face+pose`.
 
     Yields:
-        For trunk, face, pose, and face and pose together the name and `expression_accuracy`, `verification_auc`,
+        For each feature its name and `expression_accuracy`, `verification_auc`,
         `yaw_mae` and `yaw_r2` (and of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years).
     """
     encoded = {}
     for name, images in data.images.items():
         batches = list(encode(model, images.split(BATCH_SIZE)))
         encoded[name] = {part: torch.cat([batch[part] for batch in batches]) for part in FEATURES}
-    for feature in READABLE_FEATURES:
+    for feature in names:
         rows = {name: _feature(features, feature) for name, features in encoded.items()}
         yield feature, _scores(rows, data.labels)
 
@@ -152,15 +154,22 @@ def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> tor
     scale, centre = train.std(dim=0) + 1e-5, train.mean(dim=0)
     train, test, mean = (train - centre) / scale, (test - centre) / scale, targets.mean(dim=0)
     chosen = len(train) - round(CHOSEN_ON * len(train))
+    errors = [
+        (train[chosen:] @ weight + mean - targets[chosen:]).abs().mean()
+        for weight in _ridge_weights(train[:chosen], targets[:chosen] - mean, RIDGE_PENALTIES)
+    ]
+    (weight,) = _ridge_weights(train, targets - mean, RIDGE_PENALTIES[int(torch.stack(errors).argmin()) :][:1])
+    return test @ weight + mean
 
-    def fit(rows: int) -> list[torch.Tensor]:
-        """Weights at each penalty."""
-        x, y = train[:rows].double(), (targets[:rows] - mean).double()
-        gram, moment, one = x.T @ x, x.T @ y, torch.eye(x.shape[1], dtype=torch.double)
-        return [torch.linalg.solve(gram + penalty * one, moment).float() for penalty in RIDGE_PENALTIES]
 
-    errors = [(train[chosen:] @ weight + mean - targets[chosen:]).abs().mean() for weight in fit(chosen)]
-    return test @ fit(len(train))[int(torch.stack(errors).argmin())] + mean
+def _ridge_weights(rows: torch.Tensor, targets: torch.Tensor, penalties: Sequence[float]) -> list[torch.Tensor]:
+    """Weights at each penalty, `(dim, targets)`, through whichever of the two Gram matrices is smaller."""
+    x, y = rows.double(), targets.double()
+    is_dual = len(x) < x.shape[1]
+    gram, moment = (x @ x.T, y) if is_dual else (x.T @ x, x.T @ y)
+    one = torch.eye(len(gram), dtype=torch.double)
+    solved = [torch.cholesky_solve(moment, torch.linalg.cholesky(gram + penalty * one)) for penalty in penalties]
+    return [(x.T @ solution if is_dual else solution).float() for solution in solved]
 
 
 def linear_accuracy(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> float:

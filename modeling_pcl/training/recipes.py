@@ -38,6 +38,7 @@ RECIPES = {
         "warmup_steps": 40,
     },
 }
+ADAM_RATE = 1e-3  # The learning rate where Adam or AdamW is asked for beside a recipe with Muon.
 METHODS = {
     "pcl": {},
     "simclr": {

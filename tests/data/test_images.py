@@ -47,6 +47,14 @@ def test_pixels_are_those_of_the_image_processor_exactly(width, height):
     assert torch.equal(decode_image(encode(image), 48), processed(image, 48).round().byte())
 
 
+@pytest.mark.parametrize(("width", "height", "kept"), [(100, 100, 90), (217, 333, 195), (333, 217, 195)])
+def test_a_share_is_cut_from_the_centre_before_resizing(width, height, kept):
+    image = photograph(width, height)
+    left, top = (width - kept) // 2, (height - kept) // 2
+    expected = processed(image.crop((left, top, left + kept, top + kept)), 48).round().byte()
+    assert torch.equal(decode_image(encode(image), 48, kept_share=0.9), expected)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_a_very_long_image_only_the_middle_is_resized(turned, monkeypatch):
     pixels = np.zeros((2, 30_000, 3), np.uint8)

@@ -47,8 +47,10 @@ def corpora(tmp_path) -> ScoreCorpora:
 
 def test_every_feature_has_every_score_and_labels_that_are_in_the_images_are_read(corpora):
     torch.manual_seed(0)
-    scores = dict(quick_scores(PCLModel(tiny.config()).eval(), read_score_data(corpora, 32)))
+    model, data = PCLModel(tiny.config()).eval(), read_score_data(corpora, 32)
+    scores = dict(quick_scores(model, data))
     assert list(scores) == list(READABLE_FEATURES)
+    assert dict(quick_scores(model, data, ["face"])) == {"face": scores["face"]}
     for of_feature in scores.values():
         assert len(of_feature) == 11
         assert of_feature["yaw_r2"] > 0.9
@@ -96,6 +98,23 @@ def test_ridge_reads_what_is_linear_and_leaves_noise_at_the_mean():
     # The penalty is shared by both, and 10 of 400 at least.
     torch.testing.assert_close(read[:, 0], targets[400:, 0], atol=1.5, rtol=0)
     assert read[:, 1].abs().mean() < 0.3
+
+
+@pytest.mark.parametrize("dim", [12, 400])
+def test_ridge_is_the_same_through_either_gram_matrix(dim):
+    generator = torch.Generator().manual_seed(0)
+    rows, targets = torch.randn(120, dim, generator=generator), torch.randn(120, 2, generator=generator)
+    read = ridge(rows[:90], targets[:90], rows[90:])
+    x = (rows - rows[:90].mean(dim=0)).double() / (rows[:90].std(dim=0) + 1e-5)
+    y = (targets[:90] - targets[:90].mean(dim=0)).double()
+
+    def fit(count: int, penalty: float) -> torch.Tensor:
+        one = torch.eye(dim, dtype=torch.double)
+        return torch.linalg.solve(x[:count].T @ x[:count] + penalty * one, x[:count].T @ y[:count])
+
+    penalty = min((10.0**k for k in range(1, 6)), key=lambda p: (x[75:90] @ fit(75, p) - y[75:]).abs().mean())
+    expected = x[90:] @ fit(90, penalty) + targets[:90].mean(dim=0)
+    torch.testing.assert_close(read, expected.float(), atol=1e-4, rtol=1e-4)
 
 
 def test_pairs_are_as_many_of_one_person_as_of_two():

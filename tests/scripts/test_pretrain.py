@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 from modeling_pcl import PCLConfig
-from modeling_pcl.training.recipes import RECIPES
+from modeling_pcl.training.recipes import ADAM_RATE, RECIPES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
 
@@ -188,6 +188,8 @@ def test_the_published_recipe_is_what_the_defaults_are():
 def test_a_recipe_sets_views_objectives_and_optimizer_and_options_beside_it_hold():
     small = parse("--recipe", "small", "--optimizer", "adam", "--crop_area_min", "0.3")
     assert small.training.optimizer == "adam"
+    assert small.training.learning_rate == ADAM_RATE  # Muon's is twenty times too high for it.
+    assert parse("--recipe", "small", "--optimizer", "adamw", "--learning_rate", "5e-3").training.learning_rate == 5e-3
     assert small.views.crop_area_min == 0.3
     assert small.views.gradient_probability == 0
     assert small.views.pose_negatives == RECIPES["small"]["pose_negatives"]

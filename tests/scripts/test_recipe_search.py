@@ -1,14 +1,26 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tiny
 from datasets import Dataset
 from PIL import Image
 
 from modeling_pcl.probes.quick_scores import COLUMNS
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "recipe_search.py"
+COMMON = (
+    "--config {config} --batch_size 8 --report_to none --picture_steps 0 --pose_images 2 --pose_negatives_per_image 4 "
+    "--num_workers 0"
+)
 
 
 @pytest.fixture
@@ -32,8 +44,7 @@ def inputs(tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def search(call, inputs, tmp_path):
-    common = f"--config {tmp_path / 'config.json'} --steps 2 --batch_size 8 --report_to none --picture_steps 0"
-    common += " --pose_images 2 --pose_negatives_per_image 4 --num_workers 0 --save_steps 1"
+    common = COMMON.format(config=tmp_path / "config.json") + " --steps 2 --save_steps 1"
 
     def run(*lines: str):
         (tmp_path / "variants.txt").write_text("\n".join([f"all: {common}", *lines]))
@@ -51,14 +62,13 @@ def table(path) -> list[dict]:
 
 @pytest.mark.slow
 def test_variants_are_trained_and_scored_once_and_one_that_fails_is_named(search, tmp_path):
-    lines = ["# widths", "one: --face_temperature 0.2", "two: --seed 3  # another seed", "untrained: random:1:0.05"]
-    lines[3] = "random-1: random:1:0.05"
+    lines = ["# widths", "one: --face_temperature 0.2", "two: one --seed 3  # another seed", "random-1: random:1:0.05"]
     with pytest.raises(SystemExit, match="1 of 4 variants failed: bad"):
         search(*lines, "bad: --face_temperature -1")
     rows = table(tmp_path / "table.csv")
     assert [row["feature"] for row in rows if row["name"] == "one"] == ["trunk", "face", "pose", "face+pose"]
     (two,) = (row for row in rows if row["name"] == "two" and row["feature"] == "trunk")
-    assert two["options"] == "--seed 3"
+    assert two["options"] == "--face_temperature 0.2 --seed 3"
     assert (two["seed"], two["steps"], two["images_seen"], two["side"]) == ("3", "2", "16", "32")
     assert 0 <= float(two["expression_accuracy"]) <= 1
     (untrained,) = (row for row in rows if row["name"] == "random-1" and row["feature"] == "trunk")
@@ -69,6 +79,48 @@ def test_variants_are_trained_and_scored_once_and_one_that_fails_is_named(search
     search(*lines)
     assert table(tmp_path / "table.csv") == rows
     assert not (tmp_path / "runs").exists()
+
+    with pytest.raises(SystemExit, match=r"table.csv has one with other options"):
+        search("one: --face_temperature 0.3")
+
+
+@pytest.mark.slow
+def test_a_run_of_other_options_is_not_taken_for_a_variant(search, tmp_path, capsys):
+    search("one: --seed 1")
+    (tmp_path / "table.csv").unlink()
+    with pytest.raises(SystemExit, match="1 of 1 variants failed"):
+        search("one: --seed 2")
+    assert "was trained with other seed" in capsys.readouterr().out
+    search("one: --seed 1")
+    assert table(tmp_path / "table.csv")[0]["seed"] == "1"
+
+
+@pytest.mark.slow
+def test_what_trains_ends_with_the_search(inputs, tmp_path):
+    (tmp_path / "variants.txt").write_text(
+        "long: " + COMMON.format(config=tmp_path / "config.json") + " --steps 100000"
+    )
+    options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt"}
+    options |= {"runs_dir": tmp_path / "runs", "output": tmp_path / "table.csv"}
+    words = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
+    search = psutil.Popen([sys.executable, SCRIPT, "run", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    log = tmp_path / "runs/long/log.txt"
+    try:
+        wait_for(lambda: log.exists() and "step/s" in log.read_text())
+        trainers = search.children(recursive=True)
+    finally:
+        search.terminate()
+    assert search.wait(timeout=60) == 128 + signal.SIGTERM
+    gone, alive = psutil.wait_procs(trainers, timeout=30)
+    assert gone
+    assert not alive
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("line", ["--steps 3", "twice: --steps 3\ntwice: --steps 4", "../out: --steps 3"])
