@@ -21,6 +21,8 @@ class ViewSettings(PhotometricSettings):
         face_mirror_probability: Probability that a face view is flipped along the width, in [0, 1], for each view.
             Published: 0. SimCLR uses 0.5.
         crop_area_min: Least share of the image's area that a random resized crop keeps, in (0, 1].
+        crop_aspect_max: Most that a random resized crop is wider than high, or higher than wide, at least 1. Views are
+            squares: it is squeezed by as much.
         mixing_alpha: Negatives are mixed with shares from Beta(alpha, alpha); 0 mixes nothing.
         disentangling_images: Images of a batch that objective 1 takes, the first; None for all of them.
         noise_std: Standard deviation of the noise on the encoder's inputs in objective 1, where images are in [0, 1];
@@ -49,6 +51,9 @@ class ViewSettings(PhotometricSettings):
     )
     face_mirror_probability: float = option(0.0, "Probability that a face view is flipped, in [0, 1].")
     crop_area_min: float = option(0.2, "Least share of the image's area in a random resized crop, in (0, 1].")
+    crop_aspect_max: float = option(
+        4 / 3, "Most that a random resized crop is wider than high, or higher than wide, at least 1."
+    )
     mixing_alpha: float = option(1.6, "Negatives are mixed with shares from Beta(alpha, alpha); 0 mixes nothing.")
     disentangling_images: int | None = option(
         None, "Images of a batch that objective 1 encodes and decodes; by default all of them."
@@ -79,6 +84,8 @@ class ViewSettings(PhotometricSettings):
                 raise ValueError(f'`{name}` must be "{known[0]}" or "{known[1]}", got {getattr(self, name)!r}.')
         if not 0 <= self.face_mirror_probability <= 1:
             raise ValueError(f"`face_mirror_probability` must be in [0, 1], got {self.face_mirror_probability}.")
+        if not self.crop_aspect_max >= 1:
+            raise ValueError(f"`crop_aspect_max` must be at least 1, got {self.crop_aspect_max}.")
         if not 0 < self.crop_area_min <= 1:
             raise ValueError(f"`crop_area_min` must be in (0, 1], a share of the area, got {self.crop_area_min}.")
         for name in ("mixing_alpha", "noise_std"):

@@ -15,7 +15,6 @@ from .view_settings import ViewSettings
 
 WINDOW_SHARE = 0.4  # side of a window, as a share of the image's
 WINDOW_CENTRES = (0.2, 0.3)  # distance of a window's centre from the nearer border, as a share of the side
-CROP_ASPECT_MAX = 4 / 3
 # Samples that pass through the photometric list together: what stays in a CPU's cache is three times as fast.
 CPU_CHUNK, GPU_CHUNK = 32, 128
 # Each stream of random numbers has its own number, so that none depends on which objectives run.
@@ -121,7 +120,7 @@ class ViewMaker:
         if self.settings.face_views == "windows":
             boxes = draw_windows(batch, generator)
         else:
-            boxes = draw_crops(2 * batch, self.settings.crop_area_min, generator)
+            boxes = draw_crops(2 * batch, self.settings.crop_area_min, self.settings.crop_aspect_max, generator)
         boxes = boxes * side_px
         mirrored = torch.rand(2 * batch, generator=generator, device=images.device)
         mirrored = mirrored < self.settings.face_mirror_probability
@@ -285,8 +284,8 @@ def draw_windows(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.stack([top, left, side, side], dim=1)
 
 
-def draw_crops(count: int, area_min: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw random resized crops: area uniform in [`area_min`, 1] of the image's, aspect log-uniform in [3/4, 4/3].
+def draw_crops(count: int, area_min: float, aspect_max: float, generator: torch.Generator) -> torch.Tensor:
+    """Draw random resized crops: area uniform in [`area_min`, 1] of the image's, aspect log-uniform up to `aspect_max`.
 
     A side longer than the image is cut to it, where torchvision would draw again.
 
@@ -295,7 +294,7 @@ def draw_crops(count: int, area_min: float, generator: torch.Generator) -> torch
     """
     draws = torch.rand(4, count, generator=generator, device=generator.device)
     area = 1 - (1 - area_min) * draws[0]
-    aspect = CROP_ASPECT_MAX ** (2 * draws[1] - 1)
+    aspect = aspect_max ** (2 * draws[1] - 1)
     sides = torch.stack([area / aspect, area * aspect]).sqrt_().clamp_(max=1)
     return torch.cat([draws[2:] * (1 - sides), sides]).T
 

@@ -184,7 +184,7 @@ def test_windows_lie_inside_the_image_in_two_different_quadrants_all_pairs_alike
 
 
 def test_crops_lie_inside_the_image_with_the_stated_areas_and_aspects():
-    boxes = draw_crops(20_000, 0.2, torch.Generator().manual_seed(0))
+    boxes = draw_crops(20_000, 0.2, 4 / 3, torch.Generator().manual_seed(0))
     top, left, height, width = boxes.unbind(1)
     assert boxes.min() >= 0
     assert (top + height).max() <= 1 + 1e-6
@@ -202,6 +202,12 @@ def test_crops_lie_inside_the_image_with_the_stated_areas_and_aspects():
         > 0.01
     )
     assert stats.kstest((top / (1 - height))[whole], stats.uniform.cdf).pvalue > 0.01
+
+
+def test_crops_of_aspect_one_are_squares():
+    boxes = draw_crops(1000, 0.5, 1.0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(boxes[:, 2], boxes[:, 3])
+    assert (boxes[:, :2] + boxes[:, 2:]).max() <= 1
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 1.6, 20.0])
@@ -367,6 +373,8 @@ def test_settings_are_plain_values():
         ("face_mirror_probability", 1.1),
         ("crop_area_min", 0.0),
         ("crop_area_min", 1.5),
+        ("crop_aspect_max", 0.9),
+        ("crop_aspect_max", math.nan),
         ("mixing_alpha", -1.0),
         ("mixing_alpha", math.nan),
         ("noise_std", -0.4),
