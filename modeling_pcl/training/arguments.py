@@ -98,7 +98,7 @@ class TrainingArguments:
     optimizer: Literal["adam", "adamw", "muon"] = option(
         "adam",
         "adam: with L2 decay (published); adamw: with decoupled decay; muon: orthogonalised momentum for convolutions "
-        "and linear layers, Adam for biases and norms.",
+        "and linear layers, Adam for biases, norms and the decoder's last convolution.",
     )
     learning_rate: float = option(1e-4, "Peak learning rate; with muon, of convolutions and linear layers.")
     adam_learning_rate: float = option(1e-3, "With muon, the peak learning rate of what Adam trains.")

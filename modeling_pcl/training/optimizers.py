@@ -1,11 +1,14 @@
 """The optimizers of a run: Adam as published, AdamW, and Muon, with which an encoder without norms learns early."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adam import adam
+
+from ..decoder_pcl import PCLDecoder
 
 MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5
@@ -23,7 +26,7 @@ def make_optimizer(
         name: `"adam"`, as published, with L2 decay; `"adamw"`, with decoupled decay; or `"muon"`.
         learning_rate: Of all parameters; with Muon, of the weights of convolutions and linear layers.
         weight_decay: Likewise.
-        adam_learning_rate: With Muon, of biases and norms.
+        adam_learning_rate: With Muon, of biases, norms, and the decoder's last convolution.
 
     Raises:
         ValueError: If there is no optimizer of this name.
@@ -34,12 +37,14 @@ def make_optimizer(
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     if name == "muon":
-        return Muon(parameters, learning_rate, weight_decay, adam_learning_rate)
+        # With steps of Muon's length its outputs leave the reach of tanh: whole patches stay one colour.
+        drawing = [module.blocks[-1].conv.weight for module in model.modules() if isinstance(module, PCLDecoder)]
+        return Muon(parameters, learning_rate, weight_decay, adam_learning_rate, drawing)
     raise ValueError(f'`optimizer` must be "adam", "adamw" or "muon", got {name!r}.')
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are made orthogonal, for weights; Adam for biases and norms.
+    """Momentum whose matrices are made orthogonal, for weights; Adam for biases, norms and weights that are named.
 
     A convolution's weight counts as the matrix `(out, in * k * k)`. Its update is the Nesterov momentum of the gradient
     with all singular values brought close to 1, times sqrt(max(1, rows / columns)).
@@ -53,7 +58,8 @@ class Muon(torch.optim.Optimizer):
             shards are put together for the update, which needs the whole matrix.
         learning_rate: Of weights, positive.
         weight_decay: Of weights, decoupled, at least 0.
-        adam_learning_rate: Of biases and norms, which do not decay.
+        adam_learning_rate: Of biases, norms and `by_adam`, which do not decay.
+        by_adam: Weights among `parameters` that Adam trains.
 
     Source:
         Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks.
@@ -65,9 +71,11 @@ class Muon(torch.optim.Optimizer):
         learning_rate: float,
         weight_decay: float = 0.0,
         adam_learning_rate: float = 1e-3,
+        by_adam: Sequence[nn.Parameter] = (),
     ):
-        weights = [parameter for parameter in parameters if parameter.dim() >= 2]
-        others = [parameter for parameter in parameters if parameter.dim() < 2]
+        named = set(by_adam)
+        weights = [parameter for parameter in parameters if parameter.dim() >= 2 and parameter not in named]
+        others = [parameter for parameter in parameters if parameter.dim() < 2 or parameter in named]
         groups = [
             {"params": weights, "lr": learning_rate, "weight_decay": weight_decay, "method": "muon"},
             {"params": others, "lr": adam_learning_rate, "weight_decay": 0.0, "method": "adam"},

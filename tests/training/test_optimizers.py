@@ -171,6 +171,20 @@ def test_a_closure_is_called_with_gradient():
     assert optimizer.step(closure).requires_grad
 
 
+def test_the_convolution_that_draws_takes_steps_of_adam(tiny_config):
+    model = PCLForPreTraining(tiny_config)
+    optimizer = make_optimizer(model, "muon", 0.02, 0.0, adam_learning_rate=1e-3)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    moved = {name: (parameter - before[name]).abs() for name, parameter in model.named_parameters()}
+    torch.testing.assert_close(
+        moved.pop(f"decoder.blocks.{len(model.decoder.blocks) - 1}.conv.weight").max().item(), 1e-3
+    )
+    assert min(change.max().item() for name, change in moved.items() if before[name].dim() > 1) > 2e-3
+
+
 def test_an_unknown_optimizer_is_refused_by_name():
     with pytest.raises(ValueError, match='`optimizer` must be "adam", "adamw" or "muon", got \'sgd\''):
         make_optimizer(make_model(), "sgd", 0.1, 0.0)
