@@ -23,7 +23,7 @@ class MethodsBenchmark:
     recipe: str = option("small", "Recipe of `pretrain.py`.")
     width: float = option(0.25, "Width of the model; 1 is the published one.")
     image_size: int = option(64, "Side of the views in px.")
-    batch_size: int = option(256, "Images of a batch.")
+    batch_size: int | None = option(None, "Images of a batch; by default the recipe's.")
     pairs: int = option(5, "Pairs of timings, of which medians are taken.")
     output_dir: str = option("runs/benchmark-methods", "Folder for results.json and results.png.")
 
@@ -56,12 +56,11 @@ def make_iteration(options: MethodsBenchmark, method: str) -> Callable[[], objec
         "method": method,
         "width": options.width,
         "image_size": options.image_size,
-        "batch_size": options.batch_size,
         "subject_sampling": "off",
         "steps": 1000,
         "output_dir": f"{options.output_dir}/{method}",
         "report_to": "none",
-    }
+    } | ({"batch_size": options.batch_size} if options.batch_size else {})
     training = pretrain.Pretraining(pretrain.parse_options([f"--{name}={value}" for name, value in flags.items()]))
     batches = iter(training.loader)
     return lambda: pretrain.train_step(training, training.read_batches(batches))
