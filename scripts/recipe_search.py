@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from pretrain import parse_options
+from pretrain import MAY_CHANGE, parse_options
 from tqdm import tqdm
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
@@ -37,6 +37,7 @@ from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes.quick_scores import ScoreCorpora, ScoreData, quick_scores, read_score_data
 from modeling_pcl.training.checkpoints import CheckpointFolder, read_state
 from modeling_pcl.training.score_pictures import draw_learning_curve
+from modeling_pcl.training.state import check_same_run
 
 PRETRAIN = Path(__file__).with_name("pretrain.py")
 
@@ -45,7 +46,7 @@ PRETRAIN = Path(__file__).with_name("pretrain.py")
 class ScoreArguments(ScoreCorpora):
     """What all commands share."""
 
-    output: str = option("scores.csv", "Table that rows are added to; `follow` has it in the run's folder.")
+    output: str = option("scores.csv", "Table that rows are added to.")
     sides: list[int] = field(default_factory=lambda: [64, 100], metadata={"help": "Sides to score at, in px."})
     features: list[str] = field(
         default_factory=lambda: list(READABLE_FEATURES),
@@ -72,6 +73,7 @@ class RunArguments(ScoreArguments):
 class FollowArguments(ScoreArguments):
     """Score the newest checkpoint of a run every so often."""
 
+    output: str = option("", "Table that rows are added to; by default scores.csv in the run's folder.")
     every_min: float = option(60.0, "Minutes from one look to the next.")
     once: bool = option(False, "Look once, and end.")
 
@@ -103,7 +105,7 @@ class Scorer:
             return list(csv.DictReader(file))
 
     def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
-        """Score a model, and write a row for each side and feature. Returns the trunk's scores at the first side."""
+        """Score a model, and write a row for each side and feature. Returns the first of these rows."""
         rows = []
         for side in self.arguments.sides:
             for feature, scores in quick_scores(model, self.data[side], self.arguments.features):
@@ -141,7 +143,7 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
     """Options of all, and each one's own by name.
 
     Raises:
-        ValueError: If a line is not `name: options`, or a name stands twice.
+        ValueError: If a line is not `name: options`, a name stands twice, or options begin with no known name.
     """
     variants: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
@@ -151,12 +153,16 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
             raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
         if text:
             words = shlex.split(options)
-            variants[name] = [*variants[words[0]], *words[1:]] if words and words[0] in variants else words
+            if words and not words[0].startswith(("--", "random:")):
+                if words[0] not in variants:
+                    raise ValueError(f"{path}, line {number}: no line before it is named {words[0]!r}.")
+                words = [*variants[words[0]], *words[1:]]
+            variants[name] = words
     return variants.pop("all", []), variants
 
 
 class Trainer:
-    """Trains variants, each in a process of one thread that does not outlive this one's end by a signal or an error.
+    """Trains variants, each in a process of one thread that ends with this one, unless this one is killed outright.
 
     Args:
         arguments: The corpus, and the folder of the runs.
@@ -174,12 +180,12 @@ class Trainer:
         """
         folder = Path(self.arguments.runs_dir) / name
         arguments = ["--corpus", self.arguments.corpus, "--output_dir", str(folder), *options]
-        if (folder / "run.json").exists():
-            record = json.loads((folder / "run.json").read_text())
-            check_options(folder, record["options"], arguments)
-            if "finished" in record:
+        newest = CheckpointFolder(folder / "checkpoints").newest()
+        if newest:
+            check_same_run(newest, parse_options(arguments).flat(), 1, MAY_CHANGE)
+            if "finished" in json.loads((folder / "run.json").read_text()):
                 return folder
-        arguments += ["--resume"] if CheckpointFolder(folder / "checkpoints").newest() else []
+            arguments += ["--resume"]
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a") as log:
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -196,17 +202,6 @@ class Trainer:
         """End all that are training; each goes on from its last checkpoint another time."""
         for process in list(self.running):
             process.terminate()
-
-
-def check_options(folder: Path, trained_with: dict, arguments: list[str]):
-    """Refuse a run's folder that another variant of the same name has left."""
-    wanted = json.loads(json.dumps(parse_options(arguments).flat(), default=str))
-    ignored = {"resume", "output_dir"}
-    other = [name for name in wanted.keys() - ignored if wanted[name] != trained_with.get(name)]
-    if other:
-        raise ValueError(
-            f"{folder} was trained with other {', '.join(sorted(other))}: give the variant another name, or move it."
-        )
 
 
 def run_facts(folder: Path, name: str, options: list[str]) -> dict:
@@ -294,8 +289,7 @@ def look(scorer: Scorer, run: Path):
 def follow(arguments: FollowArguments, run: Path):
     if not run.is_dir():
         raise ValueError(f"{run} is no folder of a run.")
-    if arguments.output == ScoreArguments.output:
-        arguments.output = str(run / arguments.output)
+    arguments.output = arguments.output or str(run / "scores.csv")
     scorer = Scorer(arguments)
     look(scorer, run)
     while not arguments.once:

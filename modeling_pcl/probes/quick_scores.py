@@ -103,8 +103,8 @@ def quick_scores(
         names: Features out of `trunk`, `face`, `pose` and `face+pose`.
 
     Yields:
-        For each feature its name and `expression_accuracy`, `verification_auc`,
-        `yaw_mae` and `yaw_r2` (and of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years).
+        For each feature its name and `expression_accuracy`, `verification_auc`, `yaw_mae` and `yaw_r2` (and
+        of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years).
     """
     encoded = {}
     for name, images in data.images.items():
@@ -158,7 +158,8 @@ def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> tor
         (train[chosen:] @ weight + mean - targets[chosen:]).abs().mean()
         for weight in _ridge_weights(train[:chosen], targets[:chosen] - mean, RIDGE_PENALTIES)
     ]
-    (weight,) = _ridge_weights(train, targets - mean, RIDGE_PENALTIES[int(torch.stack(errors).argmin()) :][:1])
+    penalty = RIDGE_PENALTIES[int(torch.stack(errors).argmin())]
+    (weight,) = _ridge_weights(train, targets - mean, [penalty])
     return test @ weight + mean
 
 

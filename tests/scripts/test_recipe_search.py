@@ -78,7 +78,7 @@ def test_variants_are_trained_and_scored_once_and_one_that_fails_is_named(search
     (tmp_path / "table.csv").rename(tmp_path / "kept.csv")
     with pytest.raises(SystemExit, match="1 of 1 variants failed: one"):  # Another one, in the folder of the first.
         search("one: --face_temperature 0.3")
-    assert "was trained with other face_temperature" in capsys.readouterr().out
+    assert "`--face_temperature` was 0.2, is 0.3" in capsys.readouterr().out
     (tmp_path / "kept.csv").rename(tmp_path / "table.csv")
 
     shutil.rmtree(tmp_path / "runs")
@@ -122,6 +122,11 @@ def wait_for(condition):
 def test_lines_that_are_no_variants_are_refused_by_number(search, line):
     with pytest.raises(SystemExit, match="must be `name: options`, each name once"):
         search("first: --seed 1", line)
+
+
+def test_a_line_that_begins_with_no_earlier_name_is_refused(search):
+    with pytest.raises(SystemExit, match="line 2: no line before it is named 'later'"):
+        search("first: later --seed 1", "later: --seed 2")
 
 
 @pytest.mark.slow
