@@ -1,23 +1,14 @@
 """Pose-disentangled Contrastive Learning (PCL) for faces, as a transformers model package."""
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+import importlib
+import sys
+from typing import TYPE_CHECKING
 
-from .configuration_pcl import PCLConfig
-from .image_processing_pcl import PCLImageProcessor
-from .modeling_pcl import (
-    PCLForHeadPoseEstimation,
-    PCLForImageClassification,
-    PCLForPreTraining,
-    PCLModel,
-)
-from .pipelines_pcl import FaceSwapPosePipeline, FaceVerificationPipeline, HeadPoseEstimationPipeline
+if TYPE_CHECKING:
+    from .configuration_pcl import PCLConfig
+    from .image_processing_pcl import PCLImageProcessor
+    from .modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining, PCLModel
+    from .pipelines_pcl import FaceSwapPosePipeline, FaceVerificationPipeline, HeadPoseEstimationPipeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,16 +23,37 @@ __all__ = [
     "PCLModel",
 ]
 
-AutoConfig.register("pcl", PCLConfig)
-AutoModel.register(PCLConfig, PCLModel)
-AutoModelForPreTraining.register(PCLConfig, PCLForPreTraining)
-# Of several, transformers takes the one that the config's `architectures` names.
-AutoModelForImageClassification.register(PCLConfig, (PCLForImageClassification, PCLForHeadPoseEstimation))
-AutoImageProcessor.register(PCLConfig, image_processor_classes={"torchvision": PCLImageProcessor})
 
-for _task, _pipeline, _auto_class in (
-    ("face-swap-pose", FaceSwapPosePipeline, AutoModelForPreTraining),
-    ("face-verification", FaceVerificationPipeline, AutoModel),
-    ("head-pose-estimation", HeadPoseEstimationPipeline, AutoModelForImageClassification),
-):
-    PIPELINE_REGISTRY.register_pipeline(_task, _pipeline, _auto_class, type="image")
+def __getattr__(name: str):
+    """Import a class of this package when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    homes = {"PCLConfig": "configuration_pcl", "PCLImageProcessor": "image_processing_pcl"}
+    home = homes.get(name, "pipelines_pcl" if name.endswith("Pipeline") else "modeling_pcl")
+    return getattr(importlib.import_module(f".{home}", __name__), name)
+
+
+def register():
+    """Make the classes known to transformers: to its Auto classes and to `pipeline`."""
+    import transformers
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from . import configuration_pcl, image_processing_pcl, modeling_pcl, pipelines_pcl
+
+    config = configuration_pcl.PCLConfig
+    heads = modeling_pcl.PCLForImageClassification, modeling_pcl.PCLForHeadPoseEstimation
+    transformers.AutoConfig.register("pcl", config)
+    transformers.AutoModel.register(config, modeling_pcl.PCLModel)
+    transformers.AutoModelForPreTraining.register(config, modeling_pcl.PCLForPreTraining)
+    # Of several, transformers takes the one that the config's `architectures` names.
+    transformers.AutoModelForImageClassification.register(config, heads)
+    processor = {"torchvision": image_processing_pcl.PCLImageProcessor}
+    transformers.AutoImageProcessor.register(config, image_processor_classes=processor)
+    for pipeline, (task, auto_class) in pipelines_pcl.PIPELINES.items():
+        classes = getattr(pipelines_pcl, pipeline), getattr(transformers, auto_class)
+        PIPELINE_REGISTRY.register_pipeline(task, *classes, type="image")
+
+
+# The models take five seconds to import, and a process that is only asked for its help needs none of them.
+if {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+    register()

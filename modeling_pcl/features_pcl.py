@@ -1,8 +1,12 @@
 """The features that an encoder's outputs hold, by name."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
 # What a head or a comparison may read: also both branches together, in which PCL holds what other methods hold in one.
@@ -33,5 +37,7 @@ def read_feature(outputs: Mapping[str, torch.Tensor], name: str) -> torch.Tensor
     Raises:
         ValueError: If the name is none of these.
     """
+    import torch  # Here: a command line names features without the seconds that torch takes to import.
+
     parts = [outputs[FEATURES[part]] for part in feature_parts(name)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

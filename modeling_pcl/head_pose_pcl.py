@@ -13,6 +13,8 @@ GENKI-4K uses these signs. 300W-LP, AFLW2000-3D and what is derived from them ha
 
 import numpy as np
 
+ANGLES = ("yaw", "pitch", "roll")
+
 
 def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
     """Columns are where the head's axes point, in the frontal head's axes: `(3, 3)`."""

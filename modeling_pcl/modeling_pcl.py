@@ -1,24 +1,18 @@
-"""The PCL models: encoder, pre-training, image classification, head-pose estimation."""
+"""The PCL models: pre-training; and, from `encoder_pcl` and `heads_pcl`, the encoder and the heads."""
 
-import math
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from transformers import initialization as init
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
 from .configuration_pcl import PCLConfig
 from .decoder_pcl import PCLDecoder
 from .distributed_pcl import gather_rows, rank
-from .features_pcl import read_feature
+from .encoder_pcl import PCLModel, PCLPreTrainedModel, check_images
+from .heads_pcl import PCLForHeadPoseEstimation, PCLForImageClassification
 from .losses_pcl import (
     cosine_orthogonality_loss,
     info_nce_loss,
@@ -26,176 +20,9 @@ from .losses_pcl import (
     orthogonality_loss,
     pose_logits,
 )
-from .pipelines_pcl import saved_pipelines
+from .outputs_pcl import PCLForPreTrainingOutput, PCLModelOutput
 
-ANGLES = ("yaw", "pitch", "roll")
 CPU_CHUNK = 32  # Images whose maps stay in a CPU's cache from one operation to the next.
-
-
-@dataclass
-class PCLModelOutput(ModelOutput):
-    """Output of `PCLModel`.
-
-    Args:
-        last_hidden_state: Trunk map, `(batch, feature_channels, h, w)`; h and w are the image's sides / 16, rounded up.
-        pooler_output: The trunk map flattened, `(batch, feature_channels * h * w)`. Nothing is averaged.
-        face_features: Face-aware features, flattened, same shape as `pooler_output`.
-        pose_features: Pose-related features, flattened, same shape as `pooler_output`.
-        hidden_states: On request, the maps after each of the five stages, the trunk map last.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    face_features: torch.FloatTensor | None = None
-    pose_features: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class PCLForPreTrainingOutput(ModelOutput):
-    """Output of `PCLForPreTraining`: scalars, each None where the inputs of its objective are absent.
-
-    Args:
-        loss: Sum of the present objectives, each times its weight in the config.
-        disentangling_loss: Objective 1: the four reconstructions plus the weighted orthogonality terms.
-        face_contrast_loss: Objective 2, InfoNCE over both views.
-        pose_contrast_loss: Objective 3, InfoNCE over both views.
-        face_pose_loss: L1 of decoding the image's face and pose, to the image.
-        face_mirror_pose_loss: L1 of decoding the image's face and the mirror's pose, to the mirror.
-        mirror_face_pose_loss: L1 of decoding the mirror's face and the image's pose, to the image.
-        mirror_face_mirror_pose_loss: L1 of decoding the mirror's face and pose, to the mirror.
-        orthogonality_loss: Orthogonality of the images' features, unweighted.
-        mirror_orthogonality_loss: Orthogonality of the mirrors' features, unweighted.
-    """
-
-    loss: torch.FloatTensor | None = None
-    disentangling_loss: torch.FloatTensor | None = None
-    face_contrast_loss: torch.FloatTensor | None = None
-    pose_contrast_loss: torch.FloatTensor | None = None
-    face_pose_loss: torch.FloatTensor | None = None
-    face_mirror_pose_loss: torch.FloatTensor | None = None
-    mirror_face_pose_loss: torch.FloatTensor | None = None
-    mirror_face_mirror_pose_loss: torch.FloatTensor | None = None
-    orthogonality_loss: torch.FloatTensor | None = None
-    mirror_orthogonality_loss: torch.FloatTensor | None = None
-
-
-class PCLPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and loading, common to all PCL models."""
-
-    config_class = PCLConfig
-    base_model_prefix = "pcl"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["PCLStage", "PCLBranch", "PCLProjectionHead", "PCLDecoder"]
-
-    def __init__(self, config: PCLConfig):
-        super().__init__(config)
-        config.custom_pipelines = {}  # They say how a folder is opened, which this one is now.
-
-    @property
-    def pipelines(self) -> dict[str, str]:
-        """Pipelines of `pipelines_pcl` that a saved folder offers: the Auto class that opens it, by their names."""
-        return {}
-
-    def save_pretrained(self, save_directory, **kwargs):
-        """transformers' own, with the pipelines that the model can do."""
-        self.config.custom_pipelines = saved_pipelines(**self.pipelines)
-        try:
-            return super().save_pretrained(save_directory, **kwargs)
-        finally:
-            self.config.custom_pipelines = {}
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        """Encoder: N(0, 2 / (k * k * out_channels)) and zero bias. Heads and decoder: torch's defaults."""
-        if isinstance(module, PCLConv2d):
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-            init.normal_(module.weight, mean=0.0, std=math.sqrt(2 / fan_out))
-            init.zeros_(module.bias)
-        elif isinstance(module, (nn.Linear, nn.Conv2d)):
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-            init.zeros_(module.running_mean)
-            init.ones_(module.running_var)
-            init.zeros_(module.num_batches_tracked)
-
-
-def _check_images(name: str, images: torch.Tensor, channels: int, size_px: int | None = None, axes: int = 4):
-    """Refuse what the encoder cannot read, or, with `size_px`, the linear layers behind its flattened maps."""
-    is_sized = size_px is None or images.shape[-2:] == (size_px, size_px)
-    if images.dim() != axes or images.shape[-3] != channels or not is_sized:
-        sides = "height, width" if size_px is None else f"{size_px}, {size_px}"
-        raise ValueError(
-            f"`{name}` must be ({'batch' if axes == 4 else 'images, K'}, {channels}, {sides}), got "
-            f"{tuple(images.shape)}; PCLImageProcessor makes it from images, and `image_size` builds the model for "
-            "another size."
-        )
-    if not images.is_floating_point():
-        raise ValueError(
-            f"`{name}` must be floating point in [0, 1], got {images.dtype}; PCLImageProcessor makes it from images."
-        )
-
-
-class PCLModel(PCLPreTrainedModel):
-    """The PCL encoder: one trunk, and on it a face-aware and a pose-related branch.
-
-    Example:
-        ```python
-        >>> from modeling_pcl import PCLConfig, PCLModel
-        >>> import torch
-        >>> PCLModel(PCLConfig())(torch.rand(1, 3, 64, 64)).face_features.shape
-        torch.Size([1, 2048])
-        ```
-    """
-
-    _auto_class = "AutoModel"
-    # A pre-training checkpoint opens without a warning about the parts that the encoder does not have.
-    _keys_to_ignore_on_load_unexpected = [r"^(face_projection|pose_projection|decoder|classifier|regressor)\."]
-
-    def __init__(self, config: PCLConfig):
-        super().__init__(config)
-        self.trunk = PCLTrunk(config)
-        self.face_branch = PCLBranch(config)
-        self.pose_branch = PCLBranch(config)
-        self.post_init()
-
-    @property
-    def pipelines(self) -> dict[str, str]:
-        return {"FaceVerificationPipeline": "AutoModel"}
-
-    @can_return_tuple
-    def forward(
-        self, pixel_values: torch.FloatTensor, output_hidden_states: bool | None = None, **kwargs
-    ) -> PCLModelOutput:
-        """Encode faces.
-
-        Args:
-            pixel_values: `(batch, num_channels, height, width)`, values in [0, 1], no mean or std taken off; any size
-                from 32 px, as `PCLImageProcessor` makes them.
-            output_hidden_states: Whether to return the five stages' maps; None takes the config's word.
-            return_dict: False for a plain tuple without the absent entries.
-
-        Raises:
-            ValueError: If `pixel_values` has another number of axes or channels, or is not floating point.
-        """
-        _check_images("pixel_values", pixel_values, self.config.num_channels)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        hidden_states = self.trunk(pixel_values.to(self.dtype))
-        trunk = hidden_states[-1]
-        return PCLModelOutput(
-            last_hidden_state=trunk,
-            pooler_output=trunk.flatten(1),  # (batch, 128, 4, 4) -> (batch, 2048)
-            face_features=self.face_branch(trunk).flatten(1),
-            pose_features=self.pose_branch(trunk).flatten(1),
-            hidden_states=hidden_states if output_hidden_states else None,
-        )
 
 
 class PCLProjectionHead(nn.Module):
@@ -303,7 +130,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         return PCLForPreTrainingOutput(loss=loss, **terms)
 
     def _disentangling(self, pixel_values: torch.Tensor, noise: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        _check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
+        check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
         images = {"": pixel_values, "mirror_": pixel_values.flip(3)}
         encoded = torch.cat(list(images.values()))
         if noise is not None:
@@ -344,7 +171,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
     def _face_contrast(
         self, views: torch.Tensor, mix: torch.Tensor | None, permutation: torch.Tensor | None
     ) -> torch.Tensor:
-        _check_images("face_views", views, self.config.num_channels, self.config.image_size)
+        check_images("face_views", views, self.config.num_channels, self.config.image_size)
         if views.shape[0] % 2:
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
         embeddings = self.face_projection(self._encode(views)["face"])
@@ -362,8 +189,8 @@ class PCLForPreTraining(PCLPreTrainedModel):
         mix: torch.Tensor | None,
         permutation: torch.Tensor | None,
     ) -> torch.Tensor:
-        _check_images("pose_views", views, self.config.num_channels, self.config.image_size)
-        _check_images("pose_negative_views", negative_views, self.config.num_channels, self.config.image_size, axes=5)
+        check_images("pose_views", views, self.config.num_channels, self.config.image_size)
+        check_images("pose_negative_views", negative_views, self.config.num_channels, self.config.image_size, axes=5)
         images, count = negative_views.shape[:2]
         if views.shape[0] != 2 * images:
             raise ValueError(
@@ -408,109 +235,10 @@ def _share_out(negatives: torch.Tensor) -> torch.Tensor:
     return negatives.unflatten(1, (images, count // images)).transpose(0, 1).flatten(1, 2)
 
 
-class _PCLWithHead(PCLPreTrainedModel):
-    """The encoder under one linear layer that reads the feature named by `config.head_feature`."""
-
-    def _logits(self, head: nn.Linear, pixel_values: torch.Tensor, output_hidden_states: bool | None):
-        _check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
-        outputs = self.pcl(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
-        return head(read_feature(outputs, self.config.head_feature)), outputs.hidden_states
-
-
-class PCLForImageClassification(_PCLWithHead):
-    """A linear layer on the encoder: one label of several (expression) or many at once (action units).
-
-    `config.problem_type` selects the loss as everywhere in transformers: `"single_label_classification"`,
-    `"multi_label_classification"` or `"regression"` (then `logits` are an embedding); None infers it from the labels.
-    """
-
-    _auto_class = "AutoModelForImageClassification"
-
-    def __init__(self, config: PCLConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.pcl = PCLModel(config)
-        self.classifier = nn.Linear(config.head_size, config.num_labels)
-        self.post_init()
-
-    @property
-    def pipelines(self) -> dict[str, str]:
-        is_embedding = self.config.problem_type == "regression"
-        return {"FaceVerificationPipeline": "AutoModelForImageClassification"} if is_embedding else {}
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.FloatTensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
-    ) -> ImageClassifierOutputWithNoAttention:
-        """Classify faces.
-
-        Args:
-            pixel_values: `(batch, num_channels, image_size, image_size)`, values in [0, 1].
-            labels: `(batch,)` integers for one label, `(batch, num_labels)` floats for many; gives `loss`.
-            output_hidden_states: Whether to return the five stages' maps.
-            return_dict: False for a plain tuple without the absent entries.
-
-        Returns:
-            `logits` `(batch, num_labels)`, before softmax or sigmoid.
-
-        Raises:
-            ValueError: If `pixel_values` is not `image_size` px high and wide.
-        """
-        logits, hidden_states = self._logits(self.classifier, pixel_values, output_hidden_states)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=hidden_states)
-
-
-class PCLForHeadPoseEstimation(_PCLWithHead):
-    """A linear layer on the encoder that gives the three head angles."""
-
-    # transformers has no Auto class for head pose, and its image classification knows regression.
-    _auto_class = "AutoModelForImageClassification"
-
-    def __init__(self, config: PCLConfig):
-        super().__init__(config)
-        config.problem_type, config.id2label = "regression", dict(enumerate(ANGLES))
-        config.label2id = {angle: number for number, angle in enumerate(ANGLES)}
-        self.pcl = PCLModel(config)
-        self.regressor = nn.Linear(config.head_size, 3)
-        self.post_init()
-
-    @property
-    def pipelines(self) -> dict[str, str]:
-        return {"HeadPoseEstimationPipeline": "AutoModelForImageClassification"}
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.FloatTensor,
-        labels: torch.FloatTensor | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
-    ) -> ImageClassifierOutputWithNoAttention:
-        """Estimate head pose.
-
-        Args:
-            pixel_values: `(batch, num_channels, image_size, image_size)`, values in [0, 1].
-            labels: `(batch, 3)` yaw, pitch, roll in degrees; gives `loss`, the mean absolute error.
-            output_hidden_states: Whether to return the five stages' maps.
-            return_dict: False for a plain tuple without the absent entries.
-
-        Returns:
-            `logits` `(batch, 3)`: yaw, pitch, roll in degrees.
-
-        Raises:
-            ValueError: If `pixel_values` is not `image_size` px high and wide, or `labels` is not `(batch, 3)`.
-        """
-        logits, hidden_states = self._logits(self.regressor, pixel_values, output_hidden_states)
-        if labels is not None and labels.shape != logits.shape:
-            raise ValueError(f"`labels` must be {tuple(logits.shape)}: yaw, pitch, roll; got {tuple(labels.shape)}.")
-        loss = None if labels is None else F.l1_loss(logits.float(), labels.float())
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=hidden_states)
-
+# transformers copies the code of a saved model from the module that its class names, and what that imports. Named here,
+# every saved folder holds the code of all models, so that a pre-trained encoder also opens as a classifier.
+for _class in (PCLModel, PCLForImageClassification, PCLForHeadPoseEstimation):
+    _class.__module__ = __name__
 
 __all__ = [
     "PCLForHeadPoseEstimation",

@@ -183,15 +183,16 @@ def saved_pipelines(**pipelines: str) -> dict[str, dict]:
         **pipelines: Name of the Auto class that opens the folder, by the name of the pipeline's class.
     """
     return {
-        TASKS[name]: {"impl": f"pipelines_pcl.{name}", "pt": [auto_class], "type": "image"}
+        PIPELINES[name][0]: {"impl": f"pipelines_pcl.{name}", "pt": [auto_class], "type": "image"}
         for name, auto_class in pipelines.items()
     }
 
 
-TASKS = {
-    "FaceSwapPosePipeline": "face-swap-pose",
-    "FaceVerificationPipeline": "face-verification",
-    "HeadPoseEstimationPipeline": "head-pose-estimation",
+# By class: its task, and the Auto class that opens its model.
+PIPELINES = {
+    "FaceSwapPosePipeline": ("face-swap-pose", "AutoModelForPreTraining"),
+    "FaceVerificationPipeline": ("face-verification", "AutoModel"),
+    "HeadPoseEstimationPipeline": ("head-pose-estimation", "AutoModelForImageClassification"),
 }
 
 __all__ = ["FaceSwapPosePipeline", "FaceVerificationPipeline", "HeadPoseEstimationPipeline", "draw_axes"]

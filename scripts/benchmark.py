@@ -2,41 +2,36 @@
 
 python scripts/benchmark.py loss
 python scripts/benchmark.py step --corpus path/to/corpus.parquet
-python scripts/benchmark.py data --corpus path/to/corpus.parquet
-python scripts/benchmark.py embed
-python scripts/benchmark.py probe --corpus path/to/corpus.parquet
-python scripts/benchmark.py scaling --corpus path/to/corpus.parquet
-python scripts/benchmark.py methods --corpus path/to/corpus.parquet
 
-Every benchmark prints a table, and writes results.json and results.png. `benchmark.py data --help` lists its options.
+Every benchmark prints a table and writes results.json. `benchmark.py data --help` lists the options of one.
 """
 
 import argparse
-
-from benchmarks import data, embed, loss, methods, probe, scaling, step
-from transformers.utils.logging import disable_progress_bar
+import importlib
+import sys
 
 BENCHMARKS = {
-    "loss": loss,
-    "step": step,
-    "data": data,
-    "embed": embed,
-    "probe": probe,
-    "scaling": scaling,
-    "methods": methods,
+    "loss": "the face contrast's loss beside negatives that are written out",
+    "step": "a training iteration beside a plain one, and beside its convolutions alone",
+    "data": "decoding and views beside a plain way",
+    "embed": "features beside float32, ONNX and other networks; needs pip install modeling_pcl[benchmark]",
+    "probe": "a linear probe beside one that extracts features in every epoch",
+    "scaling": "several processes beside one",
+    "methods": "an iteration of PCL beside one of SimCLR",
 }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, module in BENCHMARKS.items():
-        benchmarks.add_parser(name, help=module.__doc__, add_help=False)  # Each shows its own.
-    chosen, rest = parser.parse_known_args()
-    disable_progress_bar()  # transformers' own, for the weights
+    listed = "\n".join(f"  {name:8} {text}" for name, text in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nbenchmarks:\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=argparse.SUPPRESS)
+    words = sys.argv[1:]
+    chosen = parser.parse_args(words[:1]).benchmark
     try:
-        BENCHMARKS[chosen.benchmark].run(rest)
-    except (ValueError, OSError) as error:
+        importlib.import_module(f"benchmarks.{chosen}").run(words[1:])
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -3,9 +3,9 @@
 import pytest
 import tiny
 import torch
-from baselines import plain_step
-from baselines.materialised_loss import materialised_face_loss, materialised_pose_loss
-from baselines.reextracted_probe import LabelledImages, train_probe
+from benchmarks.baselines import plain_step
+from benchmarks.baselines.materialised_loss import materialised_face_loss, materialised_pose_loss
+from benchmarks.baselines.reextracted_probe import LabelledImages, train_probe
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 

@@ -7,7 +7,8 @@ import two_processes
 from torch import nn
 
 from modeling_pcl import PCLForPreTraining
-from modeling_pcl.distributed_pcl import gather_rows, rank, synchronise_batch_norm, world_size
+from modeling_pcl.distributed_pcl import gather_rows, rank, world_size
+from modeling_pcl.training.batch_norm import synchronise_batch_norm
 
 # All in float64: what differs is the order of summation, about 1e-15 of the largest summand, which the batch norms'
 # division by small deviations and a temperature of 0.07 bring to 1e-12; a bias that a batch norm takes off again has

@@ -25,7 +25,7 @@ from modeling_pcl import (
     PCLModel,
 )
 
-HUB_CARDS = Path(__file__).parents[1] / "hub_cards"
+HUB_CARDS = Path(__file__).parents[1] / "modeling_pcl" / "hub" / "templates"
 MODELS = {
     "encoder": (PCLModel, {"verification_threshold": 0.5}),
     "pretrained": (PCLForPreTraining, {}),

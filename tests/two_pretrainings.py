@@ -1,7 +1,6 @@
 """What `test_pretrain.py` runs in each of two processes, which are started once for all of it."""
 
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +8,14 @@ import torch
 import two_processes
 from accelerate.state import AcceleratorState, GradientState
 
+from modeling_pcl.training.options import parse_options
+from modeling_pcl.training.run import pretrain
+
 CUT_STEP = 2  # of a whole run: what is resumed is its checkpoint of this step.
 
 
 def work(index: int, folder: str, options: list[str]):
     """Train without shards and with them, and resume either run as the other: `ddp`, `fsdp`, `ddp-fsdp`, `fsdp-ddp`."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
     # Fused Adam rounds the last few elements of a tensor in another way, and so those of a shard; the loop does not.
     torch.optim.Adam = partial(_unfused, torch.optim.Adam)
     shards = {"ddp": (), "fsdp": ("--fsdp",)}
@@ -32,10 +33,8 @@ def _unfused(adam, parameters, fused: bool, **options):
 
 
 def train(index: int, run: Path, options: list[str]):
-    import pretrain  # In the new process alone.
-
     two_processes.join_group(index, run.with_suffix(".group"))
-    pretrain.run_to_end(pretrain.parse_options([*options, f"--output_dir={run}"]))
+    pretrain(parse_options([*options, f"--output_dir={run}"]))
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 

@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
-from modeling_pcl.distributed_pcl import gather_rows, rank, synchronise_batch_norm, world_size
+from modeling_pcl.distributed_pcl import gather_rows, rank, world_size
+from modeling_pcl.training.batch_norm import synchronise_batch_norm
 from modeling_pcl.training.monitor import check_finite_weights
 from modeling_pcl.training.optimizers import make_optimizer
 from modeling_pcl.training.replicas import Replicas

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from modeling_pcl.data.head_drawing import Ellipsoid, draw_head
+from modeling_pcl.pictures.heads import Ellipsoid, draw_head
 
 FOLDER = Path(__file__).parent / "samples"
 SIDE_PX, OVERSAMPLING = 128, 4

@@ -6,13 +6,10 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from datasets import (
-    ClassLabel,
     Dataset,
     DatasetDict,
     Image,
@@ -32,7 +29,6 @@ logger = logging.getLogger(__name__)
 Corpus = Dataset | IterableDataset
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
-SUBJECT_RANGE = re.compile(r"(?P<prefix>.*?)(?P<first>\d+)-(?:(?P=prefix))?(?P<last>\d+)")
 SHARDS_OF_A_TABLE = 64
 REVISION_ROWS, REVISION_STREAM_ROWS = 256, 16
 
@@ -235,100 +231,6 @@ def _holds_images(feature) -> bool:
     if isinstance(feature, Value):
         return feature.dtype.removeprefix("large_") in ("binary", "string")
     return isinstance(feature, Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
-
-
-def column_codes(corpus: Dataset, column: str) -> tuple[np.ndarray, list]:
-    """Number the distinct values of a column, reading that column only.
-
-    Args:
-        corpus: A map-style dataset.
-        column: Name of a column of plain values.
-
-    Returns:
-        The number of every row's value, `(rows,)`, and the values by number.
-
-    Raises:
-        ValueError: If there is no such column, or it has gaps.
-    """
-    if column not in corpus.column_names:
-        raise ValueError(f"The corpus needs a column `{column}`; its columns are {corpus.column_names}.")
-    values = corpus.select_columns(column).with_format("arrow")[:].column(column)
-    if values.null_count:
-        raise ValueError(
-            f"The column `{column}` is empty in {values.null_count} of {len(values)} rows: drop those rows."
-        )
-    encoded = values.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
-
-
-def select_subjects(corpus: Corpus, spec: str) -> Corpus:
-    """Keep the rows of some subjects, as a command line names them.
-
-    Args:
-        corpus: A dataset with a column `subject`.
-        spec: Names with commas between them, `a,b,c`. `s1-s30` stands for all subjects from s1 to s30 by number; both
-            ends must exist.
-
-    Raises:
-        ValueError: If `spec` names no subject, or one that the corpus does not have.
-    """
-    known = None if isinstance(corpus, IterableDataset) else set(_subject_names(corpus)[1])
-    subjects = []
-    for item in filter(None, (part.strip() for part in spec.split(","))):
-        span = SUBJECT_RANGE.fullmatch(item)
-        is_range = span is not None and item not in (known or ())
-        subjects += _span(span, known) if is_range else [item]
-    return keep_subjects(corpus, subjects)
-
-
-def _span(span: re.Match, known: set[str] | None) -> list[str]:
-    """The names from first to last; those between the ends may be missing from the corpus."""
-    first, last = int(span["first"]), int(span["last"])
-    digits = len(span["first"]) if span["first"].startswith("0") else 1
-    names = [f"{span['prefix']}{number:0{digits}d}" for number in range(first, last + 1)]
-    if not names:
-        raise ValueError(f"The range of subjects `{span[0]}` runs backwards.")
-    return names if known is None else [name for name in names if name in known or name in (names[0], names[-1])]
-
-
-def keep_subjects(corpus: Corpus, subjects: Iterable[str]) -> Corpus:
-    """Keep the rows of the named subjects, in their order.
-
-    Args:
-        corpus: A dataset with a column `subject`.
-        subjects: Names; a column of numbers is compared by their decimal form.
-
-    Raises:
-        ValueError: If there is no name or no `subject` column, or the corpus lacks one of the subjects, which cannot be
-            seen in a stream.
-    """
-    subjects = list(subjects)
-    if not subjects:
-        raise ValueError("`subjects` must name at least one subject.")
-    if isinstance(corpus, IterableDataset):
-        if "subject" not in corpus.features:
-            raise ValueError(f"The corpus needs a column `subject`; its columns are {list(corpus.features)}.")
-        is_kept = partial(_is_in, subjects=frozenset(subjects), as_name=_naming(corpus.features["subject"]))
-        return corpus.filter(is_kept, input_columns=["subject"])
-    codes, names = _subject_names(corpus)
-    missing = sorted(set(subjects) - set(names))
-    if missing:
-        raise ValueError(f"The corpus has no subject {missing[:5]}; it has {len(names)}: {names[:3]} to {names[-1:]}.")
-    wanted = np.flatnonzero(np.isin(names, subjects))
-    return corpus.select(np.flatnonzero(np.isin(codes, wanted)))
-
-
-def _subject_names(corpus: Dataset) -> tuple[np.ndarray, list[str]]:
-    codes, values = column_codes(corpus, "subject")
-    return codes, [_naming(corpus.features["subject"])(value) for value in values]
-
-
-def _naming(feature) -> Callable[[object], str]:
-    return feature.int2str if isinstance(feature, ClassLabel) else str
-
-
-def _is_in(subject, subjects: frozenset[str], as_name: Callable[[object], str]) -> bool:
-    return as_name(subject) in subjects
 
 
 def corpus_revision(corpus: Corpus) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
 
-from .corpora import column_codes
+from .subjects import column_codes
 
 
 class EpochPlan:

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
-ANGLES = ("yaw", "pitch", "roll")
 ATTRIBUTES = "attributes."  # What the names of attributes begin with in a flat corpus.
 
 

@@ -4,7 +4,6 @@ Images are `(batch, 3, height, width)` float32 in [0, 1]; a parameter is `(batch
 torchvision's `ColorJitter`, which takes one factor for all samples.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,58 +11,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .options import option
+from .view_settings import BLUR_SIGMA_MIN_PX, PhotometricSettings
 
 # Not kornia 0.9: its augmentations draw from the global generator only and its crops are not antialiased; used function
 # by function, its hue takes six times as long on a CPU, the rest as long or longer, and its Sobel is another operation.
 
 BLUR_TAPS = 7
-BLUR_SIGMA_MIN_PX = 0.1
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's grey
 GRADIENT_LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)
-
-
-@dataclass(frozen=True)
-class PhotometricSettings:
-    """How often each operation of the photometric list is drawn, and how strong; the defaults are the published ones.
-
-    An operation of probability 0 is left out and costs nothing.
-
-    Args:
-        jitter_probability: Of the colour jitter, in [0, 1], and likewise the other probabilities.
-        jitter_strength: Factors of brightness, contrast and saturation are uniform in [1 - strength, 1 + strength],
-            in [0, 1]; 0 leaves the three out.
-        hue_strength: Most turns of the colour wheel, either way, in [0, 1/3]; 0 leaves hues as they are.
-        grey_probability: Of taking the colours away.
-        blur_probability: Of the Gaussian blur.
-        blur_sigma_max_px: Its standard deviation is uniform in [0.1, this].
-        gradient_probability: Of replacing the image by its gradient magnitude.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
-
-    jitter_probability: float = option(0.8, "Probability of the colour jitter of a view, in [0, 1]; 0 leaves it out.")
-    jitter_strength: float = option(
-        0.8, "Brightness, contrast and saturation are multiplied by 1 - this to 1 + this, in [0, 1]."
-    )
-    hue_strength: float = option(0.2, "Most turns of the colour wheel in the jitter, either way, in [0, 1/3].")
-    grey_probability: float = option(0.2, "Probability that a view loses its colours.")
-    blur_probability: float = option(0.8, "Probability that a view is blurred.")
-    blur_sigma_max_px: float = option(2.0, "Largest standard deviation of the blur, in px, at least 0.1.")
-    gradient_probability: float = option(0.6, "Probability that a view becomes its gradient magnitude.")
-
-    def __post_init__(self):
-        for name in ("jitter_probability", "grey_probability", "blur_probability", "gradient_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
-        if not 0 <= self.jitter_strength <= 1:
-            raise ValueError(f"`jitter_strength` must be in [0, 1], got {self.jitter_strength}.")
-        if not 0 <= self.hue_strength <= 1 / 3:
-            raise ValueError(f"`hue_strength` must be in [0, 1/3], turns of the wheel, got {self.hue_strength}.")
-        if not BLUR_SIGMA_MIN_PX <= self.blur_sigma_max_px < math.inf:
-            raise ValueError(f"`blur_sigma_max_px` must be at least {BLUR_SIGMA_MIN_PX}, got {self.blur_sigma_max_px}.")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,55 @@
 """How views are drawn: every probability, strength and number of them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from .options import option
-from .photometric import PhotometricSettings
+from ..options import option
 
+BLUR_SIGMA_MIN_PX = 0.1
 POSE_NEGATIVES = ("mirror", "geometric", "video", "batch")
+
+
+@dataclass(frozen=True)
+class PhotometricSettings:
+    """How often each operation of the photometric list is drawn, and how strong; the defaults are the published ones.
+
+    An operation of probability 0 is left out and costs nothing.
+
+    Args:
+        jitter_probability: Of the colour jitter, in [0, 1], and likewise the other probabilities.
+        jitter_strength: Factors of brightness, contrast and saturation are uniform in [1 - strength, 1 + strength],
+            in [0, 1]; 0 leaves the three out.
+        hue_strength: Most turns of the colour wheel, either way, in [0, 1/3]; 0 leaves hues as they are.
+        grey_probability: Of taking the colours away.
+        blur_probability: Of the Gaussian blur.
+        blur_sigma_max_px: Its standard deviation is uniform in [0.1, this].
+        gradient_probability: Of replacing the image by its gradient magnitude.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    jitter_probability: float = option(0.8, "Probability of the colour jitter of a view, in [0, 1]; 0 leaves it out.")
+    jitter_strength: float = option(
+        0.8, "Brightness, contrast and saturation are multiplied by 1 - this to 1 + this, in [0, 1]."
+    )
+    hue_strength: float = option(0.2, "Most turns of the colour wheel in the jitter, either way, in [0, 1/3].")
+    grey_probability: float = option(0.2, "Probability that a view loses its colours.")
+    blur_probability: float = option(0.8, "Probability that a view is blurred.")
+    blur_sigma_max_px: float = option(2.0, "Largest standard deviation of the blur, in px, at least 0.1.")
+    gradient_probability: float = option(0.6, "Probability that a view becomes its gradient magnitude.")
+
+    def __post_init__(self):
+        for name in ("jitter_probability", "grey_probability", "blur_probability", "gradient_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
+        if not 0 <= self.jitter_strength <= 1:
+            raise ValueError(f"`jitter_strength` must be in [0, 1], got {self.jitter_strength}.")
+        if not 0 <= self.hue_strength <= 1 / 3:
+            raise ValueError(f"`hue_strength` must be in [0, 1/3], turns of the wheel, got {self.hue_strength}.")
+        if not BLUR_SIGMA_MIN_PX <= self.blur_sigma_max_px < math.inf:
+            raise ValueError(f"`blur_sigma_max_px` must be at least {BLUR_SIGMA_MIN_PX}, got {self.blur_sigma_max_px}.")
 
 
 @dataclass(frozen=True)
@@ -61,13 +103,11 @@ class ViewSettings(PhotometricSettings):
     noise_std: float = option(0.4, "Noise on the encoder's inputs in objective 1, for images in [0, 1]; 0 adds none.")
     pose_images: int = option(10, "Images of a batch that take part in the pose contrast.")
     pose_negatives_per_image: int = option(100, "Negatives of each of these images, in all.")
-    pose_negatives: list[str] = field(
-        default_factory=lambda: ["mirror"],
-        metadata={
-            "help": "Kinds of pose negatives, which share their number: `mirror` (published), the image's mirror; "
-            "`geometric`, its mirror and the image itself turned; `video`, other frames of its video, where the corpus "
-            "has that column; `batch`, the mirrors of all these images."
-        },
+    pose_negatives: list[str] = option(
+        ["mirror"],
+        "Kinds of pose negatives, which share their number: `mirror` (published), the image's mirror; `geometric`, its "
+        "mirror and the image itself turned; `video`, other frames of its video, where the corpus has that column; "
+        "`batch`, the mirrors of all these images.",
     )
     turn_deg: float = option(40.0, "Largest turn in the plane of a geometric pose negative, in degrees.")
     turn_out_of_plane_deg: float = option(

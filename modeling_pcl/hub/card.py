@@ -13,6 +13,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from tabulate import tabulate
 
+from ..data.collections.layouts import TERMS
+from .models import model_kind
+
 # Not measures of how good a model is: what was chosen, and how many images there were.
 NO_MEASURES = ("threshold", "images", "dropped", "pairs", "inverse_penalty", "converged")
 PIPELINE_TAGS = {"expression": "image-classification", "action_units": "image-classification"}
@@ -22,27 +25,6 @@ TASK_NAMES = {
     "head_pose": "head-pose estimation",
     "verification": "face verification",
     "disentanglement": "what each feature holds",
-}
-# Of collections that are known by name. Their owners' pages hold; these lines say where to look.
-TERMS = {
-    "300wlp": "300W-LP; derived from AFW, HELEN, LFPW and others, for non-commercial research",
-    "affectnet": "for research, under an agreement with its authors",
-    "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
-    "biwi": "Biwi Kinect Head Pose; for research only",
-    "bp4d": "for research, under a licence of Binghamton University",
-    "calfw": "Cross-Age LFW; images of LFW's people, for research",
-    "celeba": "for non-commercial research; the images are not its authors' property",
-    "cplfw": "Cross-Pose LFW; images of LFW's people, for research",
-    "disfa": "for research, under an agreement with its authors",
-    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
-    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
-    "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
-    "lfw": "Labeled Faces in the Wild; news photographs, for research on face verification, no licence stated",
-    "orl": "the AT&T (Olivetti) Database of Faces; to be used with credit to AT&T Laboratories Cambridge",
-    "rafdb": "for non-commercial research, under an agreement with its authors",
-    "utkface": "for non-commercial research; the images belong to their owners",
-    "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
-    "ytf": "YouTube Faces; for research, frames of videos that belong to their owners",
 }
 ABSOLUTE_PATH = re.compile(r"(?<![\w/:.~])(?:~?/|[A-Za-z]:\\)(?:[^\s/\\,]+[/\\])*([^\s/\\,]+)")
 WHOLE_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[^,]*")
@@ -133,18 +115,6 @@ def _with_terms(text: str) -> dict[str, str]:
     return {"name": name, "terms": terms}
 
 
-def template_name(config: Mapping) -> str:
-    """Which template a model's card is made from."""
-    architecture = (config.get("architectures") or ["PCLModel"])[0]
-    if architecture == "PCLForHeadPoseEstimation":
-        return "head_pose"
-    if architecture == "PCLForImageClassification":
-        kinds = {"regression": "verification", "multi_label_classification": "action_units"}
-        return kinds.get(config["problem_type"], "expression")
-    is_verifier = architecture == "PCLModel" and config["verification_threshold"] is not None
-    return "verification" if is_verifier else "pretrained"
-
-
 def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
     """Write a card.
 
@@ -160,8 +130,8 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
     """
     loader = jinja2.DictLoader(dict(templates))
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    tables = [_table(name, probe) for name, probe in facts["probes"].items()]
-    template = environment.get_template(f"{template_name(facts['config'])}.md")
+    tables = [_probe_table(name, probe) for name, probe in facts["probes"].items()]
+    template = environment.get_template(f"{model_kind(facts['config'])}.md")
     try:
         text = template.render(
             **facts,
@@ -187,7 +157,7 @@ def _feature_in_words(name: str) -> str:
 
 def metadata(facts: Mapping[str, Any]) -> ModelCardData:
     """The card's front matter, with `model-index` from the probes."""
-    kind = template_name(facts["config"])
+    kind = model_kind(facts["config"])
     widget = [
         {"src": f"https://huggingface.co/{facts['repo_id']}/resolve/main/{each['file']}", "output": each["output"]}
         for each in facts["examples"]
@@ -214,13 +184,13 @@ def _measures(probe: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
                     yield feature, method, measure, figures
 
 
-def _test_of(probe: Mapping) -> Mapping | None:
+def _test_set(probe: Mapping) -> Mapping | None:
     """What was tested on; the disentanglement probe has several such, and no one number."""
     return probe["parts"][0]["test"] if isinstance(probe["parts"], list) else None
 
 
 def _eval_results(probe: Mapping) -> Iterator[EvalResult]:
-    test = _test_of(probe)
+    test = _test_set(probe)
     if test is None:
         return
     arguments = {"protocol": probe["protocol"], "seeds": probe["seeds"], "image_size": probe["image_size"]}
@@ -241,8 +211,8 @@ def _eval_results(probe: Mapping) -> Iterator[EvalResult]:
         )
 
 
-def _table(name: str, probe: Mapping) -> dict[str, Any]:
-    test = _test_of(probe)
+def _probe_table(name: str, probe: Mapping) -> dict[str, Any]:
+    test = _test_set(probe)
     train = probe["parts"][0].get("train") if test else None
     sources = probe["parts"].values() if test is None else [test]
     flat = [source for entry in sources for source in (entry if isinstance(entry, list) else [entry])]
@@ -293,13 +263,13 @@ def lint(card: str, templates: Mapping[str, str], facts: Mapping[str, Any]) -> l
         One line each, none for a good card.
     """
     _, front, body = card.split("---\n", 2)
-    said = UNREAD.sub(" ", body)
-    problems = [f"left unfilled: {match[0]!r}" for match in UNFILLED.finditer(front + said)]
+    text = UNREAD.sub(" ", body)
+    problems = [f"left unfilled: {match[0]!r}" for match in UNFILLED.finditer(front + text)]
     problems += _wrong_metadata(front)
     numbers, texts = _leaves(facts)
     known = "\n".join([*texts, *(re.sub(r"\{[{%].*?[%}]\}", "", text, flags=re.DOTALL) for text in templates.values())])
     written = {match[0] for match in NUMBER.finditer(known)}
-    for match in NUMBER.finditer(said):
+    for match in NUMBER.finditer(text):
         if match[0] not in written and not _is_rounded(match[0], numbers):
             problems.append(f"a number that no file holds: {match[0]}")
     return problems

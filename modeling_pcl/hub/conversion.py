@@ -7,7 +7,12 @@ from collections.abc import Mapping
 import torch
 
 from ..configuration_pcl import PCLConfig
-from ..modeling_pcl import PCLForPreTraining
+from ..modeling_pcl import (
+    PCLForHeadPoseEstimation,
+    PCLForImageClassification,
+    PCLForPreTraining,
+    PCLPreTrainedModel,
+)
 
 _STAGES = [
     # reference module, this package's module, position of its first and second convolution
@@ -193,3 +198,45 @@ def load_reference_checkpoint(path: str) -> dict[str, torch.Tensor]:
     if not is_filled or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
         raise ValueError(f"{path} holds no `state_dict` of tensors.")
     return dict(state_dict)
+
+
+def build_converted_model(
+    state_dict: dict, task: str = "classification", head_feature: str = "trunk", image_size: int | None = None
+) -> PCLPreTrainedModel:
+    """Make the model that converted tensors are for, with these tensors.
+
+    Args:
+        state_dict: As `convert_reference_state_dict` returns it.
+        task: What a linear classifier in it predicts, `"classification"` or `"head_pose"`.
+        head_feature: Which feature it reads.
+        image_size: Side in px that it was trained at; by default from its width.
+
+    Raises:
+        ValueError: If the classifier is of another width or another number of outputs.
+    """
+    if "classifier.weight" not in state_dict:
+        model = PCLForPreTraining(PCLConfig())
+    else:
+        model = _build_model_with_head(state_dict["classifier.weight"], task, head_feature, image_size)
+        if task == "head_pose":
+            state_dict = {name.replace("classifier.", "regressor."): tensor for name, tensor in state_dict.items()}
+    model.load_state_dict(state_dict)
+    return model
+
+
+def _build_model_with_head(
+    weight: torch.Tensor, task: str, head_feature: str, image_size: int | None
+) -> PCLPreTrainedModel:
+    labels, features = weight.shape
+    image_size = image_size or classifier_image_size(weight, PCLConfig(head_feature=head_feature))
+    config = PCLConfig(image_size=image_size, head_feature=head_feature, num_labels=labels)
+    if config.head_size != features:
+        raise ValueError(
+            f"`linear_classifier` reads {features} features, images of {image_size} px have {config.head_size}; "
+            "leave `--image_size` out, or give another `--head_feature`."
+        )
+    if task == "classification":
+        return PCLForImageClassification(config)
+    if labels != 3:
+        raise ValueError(f"`linear_classifier` predicts {labels} values, head pose has 3: yaw, pitch, roll.")
+    return PCLForHeadPoseEstimation(config)

@@ -1,10 +1,21 @@
 """A corpus's dataset card: from facts to text."""
 
+import logging
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import jinja2
+import pyarrow.parquet as pq
+from datasets import Features
 
-from .card import TERMS
+from ..data.collections.layouts import TERMS
+from ..data.schema import describe_columns
+from ..pictures.heads import draw_pose_convention
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE = Path(__file__).parent / "templates" / "corpus.md"
 
 
 def corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str, str]) -> str:
@@ -61,3 +72,28 @@ def _changes(options: Mapping) -> str:
     if options["size"] is not None:
         done.append(f"made smaller where their shorter side was above {options['size']} px")
     return f"Images were {' and '.join(done)}." if done else "Images are the collection's own bytes."
+
+
+def write_corpus_card(output_dir: Path, report: Mapping, name: str):
+    """Write README.md of a prepared corpus, unless somebody has edited it, and the picture of its head poses.
+
+    Args:
+        output_dir: Of the corpus.
+        report: What preparing it reported.
+        name: Folder or `user/name` of the corpus.
+    """
+    file = output_dir / "README.md"
+    first = next((output_dir / "data").glob("*.parquet"))
+    columns = describe_columns(Features.from_arrow_schema(pq.read_schema(first)))
+    if file.exists() and not _is_our_card(file.read_text(encoding="utf-8"), report, columns):
+        logger.info("Keeping %s as it was edited", file)
+    else:
+        file.write_text(corpus_card(TEMPLATE.read_text(encoding="utf-8"), name, report, columns), encoding="utf-8")
+    if "yaw" in columns:
+        draw_pose_convention().save(output_dir / "head_pose.png")
+
+
+def _is_our_card(text: str, report: dict, columns: dict) -> bool:
+    """Whether a card says what `corpus_card` wrote, under this or another name."""
+    title = re.search(r"^# (.*)$", text, re.MULTILINE)
+    return title is not None and text == corpus_card(TEMPLATE.read_text(encoding="utf-8"), title[1], report, columns)

@@ -8,7 +8,7 @@ These are the file names that transformers.js opens, as `dtype: "fp32"` and `dty
 """
 
 import copy
-import hashlib
+import importlib.metadata
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,10 @@ from torch import nn
 from torch.export import Dim
 
 from ..features_pcl import FEATURES, read_feature
+from ..files import replacing, write_json
 from ..modeling_pcl import PCLForPreTraining, PCLModel, PCLPreTrainedModel
+from .models import open_model
+from .onnx_encoder import DYNAMIC_INT8, open_session, read_image_size
 
 try:
     import onnx
@@ -35,7 +38,6 @@ TOLERANCE = 1e-4
 SMALLEST_PX = 32
 CHECKED_SHAPES = ((1, 32, 32), (3, 64, 64), (2, 100, 100), (1, 97, 131))  # batch, height, width
 MAPS = ("last_hidden_state", *FEATURES.values())
-DYNAMIC_INT8 = "dynamic int8"
 
 
 def export_onnx(model: PCLPreTrainedModel, path: str | Path) -> dict[str, float]:
@@ -120,8 +122,8 @@ def quantise_onnx(path: str | Path, quantised_path: str | Path) -> dict[str, flo
         OSError: If it cannot be read.
     """
     content = Path(path).read_bytes()
-    session = _session(content, None, str(path))
-    image_size = _image_size(session, str(path))
+    session = open_session(content, None, str(path))
+    image_size = read_image_size(session, str(path))
     model = onnx.load_from_string(content)
     scales = _equalise_channels(model)
     add_pre_process_metadata(model)  # Or there would be a warning: what is meant by it, the export has done.
@@ -133,9 +135,47 @@ def quantise_onnx(path: str | Path, quantised_path: str | Path) -> dict[str, flo
             _set(constant, numpy_helper.to_array(constant) * scales[constant.name])
     onnx.helper.set_model_props(quantised, {"image_size": str(image_size), "quantisation": DYNAMIC_INT8})
     quantised_content = quantised.SerializeToString()
-    errors = _relative_errors(session, _session(quantised_content, None, str(quantised_path)), image_size)
-    _write(Path(quantised_path), quantised_content)
+    errors = _relative_errors(session, open_session(quantised_content, None, str(quantised_path)), image_size)
+    with replacing(Path(quantised_path)) as unfinished:
+        unfinished.write_bytes(quantised_content)
     return errors
+
+
+def export_files(name: str, folder: Path, int8: bool, recorded_name: str | None = None) -> dict[str, dict[str, float]]:
+    """Write every file of a model, and `export.json` with how far they are from torch.
+
+    Args:
+        name: Folder or Hub id of any PCL model.
+        folder: Gets `model.onnx`; of a pre-training model `decoder_model.onnx`.
+        int8: Write `model_quantized.onnx`, too.
+        recorded_name: What `export.json` calls the model; by default `name`.
+
+    Returns:
+        By file and output the largest difference from torch, or of `model_quantized.onnx` the relative error.
+
+    Raises:
+        ValueError, OSError: If the model does not open, a file would differ from torch, or it cannot be written.
+    """
+    model = open_model(name)
+    files = {"model.onnx": export_onnx(model, folder / "model.onnx")}
+    if isinstance(model, PCLForPreTraining):
+        files["decoder_model.onnx"] = export_decoder(model, folder / "decoder_model.onnx")
+    if int8:
+        files["model_quantized.onnx"] = quantise_onnx(folder / "model.onnx", folder / "model_quantized.onnx")
+    record = {
+        "model": recorded_name or name,
+        "class": type(model).__name__,
+        "image_size": model.config.image_size,
+        "versions": {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxruntime")},
+        "files": {file: {export_measure(file): by_output} for file, by_output in files.items()},
+    }
+    write_json(folder / "export.json", record)
+    return files
+
+
+def export_measure(file: str) -> str:
+    """Name what the numbers of a file are."""
+    return "relative_error" if file == "model_quantized.onnx" else "largest_difference"
 
 
 def _equalise_channels(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -170,45 +210,6 @@ def _relative_errors(
         ours, theirs = (np.concatenate(rows) for rows in outputs)
         errors[name] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(ours))
     return errors
-
-
-class OnnxEncoder:
-    """An encoder in an ONNX file, run by onnxruntime on the CPU. Several threads may call it at once.
-
-    Args:
-        path: What `export_onnx` or `quantise_onnx` wrote.
-        threads: Of one call; None takes all cores.
-
-    Raises:
-        ValueError: If the file is no ONNX file, or its outputs are not those of `export_onnx`.
-        OSError: If it cannot be read.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self, path: str | Path, threads: int | None = None):
-        content = Path(path).read_bytes()
-        self.session = _session(content, threads, str(path))
-        self.image_size = _image_size(self.session, str(path))
-        self.is_quantised = self.session.get_modelmeta().custom_metadata_map.get("quantisation") == DYNAMIC_INT8
-        self.digest = f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
-
-    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Encode images, `(batch, 3, height, width)` uint8 or float in [0, 1].
-
-        Returns:
-            `trunk`, `face` and `pose`, each `(batch, dim)` float32.
-        """
-        pixel_values = (images.float() / 255 if images.dtype == torch.uint8 else images.float()).numpy()
-        if not self.is_quantised:
-            return self._run(pixel_values)
-        # One by one: a batch is quantised as a whole, so that an image's features would hang on the others in it.
-        rows = [self._run(row[None]) for row in pixel_values]
-        return {name: torch.cat([row[name] for row in rows]) for name in FEATURES}
-
-    def _run(self, pixel_values: np.ndarray) -> dict[str, torch.Tensor]:
-        outputs = self.session.run(list(FEATURES.values()), {"pixel_values": pixel_values})
-        return dict(zip(FEATURES, map(torch.from_numpy, outputs)))
 
 
 class _Encoder(nn.Module):
@@ -270,7 +271,7 @@ def _export(
 def _write_checked(exported: onnx.ModelProto, module: nn.Module, batches: Sequence[Mapping], path: Path) -> dict:
     """Write a file if it computes what the module does; the largest differences by output."""
     content = exported.SerializeToString()
-    session = _session(content, None, str(path))
+    session = open_session(content, None, str(path))
     names = [output.name for output in session.get_outputs()]
     largest = dict.fromkeys(names, 0.0)
     for inputs in batches:
@@ -284,36 +285,6 @@ def _write_checked(exported: onnx.ModelProto, module: nn.Module, batches: Sequen
                     f"The exported `{name}` differs from torch's by {difference:.1e} for inputs of {shapes}: "
                     "nothing was written."
                 )
-    _write(path, content)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
     return largest
-
-
-def _session(content: bytes, threads: int | None, name: str) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # Errors only.
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common class but this one.
-        raise ValueError(f"`{name}` does not open as an ONNX file: {error}") from error
-
-
-def _image_size(session: onnxruntime.InferenceSession, name: str) -> int:
-    """Side in px that an exported encoder is made for."""
-    properties = session.get_modelmeta().custom_metadata_map
-    missing = set(FEATURES.values()) - {output.name for output in session.get_outputs()}
-    if missing or "image_size" not in properties:
-        raise ValueError(f"`{name}` is no PCL encoder that scripts/export_onnx.py wrote: it lacks {sorted(missing)}.")
-    return int(properties["image_size"])
-
-
-def _write(path: Path, content: bytes):
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -10,7 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-ANGLES = ("yaw", "pitch", "roll")
+from ..head_pose_pcl import ANGLES
+
 RIDGE_PENALTIES = np.logspace(-1, 7, 9)
 # What leaks: the reading, the branch where it does not belong, the branch where it does.
 LEAKS = {
@@ -50,11 +51,11 @@ def read_pose(
     # float64, since float32 cannot tell the smallest penalties from rounding of the largest eigenvalues.
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES, alpha_per_target=True))
     model.fit(train.double().numpy(), train_angles.double().numpy())
-    truth, said = test_angles.double().numpy(), model.predict(test.double().numpy())
-    r2 = [r2_score(true, read) if np.ptp(true) > 0 else None for true, read in zip(truth.T, said.T)]
+    truth, predicted = test_angles.double().numpy(), model.predict(test.double().numpy())
+    r2 = [r2_score(true, read) if np.ptp(true) > 0 else None for true, read in zip(truth.T, predicted.T)]
     return {
         "r2": _by_angle(r2),
-        "mae": _by_angle(mean_absolute_error(truth, said, multioutput="raw_values")),
+        "mae": _by_angle(mean_absolute_error(truth, predicted, multioutput="raw_values")),
         "penalty": dict(zip(ANGLES, model[-1].alpha_.tolist())),
     }
 
@@ -91,18 +92,18 @@ def leakage(readings: Mapping[str, Mapping[str, float | None]], chance: float) -
     """
     levels = {"pose": POSE_CHANCE, "identity": IDENTITY_CHANCE, "expression": chance}
     return {
-        name: _leak(kind, other, own, readings[kind], levels[kind])
-        for name, (kind, other, own) in LEAKS.items()
+        name: _leak(kind, other, home, readings[kind], levels[kind])
+        for name, (kind, other, home) in LEAKS.items()
         if kind in readings
     }
 
 
-def _leak(kind: str, other: str, own: str, reading: Mapping[str, float | None], chance: float) -> dict:
-    if reading[own] is None or reading[other] is None:
+def _leak(kind: str, other: str, home: str, reading: Mapping[str, float | None], chance: float) -> dict:
+    if reading[home] is None or reading[other] is None:
         return {"value": None, "reason": f"{kind} could not be read"}
-    if reading[own] <= chance:
-        return {"value": None, "reason": f"{kind} from {own} is not above chance, {reading[own]:.3f} <= {chance:.3f}"}
-    return {"value": max(0.0, reading[other] - chance) / (reading[own] - chance)}
+    if reading[home] <= chance:
+        return {"value": None, "reason": f"{kind} from {home} is not above chance, {reading[home]:.3f} <= {chance:.3f}"}
+    return {"value": max(0.0, reading[other] - chance) / (reading[home] - chance)}
 
 
 def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> float:

@@ -19,10 +19,18 @@ import torch
 from datasets import Dataset, Features, List, Value
 from safetensors.torch import save
 
+from ..files import replacing
+
 Format = Literal["parquet", "safetensors"]
 
 NOTES = b"notes"
+FILE_BYTES = 2**28  # Of features, which lie in memory until their file is written.
 ROWS_PER_GROUP = 1000
+
+
+def rows_of_a_file(width: int) -> int:
+    """Choose so many rows that a file has 256 MiB of float32 features, `width` numbers a row."""
+    return max(1, FILE_BYTES // (4 * width))
 
 
 class FeatureFiles:
@@ -88,8 +96,8 @@ class FeatureFiles:
             return
         _write_parquet(self._rows_path(number), table, self.columns, {}, notes)
         content = save({name: tensor.contiguous() for name, tensor in features.items()})
-        with _Replacing(self.path(number)) as partial:
-            partial.write_bytes(content)
+        with replacing(self.path(number)) as unfinished:
+            unfinished.write_bytes(content)
 
 
 def _write_parquet(path: Path, table: pa.Table, columns: Features, features: Mapping, notes: dict):
@@ -99,28 +107,12 @@ def _write_parquet(path: Path, table: pa.Table, columns: Features, features: Map
     lists = {name: List(Value("float32"), length=tensor.shape[1]) for name, tensor in features.items()}
     schema = Features({**columns, **lists}).arrow_schema
     schema = schema.with_metadata({**schema.metadata, NOTES: json.dumps(notes).encode()})
-    with _Replacing(path) as partial:
+    with replacing(path) as unfinished:
         pq.write_table(
             table.cast(schema),
-            partial,
+            unfinished,
             row_group_size=ROWS_PER_GROUP,
             compression="zstd",
             use_dictionary=list(columns),
             use_byte_stream_split=[f"{name}.list.element" for name in features],
         )
-
-
-class _Replacing:
-    """A path to write to, moved to its place when the block ends without an error."""
-
-    def __init__(self, path: Path):
-        self.path, self.partial = path, path.with_name(f".{path.name}.part")
-
-    def __enter__(self) -> Path:
-        return self.partial
-
-    def __exit__(self, kind, error, traceback):
-        if kind is None:
-            self.partial.replace(self.path)
-        else:
-            self.partial.unlink(missing_ok=True)

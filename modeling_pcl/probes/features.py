@@ -1,14 +1,12 @@
 """A frozen model's features of images."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
-from tqdm.auto import tqdm
 
 from ..features_pcl import FEATURES
+from ..progress import progress
 
 Precision = Literal["bf16", "float32"]
 
@@ -64,20 +62,7 @@ def extract_features(
     Raises:
         ValueError: If there are no images.
     """
-    encoded = list(tqdm(encode(model, batches, precision), total=total, desc="features", unit="batch", leave=False))
+    encoded = list(progress(encode(model, batches, precision), total=total, desc="features", unit="batch", leave=False))
     if not encoded:
         raise ValueError("There are no images to extract features from.")
     return {name: torch.cat([rows[name] for rows in encoded]) for name in FEATURES}
-
-
-def model_digest(model) -> str:
-    """What identifies an encoder: a SHA-256 over its sizes and weights, the same on every machine.
-
-    Args:
-        model: A `PCLModel`.
-    """
-    digest = hashlib.sha256(json.dumps([model.config.hidden_sizes, model.config.negative_slope]).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return f"sha256:{digest.hexdigest()[:16]}"

@@ -8,11 +8,11 @@ from itertools import product
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from ..features_pcl import feature_parts
 from ..modeling_pcl import PCLForHeadPoseEstimation
+from ..progress import progress
 from .heads import Head
 from .objectives import Objective
 
@@ -187,7 +187,7 @@ class _Task:
         schedule = get_cosine_schedule_with_warmup(optimizer, round(self.recipe.warmup_share * steps), steps)
         generator = torch.Generator().manual_seed(self.seed)
         description = f"learning rate {learning_rate:g}, layer decay {layer_decay:g}"
-        with tqdm(total=steps, desc=description, unit="step", leave=False) as bar:
+        with progress(total=steps, desc=description, unit="step", leave=False) as bar:
             for epoch in range(1, self.recipe.epochs + 1):
                 model.train()
                 for images, targets in self._batches(epoch, generator):

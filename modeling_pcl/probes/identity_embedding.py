@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+
+from ..progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def _epochs(
     centres = torch.randn(int(identities.max()) + 1, dim, generator=generator).requires_grad_()
     optimizer = torch.optim.Adam([weight, bias, centres], lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(rows) / BATCH_SIZE))
-    for _ in tqdm(range(epochs), desc=f"identities, learning rate {learning_rate:g}", unit="epoch", leave=False):
+    for _ in progress(range(epochs), desc=f"identities, learning rate {learning_rate:g}", unit="epoch", leave=False):
         for places in torch.randperm(len(rows), generator=generator).split(BATCH_SIZE):
             standardised = (features[rows[places]].float() - mean) / scale
             optimizer.zero_grad()

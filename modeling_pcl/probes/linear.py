@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
-from .feature_cache import JoinedFeatures
+from ..progress import progress
+from .feature_cache import JoinedFeatures, ShardedFeatures
 from .objectives import Objective
 
 MOMENTUM, EPS = 0.1, 1e-5  # torch's defaults for batch norm
@@ -60,7 +60,7 @@ class Examples:
         rows: Which rows of both count, `(rows,)` int64; None takes all.
     """
 
-    features: torch.Tensor | JoinedFeatures
+    features: torch.Tensor | ShardedFeatures | JoinedFeatures
     targets: torch.Tensor
     rows: torch.Tensor | None = None
 
@@ -137,7 +137,7 @@ def train_linear(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
     held_features, held_targets = held_out.at(torch.arange(len(held_out)))
     best = _Best(recipe.learning_rates)
-    bar = tqdm(range(1, recipe.epochs + 1), desc=description, unit="epoch", leave=False)
+    bar = progress(range(1, recipe.epochs + 1), desc=description, unit="epoch", leave=False)
     for epoch in bar:
         for features, targets in train.batches(recipe.batch_size, generator):
             optimizer.zero_grad()

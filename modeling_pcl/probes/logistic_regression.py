@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+
+from ..progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def fit_logistic_regression(
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     best, unconverged = None, []
     candidates = sorted(inverse_penalties) if validation is not None else [DEFAULT_INVERSE_PENALTY]
-    for penalty in tqdm(candidates, desc="logistic regression", unit="penalty", leave=False):
+    for penalty in progress(candidates, desc="logistic regression", unit="penalty", leave=False):
         converged = _fit(model.set_params(C=penalty), rows, train_labels)
         if not converged:
             unconverged.append(penalty)

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
+
+from . import scores
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ def masked_binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> 
 
 def accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float:
     """Share of the images whose largest logit is their class's."""
-    return float((logits.argmax(dim=1) == targets).float().mean())
+    return scores.accuracy(logits.argmax(dim=1).numpy(), targets.numpy())
 
 
 def negative_angular_error(logits: torch.Tensor, targets: torch.Tensor) -> float:
     """Mean absolute error over images and angles, in degrees, with a minus."""
-    return -float((logits - targets).abs().mean())
+    return -float(scores.absolute_errors(logits.numpy(), targets.numpy()).mean())
 
 
 def mean_f1(logits: torch.Tensor, targets: torch.Tensor) -> float:
@@ -52,10 +55,9 @@ def mean_f1(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
     A unit that is active neither in labels nor in predictions has no F1; without any the mean is 0.
     """
-    said, active = (logits >= 0) & ~targets.isnan(), targets == 1
-    counts = (said.sum(dim=0) + active.sum(dim=0)).double()  # (images, units) -> (units,)
-    scores = 2 * (said & active).sum(dim=0)[counts > 0] / counts[counts > 0]
-    return float(scores.mean()) if len(scores) else 0.0
+    by_unit = scores.f1_per_unit(((logits >= 0) & ~targets.isnan()).numpy(), (targets == 1).numpy())
+    existing = [score for score in by_unit if score is not None]
+    return float(np.mean(existing)) if existing else 0.0
 
 
 OBJECTIVES = {

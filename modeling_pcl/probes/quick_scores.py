@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from ..data.corpora import load_corpus
 from ..data.images import decode_image
-from ..data.options import option
 from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
-from .disentanglement import ANGLES
+from ..head_pose_pcl import ANGLES
+from .arguments import ScoreCorpora
 from .features import encode
 from .verification import pair_cosines
 
@@ -24,17 +24,6 @@ PAIRS_OF_A_KIND = 4000
 EPOCHS, ROWS_AT_ONCE = 30, 256
 # Leave-one-out, as `disentanglement.read_pose` has it, would take a minute for each feature.
 RIDGE_PENALTIES, CHOSEN_ON = (1e1, 1e2, 1e3, 1e4, 1e5), 1 / 6  # Of the training images, the last are chosen on.
-
-
-@dataclass
-class ScoreCorpora:
-    """The labelled faces that scores are measured on."""
-
-    expressions_train: str = option("", "Corpus of expressions to train on: FER2013's Training, with `label`.")
-    expressions_validation: str = option("", "Corpus of expressions to measure on: FER2013's PublicTest.")
-    identities: str = option("", "Corpus of people, several images each, with `identity` or `subject`: CelebA.")
-    head_pose: str = option("", "Corpus with `yaw`, `pitch`, `roll` and `smile`, of which a fifth is tested: GENKI-4K.")
-    portraits: str = option("", "Corpus with `age` and `gender`, of which a sixth is tested: UTKFace.")
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,7 @@ def read_score_data(corpora: ScoreCorpora, side_px: int) -> ScoreData:
 
 def _open(name: str, corpus: str) -> Dataset:
     if not corpus:
-        raise ValueError(f"`--{name}` must be given, a corpus as `pretrain.py` opens it.")
+        raise ValueError(f"`--{name}` must be given, a corpus as `pcl pretrain` opens it.")
     split = "test" if name == "expressions_validation" and not corpus.endswith(".parquet") else "train"
     return load_corpus(corpus, split)
 

@@ -1,15 +1,29 @@
-"""Same person or not, by the cosine of two features."""
+"""Same or different person: pairs of images, compared by the cosine of their features."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from datasets import Dataset, concatenate_datasets
 from torch.nn import functional as F
 
-from .feature_cache import JoinedFeatures
+from ..data.corpora import corpus_revision, corpus_splits, is_list_of_pairs, load_pairs
+from ..data.pairs import make_pairs
+from .arguments import DisentanglementArguments, VerificationArguments
+from .encoder import Encoder
+from .feature_cache import JoinedFeatures, ShardedFeatures
+from .identity_embedding import IdentityEmbedding
+from .results import read_groups
+from .subset import NO_LABELS, ROW, Subset, open_subset
+from .verification_scores import verification_scores
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE, PAIR_SEED = 4096, 0
 
 
-def pair_cosines(features: torch.Tensor | JoinedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def pair_cosines(
+    features: torch.Tensor | ShardedFeatures | JoinedFeatures, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
     """Score pairs of images.
 
     Args:
@@ -30,3 +44,106 @@ def pair_cosines(features: torch.Tensor | JoinedFeatures, first: np.ndarray, sec
         sides = (torch.from_numpy(rows[start : start + ROWS_AT_ONCE]) for rows in (first, second))
         cosines.append(F.cosine_similarity(*(features[rows].double() for rows in sides)).numpy())
     return np.concatenate(cosines) if cosines else np.empty(0)
+
+
+@dataclass(frozen=True)
+class TestPairs:
+    """Pairs of rows of a corpus.
+
+    Args:
+        images: A corpus with the images.
+        first, second: Row numbers, `(pairs,)`.
+        same: Whether both show one person, `(pairs,)`.
+        fold: Number of each pair's fold, `(pairs,)`.
+        source: Where they are from, in words.
+        revision: Of the corpus or the list that was opened.
+    """
+
+    images: Dataset
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+    fold: np.ndarray
+    source: str
+    revision: str
+
+    def without(self, broken: Collection[int]) -> "TestPairs":
+        """Leave out the pairs of which an image does not decode."""
+        kept = ~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken)))
+        columns = (column[kept] for column in (self.first, self.second, self.same, self.fold))
+        return TestPairs(self.images, *columns, self.source, self.revision)
+
+    def describe(self) -> dict:
+        return {"source": self.source, "pairs": len(self.same), "revision": self.revision}
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """For `predictions.csv`: the images' rows in the split that was opened, or the pairs' in their list."""
+        if ROW in self.images.column_names:
+            rows = np.array(self.images.select_columns(ROW)[:][ROW])
+            numbers = {"row_a": rows[self.first], "row_b": rows[self.second]}
+        else:
+            numbers = {"pair": self.first}
+        return numbers | {"same": self.same, "fold": self.fold}
+
+    def images_subset(self) -> Subset:
+        """Give every image of the pairs."""
+        rows = np.unique(np.concatenate([self.first, self.second]))
+        return Subset(self.images, rows, NO_LABELS, self.source)
+
+    def compute(self, cosines: np.ndarray) -> dict:
+        """Measure how well cosines, `(pairs,)`, tell the pairs apart."""
+        return verification_scores(cosines, self.same.astype(int), self.fold)
+
+
+def open_pairs(arguments: VerificationArguments | DisentanglementArguments, name: str) -> TestPairs:
+    """A list of pairs, or pairs drawn from a corpus whose people are known.
+
+    Raises:
+        ValueError: If the corpus has neither pairs nor people, or too few for so many pairs.
+    """
+    splits = corpus_splits(name)
+    split = "test" if "test" in splits else splits[0]
+    if is_list_of_pairs(name, split):
+        return _open_list(load_pairs(name, split), name)
+    people = open_subset(name, "test", None, arguments.test_subjects, arguments.subject_column)
+    count, folds = arguments.pairs, arguments.folds
+    try:
+        pairs = make_pairs(people.subjects(), count, folds, PAIR_SEED)
+    except ValueError as error:
+        raise ValueError(f"`--pairs {count}` with `--folds {folds}` from {people.source}: {error}") from error
+    source = f"{count} pairs of {people.source}, drawn with seed {PAIR_SEED}, {folds} folds by subject"
+    return TestPairs(people.corpus, pairs.first, pairs.second, pairs.same, pairs.fold, source, people.revision)
+
+
+def _open_list(pairs: Dataset, name: str) -> TestPairs:
+    same, fold = (np.array(pairs.select_columns(column)[:][column], dtype=float) for column in ("same", "fold"))
+    known = np.flatnonzero(~(np.isnan(same) | np.isnan(fold)))
+    sides = [pairs.select_columns(column).rename_column(column, "image") for column in ("image_a", "image_b")]
+    source = name if len(known) == len(pairs) else f"{name}, without {len(pairs) - len(known)} pairs not labelled"
+    images, fold = concatenate_datasets(sides), fold[known].astype(int)
+    return TestPairs(images, known, known + len(pairs), same[known] == 1, fold, source, corpus_revision(images))
+
+
+class Verification:
+    """Pairs under one model.
+
+    Args:
+        arguments: The options.
+        encoder: The model.
+        name: Of the pairs or the corpus.
+    """
+
+    def __init__(self, arguments: VerificationArguments | DisentanglementArguments, encoder: Encoder, name: str):
+        self.arguments, self.encoder = arguments, encoder
+        self.image_size = arguments.image_size or encoder.model.config.image_size
+        pairs = open_pairs(arguments, name)
+        self.groups = read_groups(pairs.images, getattr(arguments, "group_by", []), pairs.source)
+        features = encoder.table(pairs.images, self.image_size, "float32", pairs.source)
+        self.pairs, self.features = pairs.without(features.broken), features.features
+
+    def cosines(self, feature: str, embedding: IdentityEmbedding | None = None) -> np.ndarray:
+        """Of every pair, in [-1, 1]."""
+        rows = self.features[feature]
+        if embedding is not None:
+            rows = rows[:] @ embedding.weight.T + embedding.bias
+        return pair_cosines(rows, self.pairs.first, self.pairs.second)

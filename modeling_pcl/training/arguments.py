@@ -1,9 +1,9 @@
 """The options of a pre-training run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from ..data.options import option
+from ..options import option
 
 
 @dataclass
@@ -138,9 +138,8 @@ class LoggingArguments:
     picture_steps: int = option(500, "Iterations between two pictures of reconstructions; 0 draws none.")
     save_steps: int = option(500, "Iterations between two checkpoints; 0 saves at the end only.")
     save_total_limit: int = option(2, "Checkpoints kept, at least 1.")
-    report_to: list[str] = field(
-        default_factory=lambda: ["tensorboard"],
-        metadata={"help": "Trackers: tensorboard, trackio, wandb or others that Accelerate knows; or `none`."},
+    report_to: list[str] = option(
+        ["tensorboard"], "Trackers: tensorboard, trackio, wandb or others that Accelerate knows; or `none`."
     )
     push_to_hub: bool = option(False, "Upload the finished model to the Hub.")
     hub_model_id: str | None = option(None, "Repository to upload to, `user/name`.")

@@ -5,7 +5,8 @@ import time
 import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
-from tqdm.auto import tqdm
+
+from ..progress import progress
 
 
 class Monitor:
@@ -21,8 +22,8 @@ class Monitor:
     def __init__(self, accelerator: Accelerator, steps: int, start: int, images_per_step: int):
         self.accelerator, self.images_per_step = accelerator, images_per_step
         self.pending: list[tuple[int, dict[str, torch.Tensor]]] = []
-        self.bar = tqdm(
-            total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not accelerator.is_main_process
+        self.bar = progress(
+            desc="Training", total=steps, initial=start, unit="step", disable=not accelerator.is_main_process
         )
         self.clock = time.perf_counter()
 
@@ -48,7 +49,7 @@ class Monitor:
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         rate = len(steps) * self.images_per_step / seconds
         shown = {name.removesuffix("_loss"): f"{means[name]:.3f}" for name in names if _is_objective(name)}
-        self.bar.set_postfix(shown | {"images/s": f"{rate:.0f}"})
+        self.bar.set_postfix(shown | {"images/s": f"{rate:.0f}"}, refresh=False)
         self.accelerator.log(means | {"learning_rate": learning_rate, "images_per_s": rate}, step=steps[-1])
         return means
 

@@ -1,7 +1,6 @@
 """`run.json`: what a run was, so that its numbers can be traced and it can be run again."""
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+
+from ..files import write_json
 
 PACKAGES = (
     "modeling_pcl",
@@ -50,9 +51,7 @@ def describe_run(options: dict, data_revision: str) -> dict:
 
 def write_record(folder: Path, record: dict):
     """Write `run.json` in `folder`, whole or not at all."""
-    partial = folder / ".run.json"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(folder / "run.json")
+    write_json(folder / "run.json", record)
 
 
 def _git_revision() -> str | None:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..modeling_pcl import PCLForPreTraining
-from .steps import freeze_unused
+from .steps import select_trained_parameters
 
 # The input that an objective cannot do without.
 INPUTS = {"disentangling": "pixel_values", "face_contrast": "face_views", "pose_contrast": "pose_views"}
@@ -29,13 +29,13 @@ class Replicas(nn.Module):
         super().__init__()
         self.groups, self.parts = groups, nn.ModuleList()
         for group in groups:
-            freeze_unused(model, group)
+            select_trained_parameters(model, group)
             # With several micro-batches, the last pass of a group need not hold all of its objectives.
             is_mixed = len(group) > 1
             self.parts.append(
                 DistributedDataParallel(model, find_unused_parameters=is_mixed, forward_sync_buffers=False)
             )
-        freeze_unused(model, [objective for group in groups for objective in group])
+        select_trained_parameters(model, [objective for group in groups for objective in group])
 
     def forward(self, **inputs):
         """As the model's, by the group that the inputs belong to."""

@@ -22,7 +22,7 @@ _LAUNCH = {
 }
 
 
-def take_request(environment: MutableMapping[str, str]) -> bool:
+def take_launch_request(environment: MutableMapping[str, str]) -> bool:
     """Whether `accelerate launch --use_fsdp` started this process, which Accelerate itself is kept from knowing.
 
     Accelerate would shard on GPUs only, with another mixed precision than without shards, and transformers would read

@@ -43,7 +43,7 @@ class RunState:
 
 
 @dataclass
-class Trained:
+class TrainingState:
     """The objects whose state a checkpoint holds: as one process would write it, whether the model is in shards or not.
 
     Args:

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")
 
 
-def freeze_unused(model: torch.nn.Module, objectives: list[str]):
-    """Take the parts that no objective in use reaches out of training, so that decay does not shrink them.
+def select_trained_parameters(model: torch.nn.Module, objectives: list[str]):
+    """Train exactly what some objective in use reaches, so that decay does not shrink the rest.
 
     Args:
         model: A `PCLForPreTraining`.

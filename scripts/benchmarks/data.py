@@ -5,27 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
-from baselines import per_image_views
 from datasets import Dataset
 from datasets import Image as ImageFeature
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from PIL import Image
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.data.images import decode_image, image_bytes
 from modeling_pcl.data.loading import make_loader
 from modeling_pcl.data.views import ViewMaker, ViewSettings
-from modeling_pcl.training.arguments import option
+from modeling_pcl.options import option
 
 from . import report
+from .baselines import per_image_views
 from .iterations import Iteration, training_flags
 
 LARGE_PX = 1024
@@ -36,7 +32,7 @@ DECODED = 300
 class DataBenchmark:
     """Which data, and how much work."""
 
-    corpus: str = option("orl", "Corpus, as for `pretrain.py`; a parquet file or glob is what training usually reads.")
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`; a parquet file or glob is what training usually reads.")
     parts: str = option("decoding,views,iteration,memory", "Which parts to run, with commas between them.")
     image_size: int = option(64, "Side of the views in px; images are loaded at twice as much.")
     batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
@@ -47,11 +43,11 @@ class DataBenchmark:
     width: float = option(1.0, "Width of the model in the part `iteration`; 1 is the published one.")
     iterations: int = option(3, "Training iterations to time, after one that does not count.")
     streamed_images: int = option(100_000, "Images to stream in the part `memory`.")
-    output_dir: str = option("runs/benchmark-data", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-data", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(DataBenchmark, prog="benchmark.py data").parse_args_into_dataclasses(arguments)
+    options = report.parse(DataBenchmark, "data", arguments)
     report.check_parts(options.parts, PARTS)
     corpus = load_corpus(options.corpus)
     revision = corpus_revision(corpus)
@@ -61,8 +57,8 @@ def run(arguments: list[str]):
         title, measure = PARTS[name]
         results[name] = measure(corpus, options)
         report.show(title, results[name])
-        report.save(Path(options.output_dir), vars(options), revision, results, partial(draw, results=results))
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+        report.save(options.output_dir, vars(options), revision, results)
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 # Decoding: one image at a time, one thread.
@@ -172,7 +168,7 @@ def make_views_per_image(corpus: Dataset, objective: str, images: int, options: 
 
 
 def measure_iteration(corpus: Dataset, options: DataBenchmark) -> list[dict]:
-    """Of `pretrain.py` itself."""
+    """Of `pcl pretrain` itself."""
     iteration = Iteration(training_flags(options, min(options.batch_size, len(corpus)), options.image_size))
     for _ in tqdm(range(options.iterations + 1), desc="Iterations", leave=False):
         iteration()
@@ -219,37 +215,3 @@ PARTS = {
     "iteration": ("An iteration of pretrain.py", measure_iteration),
     "memory": ("Memory of a stream and its worker", measure_memory),
 }
-
-
-def draw(figure: Figure, results: dict):
-    for axis, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
-        axis.set_title(PARTS[name][0], fontsize=9)
-        DRAWINGS[name](axis, rows)
-
-
-def draw_rates(axis, rows: list[dict]):
-    label, *_ = rows[0]
-    rates = [name for name in rows[0] if name.endswith("images/s")]
-    for place, name in enumerate(rates):
-        bars = axis.bar(
-            np.arange(len(rows)) + place / (len(rates) + 1), [row[name] for row in rows], 1 / (len(rates) + 1)
-        )
-        bars.set_label(name.removesuffix(", images/s"))
-    axis.set_xticks(np.arange(len(rows)) + 0.3, [row[label] for row in rows], fontsize=7)
-    axis.set(yscale="log", ylabel="images/s")
-    axis.legend(fontsize=7)
-
-
-def draw_shares(axis, rows: list[dict]):
-    names = ("waits for images, s", "makes views, s")
-    axis.bar(names, [rows[0][name] / rows[0]["iteration, s"] for name in names])
-    axis.yaxis.set_major_formatter(PercentFormatter(1))
-    axis.tick_params(labelsize=7)
-
-
-def draw_memory(axis, rows: list[dict]):
-    axis.plot([row["images"] for row in rows], [row["memory, MB"] for row in rows], marker="o")
-    axis.set(ylim=(0, None), xlabel="images", ylabel="MB")
-
-
-DRAWINGS = {"decoding": draw_rates, "views": draw_rates, "iteration": draw_shares, "memory": draw_memory}

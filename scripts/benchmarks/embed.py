@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from matplotlib.figure import Figure
-from probing.encoder import on_every_core, open_encoder
-from probing.images import CorpusImages
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
+from modeling_pcl.data.image_decoder import CorpusImages
 from modeling_pcl.data.label_columns import names as label_names
 from modeling_pcl.data.splits import split_stratified
 from modeling_pcl.features_pcl import FEATURES
-from modeling_pcl.hub.onnx_export import OnnxEncoder, export_onnx, quantise_onnx
+from modeling_pcl.hub.models import open_encoder
+from modeling_pcl.hub.onnx_encoder import OnnxEncoder
+from modeling_pcl.hub.onnx_export import export_onnx, quantise_onnx
+from modeling_pcl.options import option
+from modeling_pcl.probes.encoder import on_every_core
 from modeling_pcl.probes.features import Precision, encode
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
-from modeling_pcl.training.arguments import option
 
 from . import report
 
@@ -45,14 +45,14 @@ class EmbedBenchmark:
     )
     growth_batch_sizes: str = option("1,8,64,256", "Batches of the part `growth`, with commas between them.")
     growth_image_sizes: str = option("64,100,128,256", "Sides in px there, at `batch_size`.")
-    corpus: str | None = option(None, "Labelled corpus of the part `probe`, as for `pretrain.py`.")
+    corpus: str | None = option(None, "Labelled corpus of the part `probe`, as for `pcl pretrain`.")
     label_column: str = option("label", "Its column of classes.")
     images: int = option(12_000, "Its images that are used, at most those there are; a fifth of them is the test.")
-    output_dir: str = option("runs/benchmark-embed", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-embed", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(EmbedBenchmark, prog="benchmark.py embed").parse_args_into_dataclasses(arguments)
+    options = report.parse(EmbedBenchmark, "embed", arguments)
     report.check_parts(options.parts, PARTS)
     if "probe" in options.parts.split(",") and options.corpus is None:
         raise ValueError("The part `probe` needs `--corpus` and `--label_column`.")
@@ -65,10 +65,8 @@ def run(arguments: list[str]):
             title, measure = PARTS[name]
             results[name] = measure(encoders, options)
             report.show(title, results[name])
-            draws = partial(draw, results=results)
-            packages = ("timm", "onnxruntime")
-            report.save(Path(options.output_dir), vars(options), revision, results, draws, packages)
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+            report.save(options.output_dir, vars(options), revision, results, ("timm", "onnxruntime"))
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 class Encoders:
@@ -250,42 +248,3 @@ PARTS = {
     "growth": ("Growth with batch and image size, one batch at a time", measure_growth),
     "probe": ("Accuracy of a logistic regression on the features", measure_probe),
 }
-
-
-# Pictures.
-
-
-def draw(figure: Figure, results: dict):
-    for axis, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
-        DRAWINGS[name](axis, rows)
-
-
-def draw_speed(axis, rows: list[dict]):
-    names = ["PCL bf16, every core", *(row["encoder"] for row in rows)]
-    rates = [rows[0]["ours, images/s"], *(row["images/s"] for row in rows)]
-    axis.bar_label(axis.barh(names, rates, color=["C0"] + ["C7"] * len(rows)), fmt="%.3g", fontsize=8, padding=3)
-    axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="images/s")
-    axis.tick_params(axis="y", labelsize=8)
-    axis.margins(x=0.2)
-
-
-def draw_growth(axis, rows: list[dict]):
-    places = np.arange(len(rows))
-    for place, name in enumerate(("bf16, images/s", "float32 eager, images/s")):
-        axis.bar(places + 0.4 * place, [row[name] for row in rows], 0.38, label=name.removesuffix(", images/s"))
-    axis.set_xticks(places + 0.2, [f"{row['batch']} x\n{row['px']} px" for row in rows], fontsize=8)
-    axis.set(ylabel="images/s", title="Growth")
-    axis.legend(fontsize=8)
-
-
-def draw_probe(axis, rows: list[dict]):
-    for place, name in enumerate(FEATURES):
-        heights = [row[f"{name}, accuracy"] for row in rows]
-        axis.bar(np.arange(len(rows)) + 0.27 * place, heights, 0.25, label=name)
-    axis.set_xticks(np.arange(len(rows)) + 0.27, [row["encoder"].removeprefix("PCL ") for row in rows], fontsize=8)
-    axis.set(title="Accuracy of a linear probe")
-    axis.legend(fontsize=8, loc="lower right")
-
-
-DRAWINGS = {"speed": draw_speed, "growth": draw_growth, "probe": draw_probe}

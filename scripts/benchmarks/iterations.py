@@ -1,10 +1,11 @@
-"""Iterations of `pretrain.py` itself, and where their time goes."""
+"""Iterations of `pcl pretrain` itself, and where their time goes."""
 
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
-import pretrain
+from modeling_pcl.training.options import parse_options
+from modeling_pcl.training.run import Pretraining, train_step
 
 from . import report
 
@@ -36,7 +37,7 @@ class Iteration:
     """One iteration a call: images read, and all optimizer steps.
 
     Args:
-        flags: Options of `pretrain.py`; the schedule must be the alternating one.
+        flags: Options of `pcl pretrain`; the schedule must be the alternating one.
 
     Attributes:
         spent: Seconds of every call by part: `total`, `waits for images`, and `NAME`, `NAME views` and `NAME optimizer`
@@ -44,7 +45,7 @@ class Iteration:
     """
 
     def __init__(self, flags: Mapping[str, Any]):
-        self.run = pretrain.Pretraining(pretrain.parse_options([f"--{name}={value}" for name, value in flags.items()]))
+        self.run = Pretraining(parse_options([f"--{name}={value}" for name, value in flags.items()]))
         self.calls: list[tuple[str, float, float]] = []
         self.run.views = _Timed(self.run.views, self.calls)
         self.run.stepper.optimizer = _Timed(self.run.stepper.optimizer, self.calls)
@@ -56,7 +57,7 @@ class Iteration:
         start = report.now()
         batches = self.run.read_batches(self.batches)
         read = report.now()
-        pretrain.train_step(self.run, batches)
+        train_step(self.run, batches)
         parts = {"total": report.now() - start, "waits for images": read - start}
         # Of each objective: zero_grad, views, then, behind forward and backward, the optimizer's step.
         for (_, begin, _), (name, views, viewed), (_, step, end) in zip(*[iter(self.calls)] * 3):
@@ -69,7 +70,7 @@ class Iteration:
 
 
 def training_flags(options, batch_size: int, image_size: int, **more) -> dict[str, Any]:
-    """Options of `pretrain.py` for a benchmark's."""
+    """Options of `pcl pretrain` for a benchmark's."""
     return {
         "corpus": options.corpus,
         "width": options.width,

@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
-from baselines.materialised_loss import materialised_face_loss
-from matplotlib.figure import Figure
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from modeling_pcl import losses_pcl
-from modeling_pcl.training.arguments import option
+from modeling_pcl.options import option
 
 from . import report
+from .baselines.materialised_loss import materialised_face_loss
 
 TEMPERATURE = 0.07
 
@@ -26,11 +23,11 @@ class LossBenchmark:
     dim: int = option(512, "Length of an embedding.")
     materialised_up_to: int = option(512, "Most embeddings for which negatives are written out; 512 take some 5 GB.")
     pairs: int = option(5, "Pairs of timings, of which medians are taken.")
-    output_dir: str = option("runs/benchmark-loss", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-loss", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(LossBenchmark, prog="benchmark.py loss").parse_args_into_dataclasses(arguments)
+    options = report.parse(LossBenchmark, "loss", arguments)
     sizes = [int(rows) for rows in options.rows.split(",")]
     if any(rows < 4 or rows % 2 for rows in sizes):
         raise ValueError(f"`--rows` must be even numbers of at least 4, got {options.rows}.")
@@ -38,8 +35,8 @@ def run(arguments: list[str]):
     print(f"Memory: {report.memory_kind()}, above what was held before")
     rows = [measure(size, options) for size in tqdm(sizes, desc="Sizes", leave=False)]
     report.show("Mixed-negative loss, forward and backward", rows)
-    report.save(Path(options.output_dir), vars(options), None, {"loss": rows}, partial(draw, rows=rows))
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+    report.save(options.output_dir, vars(options), None, {"loss": rows})
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 def measure(rows: int, options: LossBenchmark) -> dict:
@@ -85,17 +82,3 @@ def train_on(way: str, embeddings: torch.Tensor, mix: torch.Tensor, permutation:
 
 
 WAYS = {"ours": losses_pcl.mixed_negative_loss, "written out": materialised_face_loss}
-
-
-def draw(figure: Figure, rows: list[dict]):
-    for axis, unit in zip(figure.subplots(1, 2), ("ms", "MiB")):
-        for name in WAYS:
-            points = [(row["2N"], row[f"{name}, {unit}"]) for row in rows if f"{name}, {unit}" in row]
-            if points:
-                axis.plot(*zip(*points), marker="o", label=name)
-        axis.set(xscale="log", yscale="log", xlabel="embeddings, 2N", ylabel=unit)
-        axis.set_xticks([row["2N"] for row in rows], [row["2N"] for row in rows])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-        axis.legend()
-        axis.set_title({"ms": "Time", "MiB": "Memory above what was held before"}[unit])

@@ -2,15 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
-import pretrain
-from matplotlib.figure import Figure
-from transformers import HfArgumentParser
 
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
-from modeling_pcl.training.arguments import option
+from modeling_pcl.options import option
+from modeling_pcl.training.options import parse_options
+from modeling_pcl.training.run import Pretraining, train_step
 
 from . import report
 
@@ -19,17 +15,17 @@ from . import report
 class MethodsBenchmark:
     """Which iteration, and how often."""
 
-    corpus: str = option("orl", "Corpus, as for `pretrain.py`.")
-    recipe: str = option("small", "Recipe of `pretrain.py`.")
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`.")
+    recipe: str = option("small", "Recipe of `pcl pretrain`.")
     width: float = option(0.25, "Width of the model; 1 is the published one.")
     image_size: int = option(64, "Side of the views in px.")
     batch_size: int | None = option(None, "Images of a batch; by default the recipe's.")
     pairs: int = option(5, "Pairs of timings, of which medians are taken.")
-    output_dir: str = option("runs/benchmark-methods", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-methods", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(MethodsBenchmark, prog="benchmark.py methods").parse_args_into_dataclasses(arguments)
+    options = report.parse(MethodsBenchmark, "methods", arguments)
     corpus = load_corpus(options.corpus)
     print(f"{len(corpus)} images of {options.corpus}, width {options.width}, on {report.describe_machine()}")
     simclr, pcl = (make_iteration(options, method) for method in ("simclr", "pcl"))
@@ -44,12 +40,12 @@ def run(arguments: list[str]):
     }
     report.show("An iteration of PCL beside one of SimCLR, images and views included", [row])
     results = {"methods": [row]}
-    report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, partial(draw, row=row))
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+    report.save(options.output_dir, vars(options), corpus_revision(corpus), results)
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 def make_iteration(options: MethodsBenchmark, method: str) -> Callable[[], object]:
-    """One iteration of `pretrain.py` a call, on other images each time."""
+    """One iteration of `pcl pretrain` a call, on other images each time."""
     flags = {
         "corpus": options.corpus,
         "recipe": options.recipe,
@@ -61,16 +57,6 @@ def make_iteration(options: MethodsBenchmark, method: str) -> Callable[[], objec
         "output_dir": f"{options.output_dir}/{method}",
         "report_to": "none",
     } | ({"batch_size": options.batch_size} if options.batch_size else {})
-    training = pretrain.Pretraining(pretrain.parse_options([f"--{name}={value}" for name, value in flags.items()]))
+    training = Pretraining(parse_options([f"--{name}={value}" for name, value in flags.items()]))
     batches = iter(training.loader)
-    return lambda: pretrain.train_step(training, training.read_batches(batches))
-
-
-def draw(figure: Figure, row: dict):
-    axis = figure.subplots()
-    bars = axis.bar(["SimCLR", "PCL"], [row["SimCLR, s"], row["PCL, s"]], color=["C7", "C0"])
-    axis.bar_label(bars, fmt="%.2f s")
-    axis.margins(y=0.15)
-    axis.set(
-        ylabel="s", title=f"An iteration by the recipe {row['recipe']}: {row['times the time']:.2f} times the time"
-    )
+    return lambda: train_step(training, training.read_batches(batches))

@@ -3,31 +3,28 @@
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from baselines import reextracted_probe
 from datasets import Dataset
-from matplotlib.figure import Figure
-from probing.encoder import Encoder
-from transformers import HfArgumentParser
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.data.label_columns import names as label_names
+from modeling_pcl.options import option
+from modeling_pcl.probes.encoder import Encoder
 from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
 from modeling_pcl.probes.objectives import OBJECTIVES
-from modeling_pcl.training.arguments import option
 
 from . import report
+from .baselines import reextracted_probe
 
 
 @dataclass
 class ProbeBenchmark:
     """Which images, and how much work."""
 
-    corpus: str = option("orl", "Corpus, as for `pretrain.py`.")
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`.")
     label_column: str = option("subject", "Its column of classes, for the part `epochs`.")
     parts: str = option("epochs,extraction", "Which parts to run, with commas between them.")
     epochs: int = option(300, "Epochs of the linear probe.")
@@ -39,23 +36,22 @@ class ProbeBenchmark:
     batch_size: int = option(128, "Images encoded at once.")
     widths: str = option("1,0.25", "Widths of the encoder, with commas between them; 1 is the published one.")
     pairs: int = option(2, "Pairs of timings, of which medians are taken.")
-    output_dir: str = option("runs/benchmark-probe", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-probe", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(ProbeBenchmark, prog="benchmark.py probe").parse_args_into_dataclasses(arguments)
+    options = report.parse(ProbeBenchmark, "probe", arguments)
     report.check_parts(options.parts, PARTS)
     corpus = load_corpus(options.corpus)
     corpus = corpus.select(range(min(options.images, len(corpus))))
     print(f"{len(corpus)} images of {options.corpus} at {options.image_size} px, on {report.describe_machine()}")
     results = {}
     for name in options.parts.split(","):
-        title, measure, _ = PARTS[name]
+        title, measure = PARTS[name]
         results[name] = [measure(corpus, float(width), options) for width in options.widths.split(",")]
         report.show(title, results[name])
-        draws = partial(draw, results=results)
-        report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, draws)
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+        report.save(options.output_dir, vars(options), corpus_revision(corpus), results)
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 def measure_epochs(corpus: Dataset, width: float, options: ProbeBenchmark) -> dict:
@@ -131,28 +127,13 @@ def encode_ready_images(model: PCLModel, count: int, options: ProbeBenchmark):
     features.sum().item()  # Waits for an accelerator.
 
 
-def draw(figure: Figure, results: dict):
-    for axes, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
-        title, _, columns = PARTS[name]
-        for place, column in enumerate(columns):
-            places = [row + 0.4 * place for row in range(len(rows))]
-            axes.bar_label(axes.bar(places, [row[column] for row in rows], 0.38, label=column), fmt="%.3g")
-        axes.set_xticks([row + 0.2 for row in range(len(rows))], [f"width {row['width']:g}" for row in rows])
-        axes.set_title(title, fontsize=9)
-        axes.set_yscale("log" if name == "epochs" else "linear")
-        axes.margins(y=0.25)
-        axes.legend(fontsize=8)
-
-
 PARTS = {
     "epochs": (
         "A linear probe, features extracted once or in every epoch",
         measure_epochs,
-        ("ours, s", "extracted in every epoch, s"),
     ),
     "extraction": (
         "Decoding, encoding and writing, beside the encoder's bf16 forward alone",
         measure_extraction,
-        ("extraction, images/s", "forward alone, images/s"),
     ),
 }

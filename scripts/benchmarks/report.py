@@ -1,7 +1,6 @@
-"""What every benchmark shares: paired timings, memory, and its figures as a table, as JSON and as a picture."""
+"""What every benchmark shares: paired timings, memory, and its figures as a table and as JSON."""
 
 import importlib.metadata
-import json
 import mmap
 import multiprocessing
 import os
@@ -16,10 +15,11 @@ from pathlib import Path
 
 import psutil
 import torch
-from matplotlib.figure import Figure
 from tabulate import tabulate
 from tqdm import trange
 
+from modeling_pcl.files import write_json
+from modeling_pcl.options import Parser
 from modeling_pcl.training.record import describe_run
 
 MIB = 2**20
@@ -164,6 +164,12 @@ def describe_machine() -> str:
     return described
 
 
+def parse(kind: type, name: str, words: list[str]):
+    """Parse the options of a benchmark, a dataclass."""
+    (options,) = Parser(kind, prog=f"benchmark.py {name}", description=kind.__doc__).parse_args_into_dataclasses(words)
+    return options
+
+
 def check_parts(parts: str, known: Iterable[str]):
     """Refuse names of parts that there are not.
 
@@ -179,20 +185,9 @@ def show(title: str, rows: Sequence[Mapping]):
     print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.4g')}", flush=True)
 
 
-def save(
-    output_dir: Path,
-    options: dict,
-    data_revision: str | None,
-    results: Mapping,
-    draw: Callable[[Figure], None],
-    packages: Sequence[str] = (),
-):
-    """`results.json`, with command and versions, those of further packages too, and `results.png`."""
-    output_dir.mkdir(parents=True, exist_ok=True)
+def save(output_dir: str, options: dict, data_revision: str | None, results: Mapping, packages: Sequence[str] = ()):
+    """Write `results.json`, with command and versions, those of further packages too."""
     record = describe_run(options, data_revision)
     record["versions"] |= {name: importlib.metadata.version(name) for name in packages}
     record["machine"] |= {"cpus": cpus(), "allocator": allocator()}
-    (output_dir / "results.json").write_text(json.dumps(record | {"results": results}, indent=2) + "\n")
-    figure = Figure((13, 4), dpi=100, layout="constrained")
-    draw(figure)
-    figure.savefig(output_dir / "results.png")
+    write_json(Path(output_dir) / "results.json", record | {"results": results})

@@ -8,27 +8,25 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import pretrain
 import psutil
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
-from modeling_pcl.training.arguments import option
+from modeling_pcl.options import option
+from modeling_pcl.training.options import parse_options
+from modeling_pcl.training.run import Pretraining, train_step
 
 from . import report
 
 
 @dataclass
 class ScalingBenchmark:
-    """Which model, and how much work. The options of `pretrain.py` that are not here keep their defaults."""
+    """Which model, and how much work. The options of `pcl pretrain` that are not here keep their defaults."""
 
-    corpus: str = option("orl", "Corpus, as for `pretrain.py`.")
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`.")
     processes: str | None = option(
         None, "Numbers of processes, with commas between them, beside 1; by default doubled up to the CPUs or GPUs."
     )
@@ -37,15 +35,15 @@ class ScalingBenchmark:
     batch_size: int = option(128, "Images of one process; on CPUs, which processes share, of all together.")
     pose_images: int = option(8, "Images of the pose contrast among them, shared out in the same way.")
     pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
-    mixed_precision: str = option("bf16", "As for `pretrain.py`.")
+    mixed_precision: str = option("bf16", "As for `pcl pretrain`.")
     fsdp: bool = option(False, "Shards instead of DDP where there are several processes.")
     iterations: int = option(4, "Iterations to time, after two that do not count.")
     pairs: int = option(2, "Times that each number of processes is started, in turn; medians are taken.")
-    output_dir: str = option("runs/benchmark-scaling", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-scaling", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(ScalingBenchmark, prog="benchmark.py scaling").parse_args_into_dataclasses(arguments)
+    options = report.parse(ScalingBenchmark, "scaling", arguments)
     counts = process_counts(options.processes)
     plans = {count: flags(options, count) for count in counts}
     corpus = load_corpus(options.corpus)
@@ -61,8 +59,8 @@ def run(arguments: list[str]):
     rows = [row(count, timed) for count in counts]
     report.show(f"Iterations of pretrain.py, {'FSDP2' if options.fsdp else 'DDP'}", rows)
     results = {"scaling": rows}
-    report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, partial(draw, rows=rows))
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+    report.save(options.output_dir, vars(options), corpus_revision(corpus), results)
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 def gpus() -> int:
@@ -79,7 +77,7 @@ def process_counts(named: str | None) -> list[int]:
 
 
 def flags(options: ScalingBenchmark, count: int) -> list[str]:
-    """What each of `count` processes of `pretrain.py` is asked for."""
+    """What each of `count` processes of `pcl pretrain` is asked for."""
     parts = 1 if gpus() else count
     shared = {"batch_size": options.batch_size, "pose_images": options.pose_images}
     for name, images in shared.items():
@@ -122,21 +120,14 @@ def row(count: int, timed: Mapping[int, list[dict]]) -> dict:
     }
 
 
-def draw(figure: Figure, rows: list[dict]):
-    rates, memory = figure.subplots(1, 2)
-    for axes, name in ((rates, "images/s"), (memory, "memory of a process, MB")):
-        axes.bar_label(axes.bar([str(row["processes"]) for row in rows], [row[name] for row in rows]), fmt="%.0f")
-        axes.set(xlabel="processes", ylabel=name)
-
-
 def measure():
-    """In each process: iterations of `pretrain.py`, and in the main one `timed.json`."""
+    """In each process: iterations of `pcl pretrain`, and in the main one `timed.json`."""
     iterations, *plan = sys.argv[1:]
-    run = pretrain.Pretraining(pretrain.parse_options(plan))
+    run = Pretraining(parse_options(plan))
     batches, seconds = iter(run.loader), []
     for _ in range(int(iterations) + 2):
         begin = report.now()
-        pretrain.train_step(run, run.read_batches(batches))
+        train_step(run, run.read_batches(batches))
         run.accelerator.wait_for_everyone()
         seconds.append(report.now() - begin)
     images = run.options.training.batch_size * run.accelerator.num_processes

@@ -1,33 +1,30 @@
 """A training iteration: beside a plain one, beside its convolutions alone, and how it grows.
 
 The convolutions are those of the published network, each on all images of its objective at once; linear layers, losses,
-views and optimizer are none. `plain` is what `tests/baselines/plain_step.py` writes out.
+views and optimizer are none. `plain` is what `scripts/benchmarks/baselines/plain_step.py` writes out.
 """
 
 import statistics
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
-from baselines import plain_step
 from datasets import Dataset
-from matplotlib.figure import Figure
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
-from modeling_pcl.training.arguments import option
+from modeling_pcl.options import option
 from modeling_pcl.training.steps import OBJECTIVES
 
 from . import report
+from .baselines import plain_step
 from .convolutions import BareConvolutions, Convolution, record_convolutions
 from .iterations import Iteration, training_flags
 
-DTYPE = torch.bfloat16  # of `pretrain.py`'s autocast
+DTYPE = torch.bfloat16  # of `pcl pretrain`'s autocast
 PARTS_OF_MODEL = ("encoder", "decoder")
 
 
@@ -35,7 +32,7 @@ PARTS_OF_MODEL = ("encoder", "decoder")
 class StepBenchmark:
     """Which iteration, and how much work."""
 
-    corpus: str = option("orl", "Corpus, as for `pretrain.py`.")
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`.")
     parts: str = option("iteration,growth,options", "Which parts to run, with commas between them.")
     width: float = option(1.0, "Width of the model; 1 is the published one.")
     image_size: int = option(64, "Side of the views in px.")
@@ -47,11 +44,11 @@ class StepBenchmark:
     growth_batch_sizes: str = option("64,128,256", "Batches of the part `growth`, with commas between them.")
     growth_image_sizes: str = option("64,96", "Sides in px there, at the smallest of the batches.")
     plain_up_to: int = option(128, "Largest batch in `growth` for which the plain iteration is timed, at `image_size`.")
-    output_dir: str = option("runs/benchmark-step", "Folder for results.json and results.png.")
+    output_dir: str = option("runs/benchmark-step", "Folder for results.json.")
 
 
 def run(arguments: list[str]):
-    (options,) = HfArgumentParser(StepBenchmark, prog="benchmark.py step").parse_args_into_dataclasses(arguments)
+    options = report.parse(StepBenchmark, "step", arguments)
     report.check_parts(options.parts, PARTS)
     corpus = load_corpus(options.corpus)
     options.batch_size = min(options.batch_size, len(corpus))
@@ -62,9 +59,8 @@ def run(arguments: list[str]):
         for table, (title, rows) in PARTS[name](corpus, options).items():
             results[table] = rows
             report.show(title, rows)
-        draws = partial(draw, results=results)
-        report.save(Path(options.output_dir), vars(options), corpus_revision(corpus), results, draws)
-    print(f"\nWritten to {options.output_dir}: results.json and results.png")
+        report.save(options.output_dir, vars(options), corpus_revision(corpus), results)
+    print(f"\nWritten to {options.output_dir}/results.json")
 
 
 # What is timed.
@@ -255,77 +251,3 @@ def prepare_with(name: str, options: StepBenchmark, batch_size: int, image_size:
 
 
 PARTS = {"iteration": measure_iteration, "growth": measure_growth, "options": measure_options}
-
-
-# Pictures.
-
-
-def draw(figure: Figure, results: dict):
-    for axis, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
-        DRAWINGS[name](axis, rows)
-
-
-def draw_objectives(axis, rows: list[dict]):
-    labels = [row["objective"].split(",")[0].replace("_", "\n") for row in rows]
-    places = np.arange(len(rows))
-    stack(axis, places - 0.2, rows, {"optimizer, s": "C4", "views, s": "C2"}, "ours, s", "C0")
-    stack(axis, places + 0.2, rows, {"bare decoder, s": "C5"}, None, "C1", {"bare encoder, s": "C1"})
-    for place, row in zip(places, rows):
-        top = max(row["ours, s"], row["bare encoder, s"] + row["bare decoder, s"])
-        axis.text(place, top, f"{row['times the bare']:.2f} x", ha="center", va="bottom", fontsize=8)
-    axis.set_xticks(places, labels, fontsize=8)
-    axis.set(ylabel="s", title="An iteration beside its convolutions")
-    axis.margins(y=0.12)
-    axis.legend(fontsize=7, loc="upper left")
-
-
-def stack(axis, places, rows: list[dict], parts: dict[str, str], whole: str | None, colour: str, more=None):
-    """Bars of parts on each other, and of what remains of the whole."""
-    bottom = np.zeros(len(rows))
-    for name, own in (parts | (more or {})).items():
-        heights = np.array([row[name] for row in rows])
-        axis.bar(places, heights, 0.38, bottom, color=own, label=name.removesuffix(", s"))
-        bottom += heights
-    if whole:
-        rest = np.array([row[whole] for row in rows]) - bottom
-        axis.bar(places, rest, 0.38, bottom, color=colour, label="forward and backward")
-
-
-def draw_iteration(axis, rows: list[dict]):
-    (row,) = rows
-    bars = axis.bar(["ours", "plain"], [row["ours, s"], row["plain, s"]], color=["C0", "C7"])
-    axis.bar_label(
-        bars, [f"{row[f'{name}, s']:.3g} s\n{row[f'{name}, MiB'] / 1024:.2g} GiB" for name in ("ours", "plain")]
-    )
-    axis.margins(y=0.2)
-    axis.set(ylabel="s", title=f"Beside a plain iteration: {row['times as fast']:.1f} times as fast")
-
-
-def draw_growth(axis, rows: list[dict]):
-    labels = [f"{row['batch']} x\n{row['px']} px" for row in rows]
-    for place, name in enumerate(("ours", "bare", "plain")):
-        heights = [row.get(f"{name}, s", np.nan) for row in rows]
-        axis.bar(np.arange(len(rows)) + 0.27 * (place - 1), heights, 0.25, color=["C0", "C1", "C7"][place], label=name)
-    axis.set_xticks(np.arange(len(rows)), labels, fontsize=8)
-    axis.set(ylabel="s", title="Growth")
-    axis.legend(fontsize=7)
-
-
-def draw_options(axis, rows: list[dict]):
-    names = ("times the time", "times the memory")
-    for place, name in enumerate(names):
-        bars = axis.bar(np.arange(len(rows)) + 0.4 * place, [row[name] for row in rows], 0.38, label=name)
-        axis.bar_label(bars, fmt="%.2f", fontsize=8)
-    axis.axhline(1, color="grey", linewidth=0.8)
-    axis.set_xticks(np.arange(len(rows)) + 0.2, [row["option"].strip("-").replace("_", "\n") for row in rows])
-    axis.set_title("Beside an iteration without")
-    axis.margins(y=0.25)
-    axis.legend(fontsize=7)
-
-
-DRAWINGS = {
-    "objectives": draw_objectives,
-    "iteration": draw_iteration,
-    "growth": draw_growth,
-    "options": draw_options,
-}

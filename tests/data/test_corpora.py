@@ -9,8 +9,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
 from modeling_pcl.data import corpora
-from modeling_pcl.data.corpora import corpus_revision, corpus_splits, keep_subjects, load_corpus, select_subjects
+from modeling_pcl.data.corpora import corpus_revision, corpus_splits, load_corpus
 from modeling_pcl.data.images import decode_image, image_bytes
+from modeling_pcl.data.subjects import keep_subjects, select_subjects
 
 
 @pytest.fixture(autouse=True)

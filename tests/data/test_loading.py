@@ -11,7 +11,9 @@ import torch
 from datasets import Dataset, Features, Value
 from PIL import Image
 
-from modeling_pcl.data.loading import Batch, BrokenFiles, make_loader
+from modeling_pcl.data.batches import Batch
+from modeling_pcl.data.broken_images import BrokenFiles
+from modeling_pcl.data.loading import make_loader
 
 BROKEN = (3, 4, 11, 25)
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from baselines.per_image_views import PerImageViews, batches
+from benchmarks.baselines.per_image_views import PerImageViews, batches
 from datasets import Dataset
 from PIL import Image
 

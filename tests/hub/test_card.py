@@ -17,10 +17,12 @@ from modeling_pcl import (
     PCLForPreTraining,
     PCLModel,
 )
-from modeling_pcl.data.layouts import LAYOUTS
-from modeling_pcl.hub.card import TERMS, gather_facts, lint, model_card, template_name, without_paths
+from modeling_pcl.data.collections.layouts import LAYOUTS, TERMS
+from modeling_pcl.hub import push
+from modeling_pcl.hub.card import gather_facts, lint, model_card, without_paths
+from modeling_pcl.hub.models import model_kind
 
-TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "hub_cards").glob("*.md")}
+TEMPLATES = {path.name: path.read_text() for path in push.TEMPLATES.glob("*.md")}
 
 
 def figures(mean: float, spread: float | None = None) -> dict:
@@ -74,7 +76,7 @@ def front_matter(card: str) -> dict:
 def test_a_head_on_an_encoder_that_verifies_is_what_the_head_is():
     config = {"problem_type": "single_label_classification", "verification_threshold": 0.5}
     for architecture, kind in (("PCLForImageClassification", "expression"), ("PCLForPreTraining", "pretrained")):
-        assert template_name(config | {"architectures": [architecture]}) == kind
+        assert model_kind(config | {"architectures": [architecture]}) == kind
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -83,7 +85,7 @@ def test_every_kind_of_model_has_a_card_without_faults(folder, kind, is_bare):
     given = {} if is_bare else {"license": "cc-by-nc-4.0", "training_data": ["voxceleb"], "base_model": "user/pcl"}
     path = folder(kind, None if is_bare else tiny.RUN, None if is_bare else {kind: PROBE | {"groups": GROUPS}})
     facts = gather_facts(path, "user/faces", **given)
-    assert template_name(facts["config"]) == kind
+    assert model_kind(facts["config"]) == kind
     card = model_card(TEMPLATES, facts)
     assert lint(card, TEMPLATES, facts) == []
     assert card == model_card(TEMPLATES, json.loads(json.dumps(facts)))

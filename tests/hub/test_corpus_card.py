@@ -4,9 +4,10 @@ import pytest
 import yaml
 from datasets import Dataset, get_dataset_config_names, load_dataset
 
+from modeling_pcl.hub.corpus_card import TEMPLATE as TEMPLATE_FILE
 from modeling_pcl.hub.corpus_card import corpus_card
 
-TEMPLATE = (Path(__file__).parents[2] / "hub_cards" / "corpus.md").read_text()
+TEMPLATE = TEMPLATE_FILE.read_text()
 COLUMNS = {"image": "encoded image", "yaw": "degrees, right-handed", "expression": "calm, glad"}
 
 

@@ -13,7 +13,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLModel
 from modeling_pcl.hub import onnx_export
-from modeling_pcl.hub.onnx_export import FEATURES, MAPS, OnnxEncoder, export_decoder, export_onnx, quantise_onnx
+from modeling_pcl.hub.onnx_encoder import OnnxEncoder
+from modeling_pcl.hub.onnx_export import FEATURES, MAPS, export_decoder, export_onnx, quantise_onnx
 
 ATOL = 1e-5  # Single precision, of values around 1.
 

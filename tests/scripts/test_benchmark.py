@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from PIL import Image
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -33,7 +32,7 @@ def run(benchmark, monkeypatch, *arguments):
     benchmark.main()
 
 
-def test_every_figure_of_data_is_written_and_drawn(benchmark, monkeypatch, tmp_path, capsys):
+def test_every_figure_of_data_is_written(benchmark, monkeypatch, tmp_path, capsys):
     sizes = {"batch_size": 8, "pose_images": 2, "pose_negatives_per_image": 4, "image_size": 32, "width": 0.05}
     amounts = {"batches": 1, "pairs": 1, "iterations": 1, "streamed_images": 1600}
     options = [f"--{name}={value}" for name, value in (sizes | amounts).items()]
@@ -51,7 +50,6 @@ def test_every_figure_of_data_is_written_and_drawn(benchmark, monkeypatch, tmp_p
     assert iteration["share of both, %"] == pytest.approx(100 * parts / iteration["iteration, s"])
     assert [row["images"] for row in results["memory"]] == list(range(160, 1601, 160))
     assert record["versions"]["torch"]
-    assert Image.open(tmp_path / "out" / "results.png").width > 1000
     assert "From the corpus to a ready batch of views" in capsys.readouterr().out
 
 
@@ -59,9 +57,8 @@ SMALL = {"width": 0.05, "image_size": 32, "pairs": 1}
 
 
 def results_of(benchmark, monkeypatch, folder, name, **options) -> dict:
-    """What a benchmark writes; its picture must be one."""
+    """What a benchmark writes."""
     run(benchmark, monkeypatch, name, *(f"--{key}={value}" for key, value in options.items()), "--output_dir", folder)
-    assert Image.open(folder / "results.png").width > 1000
     return json.loads((folder / "results.json").read_text())["results"]
 
 
@@ -194,4 +191,3 @@ def test_methods_are_timed_in_pairs_by_one_recipe(benchmark, monkeypatch, tmp_pa
     (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["results"]["methods"]
     assert row["times the time"] == pytest.approx(row["PCL, s"] / row["SimCLR, s"])  # of a single pair
     assert row["recipe"] == "small"
-    assert Image.open(tmp_path / "out" / "results.png").width > 1000

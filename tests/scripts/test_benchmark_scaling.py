@@ -1,7 +1,7 @@
+import importlib
 import json
 
 import pytest
-from PIL import Image
 
 SIZES = {"width": 0.05, "image_size": 32, "batch_size": 8, "pose_images": 4, "pose_negatives_per_image": 2}
 
@@ -11,8 +11,8 @@ def arguments(**changes) -> list[str]:
 
 
 @pytest.fixture
-def scaling(scripts, monkeypatch):
-    module = scripts("benchmarks.scaling")
+def scaling(monkeypatch):
+    module = importlib.import_module("benchmarks.scaling")
     monkeypatch.setattr(module, "gpus", lambda: 0)
     return module
 
@@ -41,7 +41,6 @@ def test_ratios_are_of_starts_that_follow_one_another(scaling, timed, tmp_path, 
     assert (two["to one process"], two["least"], two["most"]) == (1.5, 1.5, 1.5)
     assert two["memory of a process, MB"] == 150
     assert "Iterations of pretrain.py, DDP" in capsys.readouterr().out
-    assert Image.open(tmp_path / "results.png").width > 1000
 
 
 @pytest.mark.parametrize(("gpus", "images"), [(0, ["8", "4"]), (2, ["8", "8"])])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_pcl import PCLForPreTraining
-from modeling_pcl.training.sharding import take_request, whole_model
+from modeling_pcl.training.sharding import take_launch_request, whole_model
 
 # What `accelerate launch --use_fsdp --fsdp_version 2` sets, as far as it is read.
 LAUNCHED = {
@@ -16,9 +16,9 @@ LAUNCHED = {
 
 def test_a_launch_with_shards_is_seen_once_and_kept_from_accelerate():
     environment = dict(LAUNCHED)
-    assert take_request(environment)
+    assert take_launch_request(environment)
     assert "ACCELERATE_USE_FSDP" not in environment
-    assert not take_request(environment)
+    assert not take_launch_request(environment)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_launch_with_shards_is_seen_once_and_kept_from_accelerate():
 )
 def test_launch_options_that_are_not_supported_are_refused_by_name(name, value, message):
     with pytest.raises(ValueError, match=message):
-        take_request(LAUNCHED | {f"FSDP_{name}": value})
+        take_launch_request(LAUNCHED | {f"FSDP_{name}": value})
 
 
 def test_the_whole_model_of_one_process_is_saved_and_opened_as_it_is(tiny_config, tmp_path):

@@ -9,8 +9,8 @@ from modeling_pcl.training.steps import (
     OBJECTIVES,
     DynamicWeightAverage,
     Stepper,
-    freeze_unused,
     give_zero_gradients,
+    select_trained_parameters,
 )
 
 
@@ -151,7 +151,7 @@ def test_clipping_bounds_the_norm_of_each_step():
 )
 def test_parts_that_no_objective_reaches_are_not_trained(objectives, frozen):
     model = tiny_model()
-    freeze_unused(model, objectives)
+    select_trained_parameters(model, objectives)
     names = {name.removeprefix("pcl.").split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
     assert names == frozen
 

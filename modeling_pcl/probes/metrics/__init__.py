@@ -1,7 +1,7 @@
 """Metrics of the probes, as `evaluate` modules that load without a network.
 
-Each file works alone, with or without this package: `evaluate.load` takes the path of its folder, copies the file into
-Hugging Face's cache (`HF_HOME`) and imports the copy. Nothing is written to the working directory.
+Each wraps a function of `scores`. `evaluate.load` takes the path of its folder, copies the file into Hugging Face's
+cache (`HF_HOME`) and imports the copy. Nothing is written to the working directory.
 """
 
 from pathlib import Path

@@ -1,0 +1,48 @@
+"""Write a model as ONNX files, for onnxruntime and browsers, each checked against torch before it is kept:
+
+    pcl export runs/mine --output_dir runs/mine/onnx --int8
+
+The folder gets model.onnx; with `--int8` model_quantized.onnx, a quarter as large; of a pre-training model
+decoder_model.onnx, which draws a face in a pose; and export.json, with how far the files are from torch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..options import Parser, option, positional, required
+from .main import main
+
+
+@dataclass
+class ExportArguments:
+    """What to write."""
+
+    model: str = positional("Folder or Hub id of a PCL model of any class.", "MODEL")
+    output_dir: Path = required("Folder of the ONNX files; made.")
+    int8: bool = option(
+        False,
+        "Also write model_quantized.onnx: 8-bit weights, and inputs of convolutions quantised to 8 bits as they come.",
+    )
+
+
+def parse(words: list[str], prog: str) -> ExportArguments:
+    (arguments,) = Parser(ExportArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+    return arguments
+
+
+def run(arguments: ExportArguments) -> str:
+    from tabulate import tabulate
+
+    from ..hub.onnx_export import export_files, export_measure
+
+    files, folder = export_files(arguments.model, arguments.output_dir, arguments.int8), arguments.output_dir
+    rows = [
+        [file, f"{(folder / file).stat().st_size / 2**20:.1f}", output, f"{number:.1e}", export_measure(file)]
+        for file, by_output in files.items()
+        for output, number in by_output.items()
+    ]
+    return tabulate(rows, ["file", "MiB", "output", "from torch", "as"], disable_numparse=True)
+
+
+if __name__ == "__main__":
+    main("export")

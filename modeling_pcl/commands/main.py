@@ -1,0 +1,84 @@
+"""The command `pcl`: pre-train, probe, compare, embed and publish PCL models of faces."""
+
+import argparse
+import importlib
+import logging
+import sys
+
+from .. import __version__
+
+COMMANDS = {
+    "pretrain": "train a model on images of faces, without labels",
+    "probe": "measure what a model knows, and save the head that was trained",
+    "compare": "set models beside each other and beside random initialisation",
+    "embed": "write features of many images or videos as files",
+    "prepare": "turn a downloaded collection of faces into a corpus",
+    "export": "write a model as ONNX files",
+    "push": "publish a run on the Hub",
+    "convert": "open an authors' checkpoint",
+    "swaps": "draw every face in every pose",
+    "search": "compare training recipes, follow a long run",
+}
+STOPPED = 130  # The exit status of what Ctrl-C ends.
+
+
+def main(name: str | None = None):
+    """Run one command with the words of the command line. It ends with exit status 1 where something is not as it must
+    be, and says in one line what and the way out; with 2 for wrong usage.
+
+    Args:
+        name: The command; None takes it from the command line.
+    """
+    words = sys.argv[1:]
+    if name is None:
+        name, words = _choose(words)
+    command = importlib.import_module(f".{name}", __package__)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        options = command.parse(words, f"pcl {name}")
+        print(_run(command, options))
+    except KeyboardInterrupt:
+        _end(STOPPED, "stopped; the same command goes on where it can")
+    except Exception as error:
+        if not isinstance(error, _expected_errors()):
+            raise
+        _end(1, f"error: {' '.join(str(error).split())}")
+
+
+def _choose(words: list[str]) -> tuple[str, list[str]]:
+    """The command that the words begin with, and the rest of them."""
+    listed = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        "pcl",
+        usage="pcl COMMAND …",
+        description=f"{__doc__}\n\ncommands:\n{listed}\n\n`pcl COMMAND --help` shows a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser.parse_args(words[:1]).command, words[1:]
+
+
+def _run(command, options) -> str:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # transformers' own, for every file of weights; long work has one of its own.
+    with logging_redirect_tqdm():
+        return command.run(options) or ""
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What says itself what is wrong: values, files, a package that is not installed."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return ValueError, OSError, ImportError, StrictDataclassError
+
+
+def _end(status: int, words: str):
+    print(words, file=sys.stderr)
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

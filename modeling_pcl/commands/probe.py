@@ -1,0 +1,43 @@
+"""Measure what a PCL encoder knows, and save the head that was trained:
+
+    pcl probe runs/mine --task expression --train corpora/fer2013 --output_dir runs/mine/expression
+    pcl probe runs/mine --task verification --test corpora/lfw:pairs --output_dir runs/mine/verification
+
+With --task come that task's own options, which `pcl probe --task TASK --help` shows with the others.
+"""
+
+import argparse
+from dataclasses import fields
+
+from ..options import Parser
+from ..probes.arguments import TASKS, ProbeArguments
+from .main import main
+
+
+def parse(words: list[str], prog: str) -> ProbeArguments:
+    first = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--task", choices=TASKS, default="expression")
+    task = first.parse_known_args(words)[0].task
+    parser = Parser(TASKS[task], prog=prog, description=__doc__, epilog=describe_tasks())
+    (arguments,) = parser.parse_args_into_dataclasses(words)
+    return arguments
+
+
+def describe_tasks() -> str:
+    """List every task's options, for the help."""
+    shared = {field.name for field in fields(ProbeArguments)}
+    lines = ["tasks and their options:"]
+    for task, kind in TASKS.items():
+        names = " ".join(f"--{field.name}" for field in fields(kind) if field.name not in shared)
+        lines.append(f"\n{task}: {kind.__doc__}\n    {names}")
+    return "\n".join(lines)
+
+
+def run(arguments: ProbeArguments) -> str:
+    from ..probes.probe import probe
+
+    return probe(arguments)
+
+
+if __name__ == "__main__":
+    main("probe")

@@ -1,0 +1,44 @@
+"""Compare training recipes, and follow a long run, by a few scores on validation data:
+
+    pcl search run --corpus faces.parquet --variants scripts/recipe_search.txt --jobs 2 $SCORES
+    pcl search score runs/mine random:0:0.25 --output scores.csv --features trunk $SCORES
+    pcl search follow runs/long --every_min 60 $SCORES
+
+where SCORES names the corpora that scores are measured on, `--expressions_train fer2013_train.parquet
+--expressions_validation fer2013_public_test.parquet --identities celeba.parquet --head_pose corpora/genki4k --portraits
+utkface.parquet`. Each trains and scores in one thread; `run` has `--jobs` of them at once. With jemalloc in LD_PRELOAD
+they are faster.
+"""
+
+import argparse
+import signal
+import sys
+
+from ..options import HelpFormatter, Parser
+from ..probes.arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
+from .main import main
+
+KINDS = {"run": SearchArguments, "score": ScoreModelsArguments, "follow": FollowArguments}
+
+
+def parse(words: list[str], prog: str) -> ScoreArguments:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("what", choices=KINDS, help="`pcl search run --help` and so on show the options of each.")
+    what = parser.parse_args(words[:1]).what
+    kind = Parser(KINDS[what], prog=f"{prog} {what}", description=__doc__)
+    (arguments,) = kind.parse_args_into_dataclasses(words[1:])
+    return arguments
+
+
+def run(arguments: ScoreArguments):
+    import torch
+
+    from ..probes.recipe_search import follow, score_models, search
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # As Ctrl-C: what trains is stopped.
+    torch.set_num_threads(1)
+    {SearchArguments: search, ScoreModelsArguments: score_models, FollowArguments: follow}[type(arguments)](arguments)
+
+
+if __name__ == "__main__":
+    main("search")

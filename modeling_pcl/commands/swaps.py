@@ -1,0 +1,53 @@
+"""Draw every face in every pose with a pre-trained model, and what it reconstructs:
+
+pcl swaps runs/mine --corpus orl --subjects s31-s40 --output_dir runs/mine/pictures
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..options import Parser, option, positional, required
+from .main import main
+
+
+@dataclass
+class SwapArguments:
+    """What to draw."""
+
+    model: str = positional("Folder or Hub id of a model that `pcl pretrain` wrote.", "MODEL")
+    output_dir: Path = required("Folder for swaps.png and reconstructions.png; made.")
+    corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`.")
+    subjects: str | None = option(None, "`s1-s30`, or names with commas between them.")
+    images: int = option(8, "Images to draw, taken at equal distances from the corpus.")
+
+
+def parse(words: list[str], prog: str) -> SwapArguments:
+    (arguments,) = Parser(SwapArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+    return arguments
+
+
+def run(arguments: SwapArguments) -> str:
+    import torch
+
+    from .. import PCLForPreTraining
+    from ..data.corpora import load_corpus
+    from ..data.images import decode_image
+    from ..data.subjects import select_subjects
+    from ..hub.models import open_encoder
+    from ..pictures.faces import draw_face_rows, reconstruction_rows, swap_rows
+
+    model = open_encoder(arguments.model, PCLForPreTraining)
+    corpus = load_corpus(arguments.corpus)
+    corpus = corpus if arguments.subjects is None else select_subjects(corpus, arguments.subjects)
+    # At odd distances, so that subjects with ten images each do not all show their first one.
+    chosen = torch.linspace(0, len(corpus) - 1, arguments.images).long().tolist()
+    rows = corpus.select(chosen)["image"]
+    images = torch.stack([decode_image(row, model.config.image_size) for row in rows]).float() / 255
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    for name, make_rows in (("swaps", swap_rows), ("reconstructions", reconstruction_rows)):
+        draw_face_rows(make_rows(model, images), title=name).save(arguments.output_dir / f"{name}.png")
+    return f"Written to {arguments.output_dir}: swaps.png and reconstructions.png"
+
+
+if __name__ == "__main__":
+    main("swaps")

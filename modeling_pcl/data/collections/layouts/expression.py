@@ -1,0 +1,202 @@
+"""Collections with a basic expression for each image."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel
+
+from .base import Collection, LayoutError, Photo, Row, find_folders, find_images, photo, read_lines, require
+from .folders import SPLITS, filled
+
+# Terms of use, by layout. The owners' pages hold; these lines say where to look.
+TERMS = {
+    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
+    "rafdb": "for non-commercial research, under an agreement with its authors",
+}
+
+FER2013_NAMES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+FER2013_SYNONYMS = {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "happiness": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+FER2013_TABLES = ("fer2013.csv", "icml_face_data.csv")
+FER2013_SPLITS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+FER2013_SIZE_PX = 48
+GREY_LEVELS = {str(level): level for level in range(256)}  # To look 2304 texts up is faster than to parse them.
+RAFDB_NAMES = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
+RAFDB_LIST = "list_patition_label.txt"  # Its own spelling.
+RAFDB_IMAGE = re.compile(r"(train|test)_\d+\.jpg")
+
+
+def read_fer2013(root: Path) -> Collection:
+    """FER2013: grey faces of 48 x 48 px with one of seven expressions, as Kaggle's table or in class folders.
+
+        ROOT/fer2013.csv                              emotion,pixels,Usage
+        ROOT/icml_face_data.csv                       or this: emotion, Usage, pixels
+
+        ROOT/train/angry/<image>                      or class folders, in train, validation and test
+        ROOT/test/angry/<image>
+
+    The table's emotions 0 to 6 are angry, disgust, fear, happy, sad, surprise, neutral; the class folders, whose names
+    may be capitalised, are numbered in the same way. Of its usages, Training is train, PublicTest validation and
+    PrivateTest test.
+
+    Raises:
+        LayoutError: If there is neither, the table's header is another, most of its lines are bad, or a folder has
+            another name.
+    """
+    splits: dict[str, list[Row]] = {split: [] for split in FER2013_SPLITS.values()}
+    table = next((root / name for name in FER2013_TABLES if (root / name).exists()), None)
+    broken = []
+    if table is not None:
+        broken = _add_table_rows(require(root, table.name), splits)
+    else:
+        _add_class_rows(root, splits)
+    if not any(splits.values()):
+        raise LayoutError(root, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class folder.")
+    features = {"expression": ClassLabel(names=FER2013_NAMES)}
+    return Collection(features, filled(splits), broken=broken)
+
+
+def _add_table_rows(path: Path, splits: dict[str, list[Row]]) -> list[tuple[str, str]]:
+    """Sort the table's rows into splits, and return the broken ones."""
+    bad, count = [], 0
+    for line, cells in _records(path):
+        count += 1
+        try:
+            split, expression, pixels = _parse_face(cells)
+        except ValueError as error:
+            bad.append((line, str(error)))
+        else:
+            splits[split].append(Row(Photo(pixels, f"{path.name}:{line}"), {"expression": expression}))
+    return broken_lines(path, bad, count)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number of each line below the header, and its cells by column."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            header = [cell.strip() for cell in next(reader, [])]
+            if set(header) != {"emotion", "pixels", "Usage"}:
+                raise LayoutError(path, f"the header must be `emotion,pixels,Usage`, it is `{','.join(header)}`.", 1)
+            yield from ((reader.line_num, dict(zip(header, cells))) for cells in reader if cells)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise LayoutError(path, f"is not a table of text: {error}", reader.line_num) from error
+
+
+def _parse_face(cells: dict[str, str]) -> tuple[str, int, np.ndarray]:
+    """Split, expression and pixels of one row of the table."""
+    if len(cells) != 3:
+        raise ValueError(f"has {len(cells)} fields, not 3")
+    emotion, usage = cells["emotion"].strip(), cells["Usage"].strip()
+    if usage not in FER2013_SPLITS:
+        raise ValueError(f"the usage `{usage}` is none of {', '.join(FER2013_SPLITS)}")
+    if emotion not in list("0123456"):
+        raise ValueError(f"the emotion `{emotion}` is no number from 0 to 6")
+    pixels = cells["pixels"].split()
+    if len(pixels) != FER2013_SIZE_PX**2:
+        raise ValueError(f"has {len(pixels)} pixels, not {FER2013_SIZE_PX**2}")
+    try:
+        levels = np.frombuffer(bytes(map(GREY_LEVELS.__getitem__, pixels)), np.uint8)
+    except KeyError as error:
+        raise ValueError(f"the pixel {error} is no number from 0 to 255") from error
+    return FER2013_SPLITS[usage], int(emotion), levels.reshape(FER2013_SIZE_PX, FER2013_SIZE_PX)
+
+
+def _add_class_rows(root: Path, splits: dict[str, list[Row]]):
+    for folder in find_folders(root):
+        split = SPLITS.get(folder.name.lower())
+        if split is None:
+            raise LayoutError(folder, "is no split: its name must be train, validation or test.")
+        for class_folder in find_folders(folder):
+            labels = {"expression": _class_number(class_folder)}
+            splits[split] += [Row(photo(root, path), labels.copy()) for path in find_images(class_folder)]
+
+
+def _class_number(folder: Path) -> int:
+    name = folder.name.lower()
+    name = FER2013_SYNONYMS.get(name, name)
+    if name not in FER2013_NAMES:
+        raise LayoutError(folder, f"is no class of FER2013: its name must be one of {', '.join(FER2013_NAMES)}.")
+    return FER2013_NAMES.index(name)
+
+
+def read_rafdb(root: Path) -> Collection:
+    """RAF-DB, its basic part: aligned faces from the web with one of seven expressions.
+
+        ROOT/EmoLabel/list_patition_label.txt         train_00001.jpg 5
+        ROOT/Image/aligned/train_00001_aligned.jpg
+
+    Both may lie in ROOT/basic/, and the list in ROOT itself; the images may lie in `aligned/` beside the list. The
+    labels 1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. The split is in the image's name.
+
+    Raises:
+        LayoutError: If there is no list, there are no aligned images, or most lines are bad.
+    """
+    labels = require(root, f"basic/EmoLabel/{RAFDB_LIST}", f"EmoLabel/{RAFDB_LIST}", RAFDB_LIST)
+    folder = _find_aligned(labels)
+    splits: dict[str, list[Row]] = {"train": [], "test": []}
+    bad = []
+    lines = list(read_lines(labels))
+    for line, text in lines:
+        try:
+            name, expression = _parse_label(text)
+        except ValueError as error:
+            bad.append((line, str(error)))
+        else:
+            image = photo(root, folder / f"{name}_aligned.jpg")
+            splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
+    broken = broken_lines(labels, bad, len(lines))
+    features = {"expression": ClassLabel(names=RAFDB_NAMES)}
+    return Collection(features, filled(splits), broken=broken)
+
+
+def _find_aligned(labels: Path) -> Path:
+    beside = labels.parent
+    base = beside.parent if beside.name == "EmoLabel" else beside
+    for folder in (base / "Image/aligned", beside / "aligned"):
+        if folder.is_dir():
+            return folder
+    if (base / "Image/original").is_dir():
+        raise LayoutError(base / "Image", "the aligned images are wanted, and only `original` is there.")
+    raise LayoutError(base, "there is no `Image/aligned` in it.")
+
+
+def _parse_label(text: str) -> tuple[str, int]:
+    """Name without suffix, and class number from 0."""
+    fields = text.split()
+    if len(fields) != 2:
+        raise ValueError(f"has {len(fields)} fields, not a name and a label")
+    name, label = fields
+    if not RAFDB_IMAGE.fullmatch(name):
+        raise ValueError(f"the name `{name}` is not like train_00001.jpg or test_0001.jpg")
+    if label not in list("1234567"):
+        raise ValueError(f"the label `{label}` is no number from 1 to 7")
+    return name.removesuffix(".jpg"), int(label) - 1
+
+
+def broken_lines(path: Path, bad: list[tuple[int, str]], count: int) -> list[tuple[str, str]]:
+    """Bad lines of a label file as broken rows.
+
+    Args:
+        path: The file.
+        bad: Number and reason of each bad line.
+        count: Lines that the file has.
+
+    Raises:
+        LayoutError: If there is not a single line, or more than half are bad.
+    """
+    if not count:
+        raise LayoutError(path, "there is not a single line of labels in it: download it again.")
+    if 2 * len(bad) > count:
+        line, reason = bad[0]
+        raise LayoutError(path, f"{len(bad)} of {count} lines cannot be read. The first: {reason}.", line)
+    return [(f"{path.name}:{line}", reason) for line, reason in bad]

@@ -1,0 +1,347 @@
+"""Collections with head pose. Every layout gives it in the signs of `modeling_pcl.head_pose_pcl`, in degrees."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ....head_pose_pcl import angles_of
+from ...schema import columns
+from .base import (
+    Collection,
+    LayoutError,
+    Photo,
+    Row,
+    check_inside,
+    find_folders,
+    find_images,
+    photo,
+    read_lines,
+    require,
+)
+from .matlab import read_matlab, read_npz
+
+# Terms of use, by layout. The owners' pages hold; these lines say where to look.
+TERMS = {
+    "300wlp": "300W-LP; derived from AFW, HELEN, LFPW and others, for non-commercial research",
+    "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
+    "biwi": "Biwi Kinect Head Pose; for research only",
+    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
+    "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
+}
+
+ANGLES = ("yaw", "pitch", "roll")
+NO_PHOTOS = {"Code", "landmarks"}
+HEAD_MM = 240  # Side of the square around a head's centre, at the head's distance.
+TO_HEAD_AXES = np.diag([-1.0, -1.0, 1.0])
+
+Box = tuple[float, float, float, float]
+
+
+def read_300wlp(root: Path) -> Collection:
+    """300W-LP: photos of faces, each rendered at up to 17 larger yaws and mirrored, with fitted 3D pose.
+
+        AFW/AFW_1051618982_1_0.jpg          HELEN/  IBUG/  LFPW/
+        AFW/AFW_1051618982_1_0.mat          HELEN_Flip/  ...
+        AFW_Flip/AFW_1051618982_1_0.jpg     Code/  landmarks/    (not read)
+
+    at any depth below the root. `Pose_Para` has pitch, yaw and roll in radians, with yaw positive towards the left of
+    the image: its sign is turned. The box is that of the landmarks `pt2d` with the margins of Ruiz et al. 2018; without
+    landmarks it is `roi`, if there is one. `subject` is the photo, `AFW/AFW_1051618982_1`, for all its renderings and
+    their mirror images: who is on it is not known, but splits by subject keep them together.
+    """
+    images = [image for folder in _folders_below(root) for image in _paired_images(folder)]
+    rows, broken = _matlab_rows(root, images)
+    for row in rows:
+        folder, stem = row.image.source.parent.name, row.image.source.stem
+        row.labels["subject"] = f"{folder.removesuffix('_Flip')}/{re.sub(r'_[0-9]+$', '', stem)}"
+    return _collection(root, "a folder with `X.jpg` and `X.mat`", {"train": rows}, broken, "subject")
+
+
+def read_aflw2000(root: Path) -> Collection:
+    """AFLW2000-3D: 2000 photos of faces with fitted 3D pose, a test set.
+
+        image00002.jpg                      or the same in AFLW2000/
+        image00002.mat
+
+    Pose and box as in 300W-LP; of the 21 landmarks those that are not visible are (-1, -1). Every image is kept: to
+    leave out angles beyond 99 degrees is up to the protocol of a probe.
+    """
+    folder = root / "AFLW2000" if (root / "AFLW2000").is_dir() else root
+    rows, broken = _matlab_rows(root, _paired_images(folder))
+    return _collection(root, "`image00002.jpg` and `image00002.mat`", {"test": rows}, broken)
+
+
+def read_fsanet(root: Path) -> Collection:
+    """Arrays of FSA-Net: faces of 300W-LP, AFLW2000 or BIWI in 64 x 64 px, with head pose.
+
+        AFW.npz   HELEN.npz   ...   AFLW2000.npz   BIWI_train.npz   BIWI_test.npz
+
+    any of them, straight in the root: `image`, `(n, h, w, 3)` uint8 in BGR, and `pose`, `(n, 3)`: yaw, pitch and roll
+    in degrees, yaw with 300W-LP's sign, which is turned. Rows are named by their number from 0: `AFW.npz:17`. Files
+    with `AFLW2000` or `test` in their name make the split `test`, the others `train`. All arrays are held in memory.
+    """
+    splits, broken = {}, []
+    for path in sorted(root.glob("*.npz")):
+        split = "test" if "AFLW2000" in path.name or "test" in path.name else "train"
+        images, poses = _fsanet_arrays(root, path)
+        for number, (image, (yaw, pitch, roll)) in enumerate(zip(images, poses.tolist())):
+            name = f"{path.name}:{number}"
+            try:
+                labels = _angles(-yaw, pitch, roll)
+            except ValueError as error:
+                broken.append((name, str(error)))
+            else:
+                splits.setdefault(split, []).append(Row(Photo(image[..., ::-1], name), labels))  # BGR -> RGB
+    return _collection(root, "a `.npz` file with `image` and `pose`", splits, broken)
+
+
+def read_biwi(root: Path) -> Collection:
+    """BIWI Kinect Head Pose: 24 recordings of 20 people who turn their heads, with pose and colour calibration.
+
+        01/frame_00003_rgb.png              ... 24/, or the same in hpdb/, faces_0/ or another folder
+        01/frame_00003_pose.txt
+        01/rgb.cal
+
+    A number that is found in two folders is read from the first. A pose file has the rotation from the head to the
+    camera (x right, y down, z away) in three lines, and the head's centre in mm of the depth camera. The box is a
+    square of 240 mm around that centre, as the colour camera sees it by `rgb.cal`; without that file there is none.
+    `video` and `subject` are the recording: four of the 20 people were recorded twice and count as two subjects.
+    """
+    rows, broken = [], []
+    for folder in _biwi_recordings(root):
+        camera = _read_camera(root, folder / "rgb.cal")
+        for image in _biwi_frames(folder):
+            try:
+                rows.append(_biwi_row(root, image, camera))
+            except ValueError as error:
+                broken.append((image.relative_to(root).as_posix(), str(error)))
+    names = ("subject", "video", "frame")
+    return _collection(root, "`01/frame_00003_rgb.png` and its `_pose.txt`", {"train": rows}, broken, *names)
+
+
+def read_genki4k(root: Path) -> Collection:
+    """GENKI-4K: 4000 photos of faces from the web, smiling or not, with head pose.
+
+        labels.txt
+        files/file0001.jpg  ...
+
+    Line N of `labels.txt` is `smile yaw pitch roll` of image N: 1 or 0, and radians with the signs of this package. The
+    angles are kept as the collection has them. Its roll is the slope of the eyes in the image, so its turns come in
+    another order than this package's: where a head is turned in several ways at once, one angle differs by 10 degrees
+    or more in the extreme, by more than 5 in one image of 14.
+    """
+    path, folder = require(root, "labels.txt"), require(root, "files")
+    lines = dict(read_lines(path))
+    rows, bad = [], {}
+    for number in range(1, max(lines, default=0) + 1):  # A blank line is its image's, and no shift.
+        try:
+            labels = _genki_labels(lines.get(number, ""))
+        except ValueError as error:
+            bad[number] = str(error)
+        else:
+            rows.append(Row(photo(root, folder / f"file{number:04d}.jpg"), labels))
+    if 2 * len(bad) > len(rows) + len(bad):
+        first = min(bad)
+        raise LayoutError(path, f"{bad[first]}, as are {len(bad)} lines. Is this the file of GENKI-4K?", first)
+    broken = [(f"{path.name}:{number}", reason) for number, reason in bad.items()]
+    last = len(rows) + len(bad)
+    broken += [
+        (f"{folder.name}/{image.name}", reason) for image in find_images(folder) if (reason := _no_line(image, last))
+    ]
+    return _collection(root, "a line of labels", {"train": rows}, broken, "smile")
+
+
+def _collection(
+    root: Path, need: str, splits: dict[str, list[Row]], broken: list[tuple[str, str]], *names: str
+) -> Collection:
+    """A collection with head pose and the columns `names`.
+
+    Raises:
+        LayoutError: If it has no row.
+    """
+    if not any(splits.values()):
+        first = (
+            f"; the first of {len(broken)} that cannot be read is `{broken[0][0]}`: {broken[0][1]}" if broken else ""
+        )
+        raise LayoutError(root, f"has no image with head pose. There must be {need}{first}.")
+    return Collection(columns(*names, *ANGLES), splits, broken=broken)
+
+
+def _angles(yaw_deg: float, pitch_deg: float, roll_deg: float) -> dict[str, float]:
+    """Angles as labels, each brought to [-180, 180] by a whole turn."""
+    angles = dict(zip(ANGLES, (yaw_deg, pitch_deg, roll_deg)))
+    if not all(abs(angle) <= 360 for angle in angles.values()):  # NaN is in no range.
+        raise ValueError(f"the head pose must lie within 360 degrees, not {angles}")
+    return {name: math.remainder(angle, 360) for name, angle in angles.items()}
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    """All folders below that may hold photos; a link is not followed, as it may lead round in a circle."""
+    for inner in find_folders(folder):
+        if inner.name not in NO_PHOTOS and not inner.is_symlink():
+            yield inner
+            yield from _folders_below(inner)
+
+
+def _paired_images(folder: Path) -> list[Path]:
+    """The JPEG files of a folder in which at least one has its `.mat`."""
+    images = [path for path in find_images(folder) if path.suffix.lower() == ".jpg"]
+    return images if any(path.with_suffix(".mat").exists() for path in images) else []
+
+
+def _matlab_rows(root: Path, images: list[Path]) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Rows with the pose and box of each image's `.mat`, and those that cannot be read."""
+    rows, broken = [], []
+    for image in images:
+        try:
+            path = check_inside(root, image.with_suffix(".mat"))
+            values = read_matlab(path, ["Pose_Para"], optional=["pt2d", "roi"])
+            rows.append(Row(photo(root, image, _matlab_box(values)), _matlab_angles(values["Pose_Para"])))
+        except ValueError as error:
+            reason = f"`{image.stem}.mat`: {error}"
+            broken.append((image.relative_to(root).as_posix(), reason))
+    return rows, broken
+
+
+def _matlab_angles(pose: np.ndarray) -> dict[str, float]:
+    if pose.size < 3:
+        raise ValueError(f"`Pose_Para` must be pitch, yaw, roll, ..., not of the shape {pose.shape}")
+    pitch, yaw, roll = np.degrees(pose.ravel()[:3].astype(float)).tolist()
+    return _angles(-yaw, pitch, roll)
+
+
+def _matlab_box(values: dict[str, np.ndarray]) -> Box | None:
+    if "pt2d" in values:
+        return _landmark_box(values["pt2d"].astype(float))
+    roi = values.get("roi", np.empty(0)).astype(float).ravel()
+    return tuple(roi.tolist()) if len(roi) == 4 and _has_area(roi) else None
+
+
+def _landmark_box(points: np.ndarray) -> Box | None:
+    """Bounds of the visible landmarks `(2, n)` with margins, None if they span no area.
+
+    Source:
+        Ruiz et al. 2018 (Hopenet), the crop of its test, k = 0.2. As in the published code, the margins to the right
+        and below are shares of a width and height that already have the other margin.
+    """
+    if points.ndim != 2 or len(points) != 2:
+        raise ValueError(f"`pt2d` must have the shape (2, n), not {points.shape}")
+    visible = points[:, np.isfinite(points).all(axis=0) & (points != -1).any(axis=0)]
+    if not visible.size:
+        return None
+    (left, top), (right, bottom) = visible.min(axis=1).tolist(), visible.max(axis=1).tolist()
+    left -= 0.4 * (right - left)
+    top -= 0.4 * (bottom - top)
+    box = (left, top, right + 0.4 * (right - left), bottom + 0.12 * (bottom - top))
+    return box if _has_area(box) else None
+
+
+def _has_area(box: Box | np.ndarray) -> bool:
+    return bool(np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3])
+
+
+def _fsanet_arrays(root: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        arrays = read_npz(check_inside(root, path), ["image", "pose"])
+    except ValueError as error:
+        raise LayoutError(path, str(error)) from error
+    images, poses = arrays["image"], arrays["pose"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise LayoutError(path, f"`image` must be (n, h, w, 3) uint8, not {images.shape} {images.dtype}")
+    if poses.shape != (len(images), 3):
+        raise LayoutError(path, f"`pose` must have the shape {(len(images), 3)}, as many as images, not {poses.shape}")
+    return images, poses
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """A colour camera: its `(3, 3)` intrinsics in px, and how it sees the depth camera's frame, in mm."""
+
+    intrinsics: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    def head_box(self, centre_mm: np.ndarray) -> Box:
+        """Square of `HEAD_MM` around a point of the depth camera's frame."""
+        seen = self.rotation @ centre_mm + self.translation
+        if seen[2] <= 0:
+            raise ValueError(f"the head's centre {centre_mm.tolist()} lies behind the camera")
+        x, y = ((self.intrinsics @ seen)[:2] / seen[2]).tolist()
+        half = (HEAD_MM * self.intrinsics[0, 0] / seen[2] / 2).item()
+        return x - half, y - half, x + half, y + half
+
+
+def _read_camera(root: Path, path: Path) -> _Camera | None:
+    if not path.exists():
+        return None
+    try:
+        lines = _number_lines(check_inside(root, path))
+        # 3 lines of intrinsics, 1 of distortion (all 0 in this collection), 3 of rotation, 1 of translation, 1 of size
+        if [len(line) for line in lines[:3] + lines[4:8]] != [3] * 7:
+            raise ValueError("must have lines of intrinsics (3), distortion, rotation (3), translation and image size")
+    except ValueError as error:
+        reason = f"{getattr(error, 'reason', error)}. Fetch it again, or delete it to go without boxes."
+        raise LayoutError(path, reason) from error
+    return _Camera(np.array(lines[:3]), np.array(lines[4:7]), np.array(lines[7]))
+
+
+def _number_lines(path: Path) -> list[list[float]]:
+    """The finite numbers of each line that is not blank."""
+    lines = [[float(word) for word in line.split()] for _, line in read_lines(path)]
+    if not all(math.isfinite(number) for line in lines for number in line):
+        raise ValueError("has a number that is not finite")
+    return lines
+
+
+def _biwi_recordings(root: Path) -> list[Path]:
+    """The numbered folders with frames, straight in the root or one level down, each number once."""
+    recordings = {}
+    for parent in (root, *find_folders(root)):
+        for folder in find_folders(parent):
+            if re.fullmatch(r"[0-9]{2}", folder.name) and folder.name not in recordings and _biwi_frames(folder):
+                recordings[folder.name] = folder
+    return [recordings[name] for name in sorted(recordings)]
+
+
+def _biwi_frames(folder: Path) -> list[Path]:
+    return [path for path in find_images(folder) if re.fullmatch(r"frame_[0-9]+_rgb\.png", path.name)]
+
+
+def _biwi_row(root: Path, image: Path, camera: _Camera | None) -> Row:
+    pose = image.with_name(image.name.replace("_rgb.png", "_pose.txt"))
+    lines = _number_lines(check_inside(root, pose))
+    if [len(line) for line in lines] != [3] * 4:
+        raise ValueError(f"`{pose.name}` must have 4 lines of 3 numbers: a rotation and the head's centre")
+    labels = {
+        "subject": image.parent.name,
+        "video": image.parent.name,
+        "frame": int(image.name.split("_")[1]),
+        **_angles(*_biwi_angles(np.array(lines[:3]))),
+    }
+    return Row(photo(root, image, camera and camera.head_box(np.array(lines[3]))), labels)
+
+
+def _biwi_angles(rotation: np.ndarray) -> tuple[float, float, float]:
+    """Yaw, pitch, roll in degrees of a rotation from head to camera in axes right, down, away."""
+    return angles_of(TO_HEAD_AXES @ rotation @ TO_HEAD_AXES)
+
+
+def _genki_labels(line: str) -> dict[str, float]:
+    fields = line.split()
+    if len(fields) != 4:
+        raise ValueError(f"must be `smile yaw pitch roll`, and has {len(fields)} fields")
+    if fields[0] not in ("0", "1"):
+        raise ValueError(f"the smile must be 0 or 1, not `{fields[0]}`")
+    return {"smile": int(fields[0]), **_angles(*(math.degrees(float(field)) for field in fields[1:]))}
+
+
+def _no_line(image: Path, last: int) -> str | None:
+    """Why an image of GENKI-4K has no labels, None if it has."""
+    number = re.fullmatch(r"file([0-9]{4,})\.jpg", image.name)
+    if not number:
+        return "is not named `fileNNNN.jpg` after a line of `labels.txt`"
+    return None if 1 <= int(number[1]) <= last else f"`labels.txt` has no line {int(number[1])}, but {last}"

@@ -1,0 +1,347 @@
+"""A raw collection to a corpus on disk: checked images in sharded parquet, and an account of what was found.
+
+    OUTPUT_DIR/
+        data/train-00000-of-00003.parquet ...      the corpus, by split
+        pairs/test-00000-of-00001.parquet ...      verification pairs, where there are any
+        report.json                                counts, broken rows, copies, subjects in several splits
+        .preparing/                                parts of a run that is not finished; gone at its end
+
+The same input and options give the same bytes. A run that was killed goes on with the parts that it has.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+from datasets import Features
+
+from ...files import replacing, write_json
+from ...progress import progress
+from ..schema import PAIR_COLUMNS, corpus_features
+from .arguments import PreparationArguments
+from .copies import Found, describe_copies, find_copies
+from .layouts import LAYOUTS, Collection, LayoutError
+from .layouts.base import Row
+from .parts import Account, Part, PartWriter, printable, read_account, select_records
+from .raw_images import Treatment
+from .regrouping import add_pairs, shuffle, split_again
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_PART = 1000
+NAMED_IN_REPORT = 100  # Subjects; broken rows and copies are all named.
+
+
+def prepare_corpus(
+    collection: Collection,
+    root: Path,
+    output_dir: Path,
+    options: Mapping,
+    treatment: Treatment = Treatment(),  # noqa: B008 it is frozen
+    num_proc: int = 1,
+    drop_duplicates: bool = False,
+    rows_per_part: int = ROWS_PER_PART,
+) -> dict:
+    """Write a collection as a corpus.
+
+    Args:
+        collection: What a layout read.
+        root: The collection's folder.
+        output_dir: New, empty, or left behind by an unfinished run with the same options.
+        options: What the user asked for, as JSON values; written into the report, and compared with an earlier run's.
+        treatment: What is done to every image.
+        num_proc: Processes that work side by side, at least 1.
+        drop_duplicates: Keep one copy of images that are equal byte for byte, rather than only report them.
+        rows_per_part: Rows a file has at most, at least 1.
+
+    Returns:
+        The report, as it is in `report.json`; if an earlier run made the same to its end, that of this run.
+
+    Raises:
+        LayoutError: If not a single image could be used.
+        ValueError: If `output_dir` holds something else.
+        OSError: If something cannot be written, or a process died.
+    """
+    parts = list(_parts(collection, rows_per_part))
+    folder = output_dir / ".preparing"
+    plan = {"options": dict(options), "collection": _digest_of_rows(parts)}
+    finished = _start(output_dir, folder, plan)
+    if finished is not None:
+        return finished
+    features = {"data": corpus_features(collection.columns), "pairs": Features(PAIR_COLUMNS)}
+    _write_parts(parts, PartWriter(root, folder, features, treatment), num_proc)
+    accounts = {part.stem: read_account(folder, part) for part in parts}
+    _check_not_all_broken(root, parts, accounts, folder)
+    copies = find_copies(_found(parts, accounts))
+    dropped = {(image.part, image.row) for group in copies for image in group[1:]} if drop_duplicates else set()
+    rows = _finish(parts, accounts, dropped, folder, output_dir)
+    report = plan | {
+        "digest": _digest_of_corpus(plan, rows, accounts),
+        "rows": rows,
+        "dropped_copies": len(dropped),
+        "broken": _by_name(collection.broken, *(account.broken for account in accounts.values())),
+        "notes": _by_note(account.notes for account in accounts.values()),
+        "copies": describe_copies(copies),
+        "subjects": _describe_subjects(collection),
+    }
+    write_json(output_dir / "report.json", report)
+    shutil.rmtree(folder)
+    return report
+
+
+def _parts(collection: Collection, rows_per_part: int) -> Iterator[Part]:
+    for table, splits in {"data": collection.splits, "pairs": collection.pairs}.items():
+        for split, rows in splits.items():
+            for number, start in enumerate(range(0, len(rows), rows_per_part)):
+                yield Part(table, split, number, rows[start : start + rows_per_part])
+
+
+def _start(output_dir: Path, folder: Path, plan: dict) -> dict | None:
+    """Note what is being made, or check that it is what was being made before.
+
+    Returns:
+        The report of an earlier run that came to its end, None if there is something left to do.
+    """
+    report, unfinished = _read_plan(output_dir / "report.json"), _read_plan(folder / "plan.json")
+    if report is not None:
+        _check_same(plan, report, f"{output_dir} holds a corpus that was made")
+        logger.info("%s is finished already", output_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+    elif unfinished is not None:
+        _check_same(plan, unfinished, f"{output_dir} holds an unfinished preparation")
+        logger.info("Going on with the unfinished preparation in %s", output_dir)
+    elif output_dir.exists() and (not output_dir.is_dir() or set(output_dir.iterdir()) - {folder}):
+        raise ValueError(f"{output_dir} exists already and is not empty: delete it, or choose another output folder.")
+    else:
+        with replacing(folder / "plan.json") as path:
+            path.write_text(json.dumps(plan), encoding="utf-8")
+    return report
+
+
+def _read_plan(file: Path) -> dict | None:
+    """What `_start` compares, from its own file or a report; None if there is no such file, or it is something else."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"options", "collection"} <= found.keys() else None
+
+
+def _check_same(plan: dict, earlier: dict, what: str):
+    options, before = plan["options"], earlier["options"]
+    changed = [name for name in options if options[name] != before.get(name)]
+    if changed or plan["collection"] != earlier["collection"]:
+        raise ValueError(
+            f"{what} with other {', '.join(changed) or 'images or labels'}: give the same, delete the folder, or "
+            "choose another."
+        )
+
+
+def _digest_of_rows(parts: Sequence[Part]) -> str:
+    """Of names, boxes and labels; the images themselves are not opened for it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.stem.encode())
+        for row in part.rows:
+            is_pair = not isinstance(row, Row)
+            labels = (row.same, row.fold) if is_pair else row.labels
+            photos = (row.image_a, row.image_b) if is_pair else (row.image,)
+            names = [(photo.name, photo.box) for photo in photos]
+            digest.update(json.dumps([names, labels], default=str).encode())
+    return digest.hexdigest()
+
+
+def _digest_of_corpus(plan: dict, rows: dict, accounts: Mapping[str, Account]) -> str:
+    """Another one for every corpus that differs in anything: images, labels, options."""
+    digest = hashlib.sha256(json.dumps([plan, rows]).encode())
+    for account in accounts.values():
+        digest.update(json.dumps(account.kept).encode())
+    return digest.hexdigest()
+
+
+def _write_parts(parts: Sequence[Part], write: PartWriter, num_proc: int):
+    missing = [part for part in parts if not write.is_done(part)]
+    total, left = (sum(len(part.rows) for part in group) for group in (parts, missing))
+    with progress(total=total, initial=total - left, unit="row", desc="Preparing") as bar:
+        for count in _in_processes(write, missing, num_proc):
+            bar.update(count)
+
+
+def _in_processes(write: PartWriter, parts: Sequence[Part], num_proc: int) -> Iterator[int]:
+    workers = min(num_proc, len(parts))
+    if workers < 2:
+        yield from map(write, parts)
+        return
+    pool = ProcessPoolExecutor(workers, _context(), _end_with_parent)
+    try:
+        # Not by `pool.map`, which cancels what is left itself: on Ctrl-C a pool of dead workers stumbles over that.
+        futures = [pool.submit(write, part) for part in parts]
+        yield from (future.result() for future in futures)
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    # Not forked from here: the threads of torch and Arrow would not survive it.
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")  # Its processes share what it has imported, half a gigabyte.
+    context.set_forkserver_preload([PartWriter.__module__])
+    return context
+
+
+def _end_with_parent():
+    """Let a worker die of Ctrl-C without a word, and when its parent is killed, rather than wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def _check_not_all_broken(root: Path, parts: Sequence[Part], accounts: Mapping[str, Account], folder: Path):
+    if any(accounts[part.stem].kept for part in parts if part.table == "data"):
+        return
+    shutil.rmtree(folder)  # What is missing may be there the next time.
+    broken = [entry for account in accounts.values() for entry in account.broken]
+    if not broken:
+        raise LayoutError(root, "there is not a single row in it.")
+    name, reason = broken[0]
+    raise LayoutError(root, f"not one of {len(broken)} images could be used. The first, {name}: {reason}")
+
+
+def _found(parts: Sequence[Part], accounts: Mapping[str, Account]) -> Iterator[Found]:
+    for part in parts:
+        if part.table == "data":
+            for row, (name, digest) in enumerate(accounts[part.stem].kept):
+                yield Found(part.split, part.stem, row, name, digest)
+
+
+def _finish(parts: Sequence[Part], accounts: dict, dropped: set, folder: Path, output_dir: Path) -> dict:
+    """Give the parts that have rows their final names, without the dropped rows.
+
+    Returns:
+        The number of rows by table and split, of those that have any.
+    """
+    groups = defaultdict(list)
+    for part in parts:
+        is_kept = [(part.stem, row) not in dropped for row in range(len(accounts[part.stem].kept))]
+        group = groups[part.table, part.split]
+        if any(is_kept):
+            group.append((part, is_kept))
+    counts = defaultdict(dict)
+    for (table, split), group in groups.items():
+        if not group:
+            logger.warning("The split `%s` of `%s` is left out: nothing of it is left.", split, table)
+            continue
+        for number, (part, is_kept) in enumerate(group):
+            name = f"{split}-{number:05d}-of-{len(group):05d}.parquet"
+            _place(folder / f"{part.stem}.parquet", is_kept, output_dir / table / name)
+        counts[table][split] = sum(sum(is_kept) for _, is_kept in group)
+    return dict(counts)
+
+
+def _place(source: Path, is_kept: Sequence[bool], target: Path):
+    """Move a part, not copy it: a corpus may fill half of a disk."""
+    if target.exists():  # An earlier run came this far.
+        return
+    target.parent.mkdir(exist_ok=True)
+    if not all(is_kept):
+        source, whole = source.with_suffix(".selected"), source
+        select_records(whole, is_kept, source)
+    os.replace(source, target)
+
+
+def _by_name(*entries: Sequence[tuple[str, str]]) -> list[dict]:
+    """Each broken row once: a pair's image may be a row of its own too."""
+    reasons = {printable(name): printable(reason) for group in entries for name, reason in group}
+    return [{"name": name, "reason": reason} for name, reason in reasons.items()]
+
+
+def _by_note(notes: Iterator[Sequence[tuple[str, str]]]) -> dict[str, list[str]]:
+    names = defaultdict(dict)
+    for name, note in (entry for group in notes for entry in group):
+        names[note][name] = None
+    return {note: list(named) for note, named in sorted(names.items())}
+
+
+def _describe_subjects(collection: Collection) -> dict:
+    """How many there are in each split, and those in more than one."""
+    splits = defaultdict(set)
+    for split, rows in collection.splits.items():
+        for row in rows:
+            if row.labels.get("subject") is not None:
+                splits[row.labels["subject"]].add(split)
+    shared = sorted(subject for subject, found in splits.items() if len(found) > 1)
+    named = [printable(subject) for subject in shared[:NAMED_IN_REPORT]]
+    return {"count": len(splits), "in_several_splits": len(shared), "named": named}
+
+
+def read_collection(arguments: PreparationArguments) -> Collection:
+    """Read the collection that the options name, split, paired and shuffled as they say."""
+    options = {"folder_is": arguments.folder_is} if arguments.layout == "folders" else {}
+    collection = LAYOUTS[arguments.layout](arguments.input_dir, **options)
+    if arguments.split != "official":
+        collection = split_again(collection, arguments.split, arguments.seed)
+    if arguments.pairs:
+        collection = add_pairs(collection, arguments.pairs, arguments.folds, arguments.seed)
+    return shuffle(collection, arguments.seed) if arguments.shuffle else collection
+
+
+def prepare(arguments: PreparationArguments) -> dict:
+    """Make a corpus as the options say.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError, OSError: As of `prepare_corpus`, or if a label cannot be read.
+    """
+    treatment = Treatment.from_options(arguments.crop, arguments.size, arguments.max_pixels)
+    logger.info("Reading the labels of %s", arguments.input_dir)
+    return prepare_corpus(
+        read_collection(arguments),
+        arguments.input_dir,
+        arguments.output_dir,
+        arguments.recorded(),
+        treatment,
+        arguments.num_proc or available_cpus(),
+        arguments.drop_duplicates,
+        arguments.rows_per_file,
+    )
+
+
+def available_cpus() -> int:
+    """Count the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_report(output_dir: Path, report: Mapping) -> str:
+    """Say in a few lines what was made."""
+    lines = [f"{output_dir}"]
+    for table, splits in report["rows"].items():
+        lines.append(f"  {table:8}" + ", ".join(f"{split} {count:,}" for split, count in splits.items()))
+    copies, subjects = report["copies"], report["subjects"]
+    lines.append(f"  broken   {len(report['broken'])}")
+    lines += [f"           {entry['name']}: {entry['reason']}" for entry in report["broken"][:3]]
+    lines += [f"  note     {note}: {len(names)}" for note, names in report["notes"].items()]
+    lines.append(
+        f"  copies   {copies['images']}, {report['dropped_copies']} dropped; "
+        f"{copies['groups_over_several_splits']} images stand in several splits"
+    )
+    if subjects["count"]:
+        lines.append(f"  subjects {subjects['count']:,}, {subjects['in_several_splits']} of them in several splits")
+    return "\n".join([*lines, f"  all of it is in {output_dir / 'report.json'}"])

@@ -1,0 +1,192 @@
+"""One image of a raw collection: opened with care, checked, and cropped or made smaller if that is wanted."""
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..images import DRAFT_GAP, MAX_PIXELS, BrokenImageError, to_8_bits
+from .layouts.base import Photo, check_inside
+
+MAX_FILE_BYTES = 256 * 2**20
+JPEG_QUALITY = 95
+CROP = re.compile(r"none|box|centre:(?P<share>\d*\.?\d+)")
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to every image. With the defaults, its bytes stay as they are.
+
+    Args:
+        crop: `"none"`; `"box"`, a square around the face's box, black where it reaches over the border; `"centre"`, the
+            central square.
+        centre_share: Side of the central square as a share of the shorter side, in (0, 1].
+        size_px: Largest shorter side; larger images are made smaller (bilinear, antialiased), smaller ones are kept.
+        max_pixels: Images of more pixels are refused before they are decoded.
+    """
+
+    crop: Literal["none", "box", "centre"] = "none"
+    centre_share: float = 1.0
+    size_px: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def from_options(cls, crop: str = "none", size_px: int | None = None, max_pixels: int = MAX_PIXELS) -> "Treatment":
+        """From what a command line gives; `crop` is `none`, `box` or `centre:F`.
+
+        Raises:
+            ValueError: If a value is out of its range.
+        """
+        match = CROP.fullmatch(crop)
+        share = float(match["share"] or 1) if match else 0
+        if not 0 < share <= 1:
+            raise ValueError(f"`crop` must be none, box or centre:F with a share F in (0, 1], got {crop}.")
+        for name, value in {"size": size_px, "max_pixels": max_pixels}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        return cls(crop.partition(":")[0], share, size_px, max_pixels)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image that decodes.
+
+    Args:
+        content: Its encoded bytes.
+        digest: SHA-256 of the bytes in the collection, or of the pixels and their shape where those are in a table.
+        notes: What is odd about it, though it can be used.
+    """
+
+    content: bytes
+    digest: str
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare_image(root: Path, photo: Photo, treatment: Treatment) -> Prepared:
+    """Open, check and treat one image.
+
+    Args:
+        root: The collection's folder; a link that leads out of it is not followed.
+        photo: The image.
+        treatment: What to do to it.
+
+    Raises:
+        BrokenImageError: If it cannot be used, and why.
+    """
+    try:
+        if isinstance(photo.source, np.ndarray):
+            return _prepare_pixels(photo, treatment)
+        content = _read(root, photo.source)
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image, treatment.max_pixels)
+            notes = _notes(image, photo.source)
+            treated = _treat(image, photo.box, treatment)
+            encoded = content if treated is None else _encode(treated, image.format)
+        return Prepared(encoded, hashlib.sha256(content).hexdigest(), notes)
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(photo.name, "no image format that PIL knows") from error
+    except Exception as error:  # PIL's decoders raise whatever they stumble on in broken bytes.
+        raise BrokenImageError(photo.name, str(error) or type(error).__name__) from error
+
+
+def _read(root: Path, path: Path) -> bytes:
+    size = check_inside(root, path).stat().st_size
+    if size == 0:
+        raise ValueError("the file is empty")
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
+    return path.read_bytes()
+
+
+def _prepare_pixels(photo: Photo, treatment: Treatment) -> Prepared:
+    pixels = np.ascontiguousarray(photo.source)
+    image = Image.fromarray(pixels)
+    treated = _treat(image, photo.box, treatment)
+    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    return Prepared(_encode(treated or image, "PNG"), digest)
+
+
+def _check_size(image: Image.Image, max_pixels: int):
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"{width} x {height} px are more than `max_pixels` = {max_pixels}")
+
+
+def _notes(image: Image.Image, path: Path) -> list[str]:
+    notes = []
+    by_name = Image.registered_extensions().get(path.suffix.lower())
+    if by_name is not None and by_name != image.format and {by_name, image.format} != {"JPEG", "MPO"}:
+        notes.append(f"{image.format} under the name of a {by_name}")
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        notes.append("animated: the first frame counts")
+    if image.getexif().get(0x0112, 1) != 1:
+        notes.append("turned by its EXIF orientation")
+    if image.mode not in ("L", "RGB"):
+        notes.append(f"mode {image.mode}: converted when it is decoded")
+    return notes
+
+
+def _treat(image: Image.Image, box: tuple | None, treatment: Treatment) -> Image.Image | None:
+    """Decode the whole image, and treat it; None if there was nothing to do."""
+    if treatment.crop == "box" and box is None:
+        raise ValueError("no box of the face is known")
+    is_large = treatment.size_px is not None and min(image.size) > treatment.size_px
+    if is_large and treatment.crop != "box":
+        wanted = round(DRAFT_GAP * treatment.size_px / treatment.centre_share)
+        image.draft(None, (wanted, wanted))
+    is_kept = treatment.crop == "none" and not is_large
+    if not is_kept:
+        ImageOps.exif_transpose(image, in_place=True)
+    decoded = to_8_bits(image)
+    decoded.load()  # Where the bytes are kept, too: only so does a file that was cut short show.
+    if is_kept:
+        return None
+    if treatment.crop != "none":
+        decoded = _crop(decoded, _square(box) if treatment.crop == "box" else _centre(decoded, treatment.centre_share))
+    return _shrink(decoded, treatment.size_px)
+
+
+def _square(box: tuple[float, float, float, float]) -> tuple[int, ...]:
+    """The square around a box's centre with its longer side."""
+    left, top, right, bottom = box
+    side = round(max(right - left, bottom - top))
+    corner = round((left + right - side) / 2), round((top + bottom - side) / 2)
+    return *corner, corner[0] + side, corner[1] + side
+
+
+def _centre(image: Image.Image, share: float) -> tuple[int, ...]:
+    side = max(1, round(share * min(image.size)))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _crop(image: Image.Image, box: tuple[int, ...]) -> Image.Image:
+    left, top, right, bottom = box
+    outside = right <= 0 or bottom <= 0 or left >= image.width or top >= image.height
+    if outside or right <= left:
+        raise ValueError(f"the face's box {box} has no part in the image of {image.width} x {image.height} px")
+    if right - left > 4 * max(image.size):
+        raise ValueError(f"the face's box {box} is far larger than the image of {image.width} x {image.height} px")
+    return image.crop(box)
+
+
+def _shrink(image: Image.Image, size_px: int | None) -> Image.Image:
+    if size_px is None or min(image.size) <= size_px:
+        return image
+    scale = size_px / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+
+
+def _encode(image: Image.Image, source_format: str | None) -> bytes:
+    """JPEG stays JPEG, everything else becomes PNG, which loses nothing more."""
+    file = io.BytesIO()
+    if source_format in ("JPEG", "MPO"):
+        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
+    else:
+        image.save(file, "PNG")
+    return file.getvalue()

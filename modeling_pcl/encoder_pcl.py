@@ -1,0 +1,132 @@
+"""The PCL encoder, and what all PCL models share: initialisation, saving, the check of images."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import can_return_tuple
+
+from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
+from .configuration_pcl import PCLConfig
+from .outputs_pcl import PCLModelOutput
+from .pipelines_pcl import saved_pipelines
+
+
+class PCLPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading, common to all PCL models."""
+
+    config_class = PCLConfig
+    base_model_prefix = "pcl"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PCLStage", "PCLBranch", "PCLProjectionHead", "PCLDecoder"]
+
+    def __init__(self, config: PCLConfig):
+        super().__init__(config)
+        config.custom_pipelines = {}  # They say how a folder is opened, which this one is now.
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        """Pipelines of `pipelines_pcl` that a saved folder offers: the Auto class that opens it, by their names."""
+        return {}
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """transformers' own, with the pipelines that the model can do."""
+        self.config.custom_pipelines = saved_pipelines(**self.pipelines)
+        try:
+            return super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.custom_pipelines = {}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """Encoder: N(0, 2 / (k * k * out_channels)) and zero bias. Heads and decoder: torch's defaults."""
+        if isinstance(module, PCLConv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            init.normal_(module.weight, mean=0.0, std=math.sqrt(2 / fan_out))
+            init.zeros_(module.bias)
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+
+
+def check_images(name: str, images: torch.Tensor, channels: int, size_px: int | None = None, axes: int = 4):
+    """Refuse what the encoder cannot read, or, with `size_px`, the linear layers behind its flattened maps."""
+    is_sized = size_px is None or images.shape[-2:] == (size_px, size_px)
+    if images.dim() != axes or images.shape[-3] != channels or not is_sized:
+        sides = "height, width" if size_px is None else f"{size_px}, {size_px}"
+        raise ValueError(
+            f"`{name}` must be ({'batch' if axes == 4 else 'images, K'}, {channels}, {sides}), got "
+            f"{tuple(images.shape)}; PCLImageProcessor makes it from images, and `image_size` builds the model for "
+            "another size."
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"`{name}` must be floating point in [0, 1], got {images.dtype}; PCLImageProcessor makes it from images."
+        )
+
+
+class PCLModel(PCLPreTrainedModel):
+    """The PCL encoder: one trunk, and on it a face-aware and a pose-related branch.
+
+    Example:
+        ```python
+        >>> from modeling_pcl import PCLConfig, PCLModel
+        >>> import torch
+        >>> PCLModel(PCLConfig())(torch.rand(1, 3, 64, 64)).face_features.shape
+        torch.Size([1, 2048])
+        ```
+    """
+
+    _auto_class = "AutoModel"
+    # A pre-training checkpoint opens without a warning about the parts that the encoder does not have.
+    _keys_to_ignore_on_load_unexpected = [r"^(face_projection|pose_projection|decoder|classifier|regressor)\."]
+
+    def __init__(self, config: PCLConfig):
+        super().__init__(config)
+        self.trunk = PCLTrunk(config)
+        self.face_branch = PCLBranch(config)
+        self.pose_branch = PCLBranch(config)
+        self.post_init()
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        return {"FaceVerificationPipeline": "AutoModel"}
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.FloatTensor, output_hidden_states: bool | None = None, **kwargs
+    ) -> PCLModelOutput:
+        """Encode faces.
+
+        Args:
+            pixel_values: `(batch, num_channels, height, width)`, values in [0, 1], no mean or std taken off; any size
+                from 32 px, as `PCLImageProcessor` makes them.
+            output_hidden_states: Whether to return the five stages' maps; None takes the config's word.
+            return_dict: False for a plain tuple without the absent entries.
+
+        Raises:
+            ValueError: If `pixel_values` has another number of axes or channels, or is not floating point.
+        """
+        check_images("pixel_values", pixel_values, self.config.num_channels)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        hidden_states = self.trunk(pixel_values.to(self.dtype))
+        trunk = hidden_states[-1]
+        return PCLModelOutput(
+            last_hidden_state=trunk,
+            pooler_output=trunk.flatten(1),  # (batch, 128, 4, 4) -> (batch, 2048)
+            face_features=self.face_branch(trunk).flatten(1),
+            pose_features=self.pose_branch(trunk).flatten(1),
+            hidden_states=hidden_states if output_hidden_states else None,
+        )

@@ -1,0 +1,80 @@
+"""What a model folder or a Hub id holds, opened as what it is."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from ..configuration_pcl import PCLConfig
+from ..modeling_pcl import (
+    PCLForHeadPoseEstimation,
+    PCLForImageClassification,
+    PCLForPreTraining,
+    PCLModel,
+    PCLPreTrainedModel,
+)
+
+CLASSES = {
+    kind.__name__: kind for kind in (PCLModel, PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
+}
+
+
+def model_kind(config: Mapping) -> str:
+    """Name the kind of model that a saved `config.json` is of.
+
+    Args:
+        config: With `architectures`, `problem_type` and `verification_threshold`.
+
+    Returns:
+        `pretrained`, `expression` (any classes), `action_units`, `head_pose`, or `verification` (an embedding, or an
+        encoder with a threshold).
+    """
+    architecture = (config.get("architectures") or ["PCLModel"])[0]
+    if architecture == "PCLForHeadPoseEstimation":
+        return "head_pose"
+    if architecture == "PCLForImageClassification":
+        kinds = {"regression": "verification", "multi_label_classification": "action_units"}
+        return kinds.get(config["problem_type"], "expression")
+    is_verifier = architecture == "PCLModel" and config["verification_threshold"] is not None
+    return "verification" if is_verifier else "pretrained"
+
+
+def open_encoder(name: str, kind: type[PCLPreTrainedModel] = PCLModel) -> PCLPreTrainedModel:
+    """The encoder of a folder or a Hub id, or the whole model, if `kind` is its class.
+
+    Raises:
+        ValueError: If it does not open, or holds another network.
+    """
+    try:
+        model, loading = kind.from_pretrained(name, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())  # transformers takes several lines.
+        raise ValueError(f"The model `{name}` does not open: {reason}") from error
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        raise ValueError(f"`{name}` is no PCL model: it lacks {sorted(loading['missing_keys'])[:3]}.")
+    return model
+
+
+def open_model(name: str) -> PCLPreTrainedModel:
+    """The model of a folder or a Hub id, of the class that was saved.
+
+    Raises:
+        ValueError: If it does not open, or is no PCL model.
+    """
+    try:
+        saved = PCLConfig.from_pretrained(name).architectures or []
+    except (OSError, ValueError):
+        saved = []  # The next line will say why it does not open.
+    return open_encoder(name, next((CLASSES[kind] for kind in saved if kind in CLASSES), PCLModel))
+
+
+def model_digest(model) -> str:
+    """What identifies an encoder: a SHA-256 over its sizes and weights, the same on every machine.
+
+    Args:
+        model: A `PCLModel`.
+    """
+    digest = hashlib.sha256(json.dumps([model.config.hidden_sizes, model.config.negative_slope]).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return f"sha256:{digest.hexdigest()[:16]}"

@@ -1,0 +1,141 @@
+"""A run as a repository: made, checked as a stranger would open it, and pushed in one commit."""
+
+import json
+import shutil
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
+from transformers import pipeline
+
+from ..image_processing_pcl import PCLImageProcessor
+from ..progress import progress
+from .arguments import PushArguments
+from .card import gather_facts, lint, model_card
+from .models import model_digest, model_kind, open_model
+from .parity import check_parity, write_parity
+from .repository import copy_records, describe_changes, remote_files
+from .upload import upload_repository
+
+TEMPLATES = Path(__file__).parent / "templates"
+ENDPOINT_FILES = ("handler.py", "requirements.txt")
+# The pipeline that answers for a kind of model in its card.
+EXAMPLE_TASKS = {
+    "expression": "image-classification",
+    "action_units": "image-classification",
+    "head_pose": "head-pose-estimation",
+}
+
+
+def build_repository(arguments: PushArguments) -> Path:
+    """Write the repository's folder and check it.
+
+    Raises:
+        ValueError: If the run's model does not open, the card has faults, or the folder computes something else.
+    """
+    run_dir, repo_id = arguments.model, arguments.repo_id
+    model, folder = open_model(str(run_dir)).eval(), run_dir / "repository"
+    if folder.exists() and not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is to hold the repository, and holds something else: move that elsewhere.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with progress(total=5, desc="Building the repository", unit="step", leave=False) as bar:
+        model.save_pretrained(folder)
+        open_processor(run_dir, model.config.image_size).save_pretrained(folder)
+        write_parity(model, folder)
+        for name in ENDPOINT_FILES:
+            shutil.copyfile(TEMPLATES / name, folder / name)
+        bar.update()
+        if arguments.onnx:
+            from .onnx_export import export_files  # It needs packages that a push without ONNX does not.
+
+            export_files(str(folder), folder / "onnx", int8=True, recorded_name=repo_id)
+        bar.update()
+        pictures = copy_records(run_dir, folder, model_digest(model.base_model), arguments.include_faces)
+        examples = [answer_example(folder, path) for path in arguments.example_images]
+        bar.update()
+        write_card(folder, arguments, pictures, examples)
+        bar.update()
+        check_parity(folder)
+    return folder
+
+
+def open_processor(run_dir: Path, image_size: int) -> PCLImageProcessor:
+    """Open the run's image processor, or make the one for its model's size."""
+    if (run_dir / "preprocessor_config.json").exists():
+        return PCLImageProcessor.from_pretrained(run_dir)
+    return PCLImageProcessor.for_image_size(image_size)
+
+
+def answer_example(folder: Path, image: Path) -> dict:
+    """Copy an example image and ask the model, as the card's widget shows it."""
+    (folder / "examples").mkdir(exist_ok=True)
+    shutil.copyfile(image, folder / "examples" / image.name)
+    config = {"problem_type": None, "verification_threshold": None} | json.loads((folder / "config.json").read_text())
+    task = EXAMPLE_TASKS.get(model_kind(config))
+    if task is None:
+        raise ValueError("`--example_images` are for heads, whose answers a card can show.")
+    answer = pipeline(task, str(folder), trust_remote_code=True)(str(image))
+    if task == "head-pose-estimation":
+        answer = {"text": ", ".join(f"{angle} {degrees:.1f}°" for angle, degrees in answer.items())}
+    return {"file": f"examples/{image.name}", "output": answer}
+
+
+def write_card(folder: Path, arguments: PushArguments, pictures: list[str], examples: list[dict]):
+    """Write README.md from the facts that lie in the folder.
+
+    Raises:
+        ValueError: If the card has faults.
+    """
+    given = {"license": arguments.license, "training_data": arguments.training_data, "base_model": arguments.base_model}
+    facts = gather_facts(folder, arguments.repo_id, **given, pictures=pictures, examples=examples)
+    templates = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.md")}
+    card = model_card(templates, facts)
+    faults = lint(card, templates, facts)
+    if faults:
+        raise ValueError("The card has faults:\n" + "\n".join(faults))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def push(api: HfApi, arguments: PushArguments) -> str:
+    """Build, check, and push or show.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        ValueError: If the name is none, nobody is logged in, the folder cannot be made, or the upload failed.
+    """
+    repo_id = arguments.repo_id
+    check_name(repo_id)
+    if not arguments.dry_run:
+        check_token(api)
+    folder = build_repository(arguments)
+    remote = remote_files(api, repo_id, arguments.revision)
+    if arguments.dry_run:
+        return f"{describe_changes(api, repo_id, arguments.revision, folder, remote)}\n\nWritten to {folder}."
+    commit = upload_repository(api, folder, repo_id, arguments.private, arguments.revision)
+    return f"{commit.repo_url} is what {folder} is, by commit {commit.oid}."
+
+
+def check_name(repo_id: str):
+    """Refuse what is no `user/name`."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"{repo_id!r} cannot be a repository's name: {error}") from error
+    if repo_id.count("/") != 1:
+        raise ValueError(f"{repo_id!r} must be `user/name`.")
+
+
+def check_token(api: HfApi):
+    """Refuse to begin where nobody is logged in, or with a token that may only read."""
+    try:
+        role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
+    except LocalTokenNotFoundError as error:
+        raise ValueError("Nobody is logged in: `hf auth login`, or HF_TOKEN with a token that may write.") from error
+    except Exception as error:
+        raise ValueError(f"The Hub does not know who is asking: {error}") from error
+    if role == "read":
+        raise ValueError("The token may only read: log in with one that may write.")

@@ -1,0 +1,54 @@
+"""What the PCL models return."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class PCLModelOutput(ModelOutput):
+    """Output of `PCLModel`.
+
+    Args:
+        last_hidden_state: Trunk map, `(batch, feature_channels, h, w)`; h and w are the image's sides / 16, rounded up.
+        pooler_output: The trunk map flattened, `(batch, feature_channels * h * w)`. Nothing is averaged.
+        face_features: Face-aware features, flattened, same shape as `pooler_output`.
+        pose_features: Pose-related features, flattened, same shape as `pooler_output`.
+        hidden_states: On request, the maps after each of the five stages, the trunk map last.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    face_features: torch.FloatTensor | None = None
+    pose_features: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class PCLForPreTrainingOutput(ModelOutput):
+    """Output of `PCLForPreTraining`: scalars, each None where the inputs of its objective are absent.
+
+    Args:
+        loss: Sum of the present objectives, each times its weight in the config.
+        disentangling_loss: Objective 1: the four reconstructions plus the weighted orthogonality terms.
+        face_contrast_loss: Objective 2, InfoNCE over both views.
+        pose_contrast_loss: Objective 3, InfoNCE over both views.
+        face_pose_loss: L1 of decoding the image's face and pose, to the image.
+        face_mirror_pose_loss: L1 of decoding the image's face and the mirror's pose, to the mirror.
+        mirror_face_pose_loss: L1 of decoding the mirror's face and the image's pose, to the image.
+        mirror_face_mirror_pose_loss: L1 of decoding the mirror's face and pose, to the mirror.
+        orthogonality_loss: Orthogonality of the images' features, unweighted.
+        mirror_orthogonality_loss: Orthogonality of the mirrors' features, unweighted.
+    """
+
+    loss: torch.FloatTensor | None = None
+    disentangling_loss: torch.FloatTensor | None = None
+    face_contrast_loss: torch.FloatTensor | None = None
+    pose_contrast_loss: torch.FloatTensor | None = None
+    face_pose_loss: torch.FloatTensor | None = None
+    face_mirror_pose_loss: torch.FloatTensor | None = None
+    mirror_face_pose_loss: torch.FloatTensor | None = None
+    mirror_face_mirror_pose_loss: torch.FloatTensor | None = None
+    orthogonality_loss: torch.FloatTensor | None = None
+    mirror_orthogonality_loss: torch.FloatTensor | None = None

@@ -1,0 +1,121 @@
+"""Models side by side, and what each branch of one holds."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from .style import (
+    GREY,
+    add_legend,
+    choose_looks,
+    is_known,
+    new_figure,
+    one_line,
+    rendered,
+    stacked,
+    tidy_axes,
+    wrapped,
+)
+
+DIRECTIONS = {"higher is better": max, "lower is better": min, "neither is better": None}
+BASELINE = "random"  # How the names of models that were not trained begin.
+MIRRORING = "how far mirroring moves it"
+MOST_ACROSS = 3
+
+Row = Mapping[str, tuple[float, float | None] | None]
+
+
+def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[str, str]) -> Image.Image:
+    """Draw what every feature of every model reaches in each measure.
+
+    Args:
+        table: By measure, model and feature: mean and spread, in the measure's unit. What is left out, None or NaN
+            leaves its place empty; a spread that is None or NaN has no whisker.
+        directions: By measure, one of `DIRECTIONS`.
+
+    Returns:
+        A panel a measure, a row a model, a dot with a whisker of the spread to both sides a feature. The dashed line is
+        the best mean of models whose name begins with "random".
+
+    Raises:
+        ValueError: If there are no measures or models, or a measure has no direction.
+    """
+    models = list(dict.fromkeys(model for rows in table.values() for model in rows))
+    if not models:
+        raise ValueError("`table` must hold at least one measure of one model, got none.")
+    for measure in table:
+        if directions.get(measure) not in DIRECTIONS:
+            expected = " or ".join(map(repr, DIRECTIONS))
+            raise ValueError(f"`directions` must be {expected} for `{measure}`, got {directions.get(measure)!r}.")
+    looks = choose_looks(dict.fromkeys(name for rows in table.values() for row in rows.values() for name in row))
+    down = math.ceil(len(table) / MOST_ACROSS)
+    across = math.ceil(len(table) / down)
+    figure = new_figure(170 + across * 310, down * (44 * len(models) + 80) + 40)
+    grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    shifts = dict(zip(looks, np.linspace(-0.25, 0.25, len(looks)) if len(looks) > 1 else [0]))
+    for axes, (measure, rows) in zip(grid, table.items()):
+        baselines = []
+        for place, model in enumerate(models):
+            known = {name: pair for name, pair in rows.get(model, {}).items() if pair and is_known(pair[0])}
+            for name, (mean, spread) in known.items():
+                style = {"color": looks[name][0], "fmt": looks[name][1], "markersize": 6, "capsize": 2.5}
+                axes.errorbar(mean, place + shifts[name], xerr=spread if is_known(spread) else None, **style)
+            if model.lower().startswith(BASELINE):
+                baselines += [mean for mean, _ in known.values()]
+        best = DIRECTIONS[directions[measure]]
+        if baselines and best:
+            axes.axvline(best(baselines), color=GREY, linewidth=1.2, linestyle="--")
+        axes.set_title(f"{wrapped(measure, 38)}\n{directions[measure]}", fontsize=9, parse_math=False)
+        axes.set_yticks(range(len(models)), [one_line(name, 32) for name in models], parse_math=False)
+        axes.set_ylim(len(models) - 0.5, -0.5)  # The first model on top.
+        axes.grid(axis="x", alpha=0.4)
+        tidy_axes(axes)
+    for axes in grid[len(table) :]:
+        axes.remove()
+    handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks.values()]
+    handles.append(Line2D([], [], color=GREY, linestyle="--"))
+    labels = [*(one_line(name, 20) for name in looks), "best of random initialisation"]
+    add_legend(figure, handles, labels, loc="outside lower center", ncols=5)
+    return rendered(figure)
+
+
+def draw_leakage(
+    readings: Mapping[str, Mapping[str, float | None]],
+    mirror: Mapping[str, float | None],
+    swaps: Image.Image | None,
+    title: str,
+) -> Image.Image:
+    """Draw what can be read from each feature, how far it moves when the image is mirrored, and swapped faces.
+
+    Args:
+        readings: By measure and feature. A value that is None or NaN is said to be missing.
+        mirror: By feature, how far it moves under mirroring, in any unit.
+        swaps: Faces in other faces' poses, shown below the charts; None leaves them out.
+        title: Written above.
+
+    Raises:
+        ValueError: If a panel has no features.
+    """
+    panels = {**readings, MIRRORING: mirror}
+    empty = [measure for measure, values in panels.items() if not values]
+    if empty:
+        raise ValueError(f"`readings` and `mirror` must hold at least one feature, got none for `{empty[0]}`.")
+    looks = choose_looks(dict.fromkeys(feature for values in panels.values() for feature in values))
+    figure = new_figure(250 * len(panels), 320, title)
+    for axes, (measure, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        heights = [value if is_known(value) else 0 for value in values.values()]
+        bars = axes.bar(range(len(values)), heights, 0.7, color=[looks[feature][0] for feature in values])
+        axes.bar_label(bars, [f"{value:.3f}" if is_known(value) else "missing" for value in values.values()], padding=3)
+        axes.set_title(wrapped(measure, 30), fontsize=10, parse_math=False)
+        axes.set_xticks(range(len(values)), [one_line(feature, 12) for feature in values], parse_math=False)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.margins(y=0.15)
+        tidy_axes(axes)
+    charts = rendered(figure)
+    if swaps is None:
+        return charts
+    height = round(swaps.height * charts.width / swaps.width)
+    return stacked([charts, swaps.resize((charts.width, height), Image.Resampling.LANCZOS)])

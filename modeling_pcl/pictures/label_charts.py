@@ -1,0 +1,206 @@
+"""The charts below a contact sheet: how each label is distributed."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Value
+from matplotlib.axes import Axes
+from PIL import Image
+
+from ..data.label_columns import ATTRIBUTES, attributes, class_order, names, numbers
+from ..data.schema import action_units
+from ..head_pose_pcl import ANGLES
+from .style import SMALL, new_figure, one_line, rendered, tidy_axes
+
+CLASSES = ("expression", "smile", "gender", "split")
+BIN_WIDTHS = {"yaw": 5, "pitch": 5, "roll": 5, "age": 5}
+MOST_CLASSES = 30
+MOST_ATTRIBUTES, MOST_SUBJECT_BINS = 20, 40  # Of one chart.
+ACROSS, LETTERS_ACROSS = 3, 60  # Charts side by side; small letters below one.
+COLOURS = {"same": "#009a00", "different": "#d00000", "present": "#4878a8", "absent": "#c8d8e8", "missing": "#b0b0b0"}
+COLOURS |= {str(level): f"#{220 - 36 * level:02x}{230 - 30 * level:02x}f0" for level in range(6)}
+LOG_FROM = 100  # From this ratio of the highest bar to the lowest on, heights are drawn on a logarithmic scale.
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The numbers of one chart.
+
+    Args:
+        title: Written above.
+        bars: The bars' names, or the bins' lower edges where there is a `bin_width`.
+        series: Name to a height a bar, `(bars,)`; several are stacked.
+        bin_width: In `unit`.
+        unit: Written along the bins.
+        is_log: Whether heights are drawn on a logarithmic scale.
+    """
+
+    title: str
+    bars: Sequence
+    series: Mapping[str, np.ndarray]
+    bin_width: int | None = None
+    unit: str = ""
+    is_log: bool = False
+
+
+def corpus_panels(corpus: Dataset) -> list[Panel]:
+    """The histograms of the label columns that a flat corpus has, and of `split` if it has several values."""
+    present = set(corpus.column_names)
+    columns = [name for name in CLASSES if name in present]
+    if "split" in columns and len(set(names(corpus, "split"))) == 1:
+        columns.remove("split")
+    panels = [class_panel(corpus, name) for name in columns]
+    for name, width in BIN_WIDTHS.items():
+        if name in present:
+            panels.append(histogram_panel(name, numbers(corpus, name), width, "degrees" if name in ANGLES else "years"))
+    panels += action_unit_panels(corpus) + attribute_panels(corpus)
+    return panels + ([subject_panel(names(corpus, "subject"))] if "subject" in present else [])
+
+
+def class_panel(corpus: Dataset, column: str) -> Panel:
+    """Rows by class: in the feature's order, or by name; of very many classes the largest."""
+    found = names(corpus, column)
+    counts, bars = Counter(found), class_order(found, corpus.features[column])
+    title = _with_missing(column.removeprefix(ATTRIBUTES), counts[None])
+    if len(bars) > MOST_CLASSES:
+        title += f" (the {MOST_CLASSES} largest of {len(bars)})"
+        bars = sorted(bars, key=lambda name: -counts[name])[:MOST_CLASSES]
+    return Panel(title, bars, {"rows": np.array([counts[name] for name in bars])})
+
+
+def histogram_panel(title: str, values: np.ndarray, width: int, unit: str) -> Panel:
+    """Rows by bins of `width`, each from its lower edge, a multiple of it, to below the next; NaN is missing."""
+    bins = np.floor(values[~np.isnan(values)] / width).astype(int)
+    title = _with_missing(title, len(values) - len(bins))
+    if not len(bins):
+        return Panel(title, [], {"rows": np.array([])}, width, unit)
+    edges = width * np.arange(bins.min(), bins.max() + 1)
+    return Panel(title, edges, {"rows": np.bincount(bins - bins.min())}, width, unit)
+
+
+def action_unit_panels(corpus: Dataset) -> list[Panel]:
+    """Rows by action unit, those of presence and absence and those of an intensity from 0 to 5 apart."""
+    units = action_units(corpus.column_names)
+    coded = [unit for unit in units if isinstance(corpus.features[unit], ClassLabel)]
+    intensities = [unit for unit in units if unit not in coded]
+    panels = []
+    if coded:
+        panels.append(_stack("action units", corpus, coded, {"present": 1, "absent": 0}))
+    if intensities:
+        levels = {str(level): level for level in range(6)}
+        panels.append(_stack("action units, intensity", corpus, intensities, levels))
+    return panels
+
+
+def _stack(title: str, corpus: Dataset, columns: list[str], levels: Mapping[str, int]) -> Panel:
+    """How often each column has each level, and is missing if any is."""
+    values = np.stack([numbers(corpus, column) for column in columns])  # (columns, rows)
+    series = {name: (np.round(values) == level).sum(axis=1) for name, level in levels.items()}
+    missing = np.isnan(values).sum(axis=1)
+    return Panel(title, columns, series | ({"missing": missing} if missing.any() else {}))
+
+
+def attribute_panels(corpus: Dataset) -> list[Panel]:
+    """Of how many rows each boolean attribute is true, largest share first, then the classes of the others.
+
+    Shares are of the rows where the attribute is known; one that is known nowhere has none.
+    """
+    columns = attributes(corpus.column_names)
+    booleans = [name for name in columns if corpus.features[name] == Value("bool")]
+    panels = [class_panel(corpus, name) for name in columns if name not in booleans]
+    return (_share_panels(corpus, booleans) if booleans else []) + panels
+
+
+def _share_panels(corpus: Dataset, columns: list[str]) -> list[Panel]:
+    values = {column.removeprefix(ATTRIBUTES).replace("_", " "): numbers(corpus, column) for column in columns}
+    shares = {name: np.nanmean(found) for name, found in values.items() if not np.isnan(found).all()}
+    missing = sum(np.isnan(found).sum() for found in values.values())
+    order = sorted(shares, key=lambda name: -shares[name])
+    panels = []
+    for first in range(0, max(1, len(order)), MOST_ATTRIBUTES):
+        bars = order[first : first + MOST_ATTRIBUTES]
+        title = f"attributes, from place {first + 1}" if first else _with_missing("attributes, share of true", missing)
+        panels.append(Panel(title, bars, {"share": np.array([shares[name] for name in bars])}))
+    return panels
+
+
+def subject_panel(subjects: Iterable[str | None]) -> Panel:
+    """Subjects by how many images they have."""
+    images = Counter(subjects)
+    missing = images.pop(None, 0)
+    sizes = np.array(list(images.values()), dtype=float)
+    width = max(1, int(np.ceil(sizes.max(initial=0) / MOST_SUBJECT_BINS)))
+    panel = histogram_panel("", sizes, width, "images")
+    counts = panel.series["rows"]
+    is_log = bool(len(counts)) and counts.max() >= LOG_FROM * counts[counts > 0].min()
+    title = _with_missing("subjects by number of images", missing)
+    return Panel(title, panel.bars, {"subjects": counts}, width, "images", is_log)
+
+
+def fold_panel(pairs: Dataset) -> Panel:
+    """Same and different pairs by fold."""
+    same, folds = numbers(pairs, "same"), numbers(pairs, "fold")
+    is_known = ~np.isnan(same) & ~np.isnan(folds)
+    bars = np.unique(folds[is_known]).astype(int).tolist()
+    series = {
+        name: np.array([(is_known & (folds == fold) & (same == value)).sum() for fold in bars], dtype=int)
+        for name, value in {"same": 1, "different": 0}.items()
+    }
+    return Panel(_with_missing("pairs by fold", (~is_known).sum()), list(map(str, bars)), series)
+
+
+def _with_missing(title: str, missing: int) -> str:
+    return f"{title}, {missing:,} missing" if missing else title
+
+
+def draw_panels(panels: Sequence[Panel]) -> Image.Image:
+    """Draw charts, up to three side by side."""
+    across = min(ACROSS, len(panels))
+    rows = [panels[first : first + across] for first in range(0, len(panels), across)]
+    heights = [200 + max(17 * len(panel.bars) if _is_horizontal(panel) else 0 for panel in row) for row in rows]
+    figure = new_figure(across * 480, sum(heights))
+    grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+    for axes, panel in zip(grid, panels):
+        _draw_panel(axes, panel)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    return rendered(figure, is_cropped=False)
+
+
+def _is_horizontal(panel: Panel) -> bool:
+    """Whether the bars' names are too many or too long to stand side by side."""
+    return not panel.bin_width and sum(max(4, len(name) + 1) for name in panel.bars) > LETTERS_ACROSS
+
+
+def _draw_panel(axes: Axes, panel: Panel):
+    tidy_axes(axes)
+    axes.set_title(one_line(panel.title, LETTERS_ACROSS), fontsize=9, parse_math=False)
+    if not len(panel.bars):
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "nothing is known", ha="center", transform=axes.transAxes, **SMALL)
+        return
+    is_horizontal, base = _is_horizontal(panel), np.zeros(len(panel.bars))
+    # A bin of one whole number stands on it, a wider one from its edge to the next.
+    start = panel.bin_width / 2 if panel.bin_width and panel.bin_width > 1 else 0
+    middles = np.asarray(panel.bars) + start if panel.bin_width else np.arange(len(panel.bars))
+    draw, side = (axes.barh, "left") if is_horizontal else (axes.bar, "bottom")
+    for name, heights in panel.series.items():
+        colour = COLOURS.get(name, "#4878a8")
+        bars = draw(middles, heights, panel.bin_width or 0.8, **{side: base}, label=name, color=colour)
+        base = base + heights
+    if panel.is_log:
+        axes.set_yscale("log")
+    if panel.bin_width:
+        axes.set_xlabel(panel.unit, fontsize=8)
+    else:
+        axis = axes.yaxis if is_horizontal else axes.xaxis
+        axis.set_ticks(middles, [one_line(name, 24) for name in panel.bars], parse_math=False)
+        if len(panel.series) == 1:
+            axes.bar_label(bars, fmt="{:.2f}" if "share" in panel.series else "{:,.0f}", fontsize=7, padding=2)
+        else:
+            axes.legend(fontsize=7, frameon=False, ncols=2)
+    if is_horizontal:
+        axes.invert_yaxis()  # The first bar on top.
+    axes.margins(**{"x" if is_horizontal else "y": 0.12})

@@ -1,0 +1,194 @@
+"""Features of many images, as files for other programs."""
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from ..data.collections.layouts.base import IMAGE_SUFFIXES
+from ..data.corpora import load_corpus
+from ..data.sources import CorpusSource, Source, VideoSource
+from ..data.video import find_videos
+from ..files import write_json
+from ..progress import progress
+from ..training.record import describe_run
+from .arguments import EmbeddingArguments
+from .encoder import BatchEncoder, on_every_core, open_backend
+from .feature_files import FeatureFiles, rows_of_a_file
+
+# What these options say has no effect on the features.
+WITHOUT_EFFECT = ("model", "corpus", "output_dir", "batch_size", "max_broken_share")
+
+
+def open_source(arguments: EmbeddingArguments, size_px: int) -> Source:
+    """The images of `--corpus`.
+
+    Raises:
+        ValueError: If it does not open, is empty, or its columns' names are those of features.
+        OSError: If a video cannot be read.
+    """
+    path = Path(arguments.corpus).expanduser()
+    if find_videos(path):
+        if path.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
+            raise ValueError(f"`--corpus` {path} has images and videos in it: move one kind to a folder of its own.")
+        return VideoSource(path, arguments.every_s, size_px)
+    corpus = load_corpus(arguments.corpus, arguments.split, arguments.streaming, arguments.corpus_revision)
+    source = CorpusSource(corpus, arguments.corpus, size_px, arguments.max_broken_share)
+    taken = [name for name in arguments.features if name in source.columns]
+    if taken:
+        raise ValueError(f"The corpus has columns {taken}, which are names of features: rename them.")
+    return source
+
+
+def describe_embedding(arguments: EmbeddingArguments, encoder: BatchEncoder, source: Source) -> dict:
+    """The beginning of embed.json."""
+    record = describe_run(asdict(arguments), source.revision)
+    used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
+    record["versions"] |= {package: importlib.metadata.version(package) for package, is_used in used.items() if is_used}
+    return record | {"model_revision": encoder.digest}
+
+
+def begin_record(path: Path, record: dict) -> dict:
+    """Write embed.json, or, if there is one of the same features, take that.
+
+    Raises:
+        ValueError: If the folder holds other features.
+    """
+    if not path.exists():
+        others = sorted(path.parent.glob("features-*"))
+        if others:
+            raise ValueError(f"`--output_dir` holds {others[0].name} without embed.json: choose another folder.")
+        write_json(path, record)
+        return record
+    try:
+        earlier = json.loads(path.read_text())
+        before, now = (feature_facts(entry) for entry in (earlier, record))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not what `pcl embed` wrote: choose another `--output_dir`.") from error
+    changed = [f"`--{name}` ({before.get(name)}, now {now[name]})" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise ValueError(
+            f"`--output_dir` {path.parent} holds features made with another {', '.join(changed)}: give the same, or "
+            "choose another folder."
+        )
+    return earlier
+
+
+def feature_facts(record: dict) -> dict:
+    """What features depend on, by the option that says it."""
+    chosen = {name: value for name, value in record["options"].items() if name not in WITHOUT_EFFECT}
+    return {"model": record["model_revision"], "input": record["data_revision"], **chosen}
+
+
+def read_batches(rows: Iterator[dict], first: int, rows_per_file: int, size: int) -> Iterator[tuple[int, list[dict]]]:
+    """Number of the first row, and rows; none are of two files, so that a file's batches are always the same."""
+    while taken := list(islice(rows, min(size, rows_per_file - first % rows_per_file))):
+        yield first, taken
+        first += len(taken)
+
+
+@dataclass
+class EncodedRows:
+    """Rows that have features.
+
+    Args:
+        end: The number behind that of the last row that was read for them.
+        rows: Those whose image decodes.
+        features: Of them, each `(rows, dim)`.
+    """
+
+    end: int
+    rows: list[dict]
+    features: dict[str, torch.Tensor]
+
+
+def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: Iterator) -> Iterator[EncodedRows]:
+    """Rows with their features, in order: on a CPU by every core for itself, else decoded by all cores."""
+
+    def load(batch: tuple[int, list[dict]]):
+        first, rows = batch
+        images, is_image = source.images(first, rows)
+        kept = [{name: row[name] for name in source.columns} for row, decodes in zip(rows, is_image) if decodes]
+        return first + len(rows), kept, images, torch.tensor(is_image)
+
+    def encode(end: int, kept: list[dict], images: torch.Tensor, is_image: torch.Tensor) -> EncodedRows:
+        features = encoder(images)
+        return EncodedRows(end, kept, {name: features[name][is_image] for name in names})
+
+    if encoder.device.type == "cpu":
+        return on_every_core(lambda batch: encode(*load(batch)), read)
+    return (encode(*loaded) for loaded in on_every_core(load, read))
+
+
+def write_files(
+    arguments: EmbeddingArguments, source: Source, encoder: BatchEncoder, files: FeatureFiles, rows_per_file: int
+):
+    """Write the shards that are missing, from the first of them on."""
+    done = files.count()
+    notes = [files.notes(number) for number in range(done)]
+    source.broken = [entry for note in notes for entry in note["broken"]]
+    position, last = (notes[-1]["end"], files.last_row(done - 1)) if notes else (0, None)
+    read = read_batches(source.rows(position, last), position, rows_per_file, arguments.batch_size)
+    shard: list[EncodedRows] = []
+
+    def write():
+        first, end = position - position % rows_per_file, shard[-1].end
+        features = {name: torch.cat([part.features[name] for part in shard]) for name in arguments.features}
+        broken = [entry for entry in source.broken if first <= entry["row"] < end]
+        rows = [row for part in shard for row in part.rows]
+        files.write(first // rows_per_file, rows, features, {"end": end, "broken": broken})
+        shard.clear()
+
+    with progress(total=source.count, initial=position, desc="Features", unit=source.unit) as bar:
+        for part in encode_rows(source, encoder, arguments.features, read):
+            shard.append(part)
+            bar.update(part.end - bar.n)
+            if part.end % rows_per_file == 0:
+                write()
+                position = part.end
+        if shard:
+            write()
+
+
+def embed(arguments: EmbeddingArguments) -> dict:
+    """Write the features of a corpus or of videos as files; a call that was stopped is gone on with.
+
+    Returns:
+        What embed.json says at the end.
+
+    Raises:
+        ValueError, OSError: If an option, the input or the model is not as it must be, or the disk is full.
+    """
+    encoder = open_backend(arguments.model, arguments.backend, arguments.precision)
+    size_px = arguments.image_size or encoder.image_size
+    source = open_source(arguments, size_px)
+    example = encoder(torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8))
+    widths = {name: example[name].shape[1] for name in arguments.features}
+    rows_per_file = arguments.rows_per_file or rows_of_a_file(sum(widths.values()))
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = FeatureFiles(folder, arguments.format, source.columns)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            record = begin_record(folder / "embed.json", describe_embedding(arguments, encoder, source))
+            if "files" in record and files.count() == len(record["files"]):
+                return record
+            write_files(arguments, source, encoder, files, rows_per_file)
+            rows = files.rows()
+            if rows == 0:
+                raise ValueError(f"Not one image of `{arguments.corpus}` decodes. The first: {source.broken[0]}")
+            record |= {
+                "image_size": size_px,
+                "shapes": {name: [rows, width] for name, width in widths.items()},
+                "files": [files.path(number).name for number in range(files.count())],
+                "broken": source.broken,
+            }
+            write_json(folder / "embed.json", record)
+            return record
+    except Timeout as error:
+        raise ValueError(f"Another process is writing to `--output_dir` {folder}.") from error

@@ -1,0 +1,149 @@
+"""Frozen encoders: with their features of corpora, or image batch by image batch, by torch or onnxruntime."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from datasets import Dataset
+from huggingface_hub.constants import HF_HOME
+
+from ..data.corpora import corpus_revision
+from ..data.image_decoder import CorpusImages
+from ..hub.models import model_digest, open_encoder
+from .feature_cache import FeatureCache, FeatureKey, FeatureTable
+from .features import Precision, encode
+
+BATCH_SIZE = 128
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+    """What `work` makes of each item, in order, each core at an item of its own.
+
+    For decoding and encoding batches this is faster than all cores together on one batch. Items are taken as they are
+    needed, in the caller's thread.
+    """
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores) as pool:
+            running = deque(pool.submit(work, item) for item in islice(items, cores + 1))
+            while running:
+                yield running.popleft().result()
+                running.extend(pool.submit(work, item) for item in islice(items, 1))
+    finally:
+        torch.set_num_threads(cores)
+
+
+class Encoder:
+    """A frozen model with its features of corpora, extracted once.
+
+    Args:
+        name: Folder or Hub id.
+        cache_dir: Folder of the features; None is `modeling_pcl/features` in the Hugging Face home folder.
+        batch_size: Images encoded at once, by all cores together.
+
+    Raises:
+        ValueError: If the model does not open.
+    """
+
+    def __init__(self, name: str, cache_dir: str | None = None, batch_size: int | None = None):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = open_encoder(name).to(device, memory_format=torch.channels_last).eval()
+        self.name, self.batch_size = name, batch_size or BATCH_SIZE
+        self.digest = model_digest(self.model)
+        self.cache = FeatureCache(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features")
+
+    def table(self, corpus: Dataset, image_size: int, precision: Precision, name: str) -> FeatureTable:
+        """Give the features of every row of a corpus, extracted or from the cache.
+
+        Args:
+            corpus: With a column `image`.
+            image_size: Side of the images, in px.
+            precision: As for `encode`.
+            name: What to call the corpus in errors.
+        """
+        # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
+        identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
+        images = CorpusImages(corpus, image_size, name)
+        key = FeatureKey(self.digest, identity, image_size, precision)
+        on_cpu = self.model.device.type == "cpu"
+        encode_from = partial(self._on_every_core if on_cpu else self._on_accelerator, images, precision)
+        return self.cache.table(key, len(corpus), encode_from, images.broken)
+
+    def _on_accelerator(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
+        return encode(self.model, images.batches(self.batch_size, start), precision)
+
+    def _on_every_core(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
+        def features(rows: range) -> dict[str, torch.Tensor]:
+            return next(encode(self.model, [images.load(rows)], precision))
+
+        count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
+        return on_every_core(features, (range(first, min(first + size, count)) for first in range(start, count, size)))
+
+
+class BatchEncoder(Protocol):
+    """Images `(batch, 3, size, size)` uint8 to `trunk`, `face` and `pose`, each `(batch, dim)` on the CPU.
+
+    Attributes:
+        image_size: Side in px that the model is made for.
+        digest: What identifies the weights.
+        device: Where it computes.
+    """
+
+    image_size: int
+    digest: str
+    device: torch.device
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]: ...
+
+
+class TorchEncoder:
+    """A `BatchEncoder` by torch, on a GPU where there is one.
+
+    Args:
+        name: Folder or Hub id.
+        precision: As for `encode`.
+
+    Raises:
+        ValueError: If the model does not open.
+    """
+
+    def __init__(self, name: str, precision: Precision):
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = open_encoder(name).to(self.device, memory_format=torch.channels_last).eval()
+        self.precision: Precision = precision
+        self.image_size, self.digest = self.model.config.image_size, model_digest(self.model)
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return next(encode(self.model, [images], self.precision))
+
+
+def open_backend(name: str, backend: str, precision: Precision) -> BatchEncoder:
+    """The encoder of a model folder, a Hub id or an ONNX file.
+
+    Raises:
+        ValueError: If it does not open, or is not for this backend.
+    """
+    is_file = name.endswith(".onnx")
+    if is_file != (backend == "onnx"):
+        raise ValueError(
+            f"`--backend {backend}` runs {'a folder or a Hub id' if is_file else 'an .onnx file'}, got `{name}`; "
+            + ("add `--backend onnx`." if is_file else "`pcl export` writes one.")
+        )
+    if backend == "torch":
+        return TorchEncoder(name, precision)
+    if precision != "float32":
+        raise ValueError(f"`--precision` must be float32 with `--backend onnx`, got {precision}: the file decides.")
+    try:
+        from ..hub.onnx_encoder import OnnxEncoder  # It needs packages that torch does not.
+
+        return OnnxEncoder(name, threads=1)
+    except (ImportError, OSError) as error:
+        raise ValueError(f"The model `{name}` does not open: {error}") from error

@@ -1,0 +1,246 @@
+"""Training recipes compared, and long runs followed, by a few scores on validation data."""
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from ..configuration_pcl import PCLConfig
+from ..files import replacing
+from ..modeling_pcl import PCLModel
+from ..pictures.charts import draw_learning_curve
+from ..progress import progress
+from ..training.checkpoints import CheckpointFolder, read_state
+from ..training.options import MAY_CHANGE, parse_options
+from ..training.state import check_same_run
+from .arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
+from .quick_scores import ScoreData, quick_scores, read_score_data
+
+PRETRAIN = (sys.executable, "-m", "modeling_pcl.commands.pretrain")
+
+
+class Scorer:
+    """Scores models at several sides, and adds what it found to a table.
+
+    Args:
+        arguments: Corpora, sides and the table's path.
+    """
+
+    def __init__(self, arguments: ScoreArguments):
+        self.arguments = arguments
+        self.data: dict[int, ScoreData] = {}
+        self.lock = FileLock(f"{arguments.output}.lock")
+
+    def prepare(self):
+        """Read all images, once for all models."""
+        for side in self.arguments.sides:
+            if side not in self.data:
+                self.data[side] = read_score_data(self.arguments, side)
+
+    def rows(self) -> list[dict[str, str]]:
+        """What the table holds."""
+        path = Path(self.arguments.output)
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
+        """Score a model, and write a row for each side and feature. Returns the first of these rows."""
+        rows = []
+        for side in self.arguments.sides:
+            for feature, scores in quick_scores(model, self.data[side], self.arguments.features):
+                rows.append({**facts, "side": side, "feature": feature, **_rounded(scores)})
+        with self.lock:
+            before = self.rows()
+            with replacing(Path(self.arguments.output)) as unfinished, unfinished.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows([*before, *rows])
+        return rows[0]
+
+
+def _rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(score, 4) for name, score in scores.items()}
+
+
+def open_scored_model(name: str) -> PCLModel:
+    """A folder or Hub id, or `random:SEED:WIDTH` for a model that is not trained."""
+    kind, *numbers = name.split(":")
+    if kind != "random":
+        return PCLModel.from_pretrained(name)
+    seed, width = numbers
+    torch.manual_seed(int(seed))
+    return PCLModel(PCLConfig().scaled(float(width)))
+
+
+def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Options of all, and each one's own by name.
+
+    Raises:
+        ValueError: If a line is not `name: options`, a name stands twice, or options begin with no known name.
+    """
+    variants: dict[str, list[str]] = {}
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        text = line.split("#")[0].strip()
+        name, colon, options = text.partition(":")
+        if text and (not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum()):
+            raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
+        if text:
+            words = shlex.split(options)
+            if words and not words[0].startswith(("--", "random:")):
+                if words[0] not in variants:
+                    raise ValueError(f"{path}, line {number}: no line before it is named {words[0]!r}.")
+                words = [*variants[words[0]], *words[1:]]
+            variants[name] = words
+    return variants.pop("all", []), variants
+
+
+class Trainer:
+    """Trains variants, each in a process of one thread that ends with this one, unless this one is killed outright.
+
+    Args:
+        arguments: The corpus, and the folder of the runs.
+    """
+
+    def __init__(self, arguments: SearchArguments):
+        self.arguments = arguments
+        self.running: set[subprocess.Popen] = set()
+
+    def train(self, name: str, options: list[str]) -> Path:
+        """Train a variant, unless it is trained already. Returns its folder.
+
+        Raises:
+            ValueError: If training failed, with the last lines of its log; or if the folder is of other options.
+        """
+        folder = Path(self.arguments.runs_dir) / name
+        arguments = ["--corpus", self.arguments.corpus, "--output_dir", str(folder), *options]
+        newest = CheckpointFolder(folder / "checkpoints").newest()
+        if newest:
+            check_same_run(newest, parse_options(arguments).flat(), 1, MAY_CHANGE)
+            if "finished" in json.loads((folder / "run.json").read_text()):
+                return folder
+            arguments += ["--resume"]
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen([*PRETRAIN, *arguments], stdout=log, stderr=log, env=environment)
+            self.running.add(process)
+            status = process.wait()
+            self.running.remove(process)
+        if status:
+            lines = (folder / "log.txt").read_text().replace("\r", "\n").splitlines()
+            raise ValueError("\n".join(lines[-3:]))
+        return folder
+
+    def stop(self):
+        """End all that are training; each goes on from its last checkpoint another time."""
+        for process in list(self.running):
+            process.terminate()
+
+
+def run_facts(folder: Path, name: str, options: list[str]) -> dict:
+    record = json.loads((folder / "run.json").read_text())
+    started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
+    return {
+        "name": name,
+        "options": shlex.join(options),
+        "seed": record["options"]["seed"],
+        "steps": record["options"]["steps"],
+        "images_seen": record["images_seen"],
+        "minutes": round((finished - started).total_seconds() / 60, 1),
+    }
+
+
+def search(arguments: SearchArguments):
+    (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
+    scored = {row["name"]: row["options"] for row in scorer.rows()}
+    for name, options in variants.items():
+        if scored.get(name, shlex.join(options)) != shlex.join(options):
+            raise ValueError(f"{arguments.output} has {name} with other options: give the variant another name.")
+    missing = {name: options for name, options in variants.items() if name not in scored}
+    if missing:
+        scorer.prepare()
+
+    def work(name: str, options: list[str]) -> dict:
+        if name.startswith("random"):  # options: the model's name
+            return scorer.add(open_scored_model(options[0]), random_facts(name, options))
+        folder = trainer.train(name, [*common, *options])
+        return scorer.add(PCLModel.from_pretrained(folder), run_facts(folder, name, options))
+
+    failed = []
+    pool = ThreadPoolExecutor(arguments.jobs)
+    try:
+        running = {pool.submit(work, name, options): name for name, options in missing.items()}
+        for job in progress(as_completed(running), total=len(running), desc="Variants", unit="run"):
+            try:
+                tqdm.write(json.dumps(job.result()))
+            except (ValueError, OSError) as error:
+                failed.append(running[job])
+                tqdm.write(f"{running[job]} failed: {error}")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        trainer.stop()
+        pool.shutdown()
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(missing)} variants failed: {', '.join(failed)}.")
+
+
+def random_facts(name: str, options: list[str]) -> dict:
+    nothing = dict.fromkeys(("seed", "steps", "images_seen", "minutes"), 0)
+    return {"name": name, "options": shlex.join(options)} | nothing | {"seed": int(options[0].split(":")[1])}
+
+
+def score_models(arguments: ScoreModelsArguments):
+    """Score models, a row of the table for each side and feature."""
+    scorer = Scorer(arguments)
+    scorer.prepare()
+    for name in arguments.models:
+        print(json.dumps(scorer.add(open_scored_model(name), {"model": name})))
+
+
+def checkpoint_facts(checkpoint: Path) -> dict:
+    state, record = read_state(checkpoint), json.loads((checkpoint.parents[1] / "run.json").read_text())
+    return {
+        "time": datetime.now().isoformat(timespec="minutes"),
+        "step": state["step"],
+        "images_seen": state["step"] * record["images_per_step"],
+    }
+
+
+def score_newest(scorer: Scorer, run: Path):
+    """Score the newest checkpoint, unless that is done."""
+    newest = CheckpointFolder(run / "checkpoints").newest()
+    if newest is None or str(read_state(newest)["step"]) in {row["step"] for row in scorer.rows()}:
+        return
+    scorer.prepare()
+    model = PCLModel.from_pretrained(newest / "model")  # Before a later checkpoint takes its place.
+    print(json.dumps(scorer.add(model, checkpoint_facts(newest))), flush=True)
+    draw_learning_curve(scorer.rows()).save(Path(scorer.arguments.output).with_suffix(".png"))
+
+
+def follow(arguments: FollowArguments):
+    """Score the newest checkpoint of a run, again and again unless once is enough.
+
+    Raises:
+        ValueError: If there is no such folder, or a corpus does not open.
+    """
+    run = Path(arguments.run)
+    if not run.is_dir():
+        raise ValueError(f"{run} is no folder of a run.")
+    arguments.output = arguments.output or str(run / "scores.csv")
+    scorer = Scorer(arguments)
+    score_newest(scorer, run)
+    while not arguments.once:
+        time.sleep(60 * arguments.every_min)
+        score_newest(scorer, run)

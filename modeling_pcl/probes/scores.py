@@ -1,0 +1,251 @@
+"""Measures of predictions, as pure functions: what probes choose by, and what they report."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from sklearn import metrics
+
+from ..head_pose_pcl import ANGLES
+
+
+def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Share of equal classes, in [0, 1]; both `(images,)`."""
+    return float(np.mean(predictions == references))
+
+
+def absolute_errors(predictions: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Absolute differences; they do not wrap: 179 and -179 degrees are 358 apart."""
+    return np.abs(predictions - references)
+
+
+def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]:
+    """F1 of each unit.
+
+    Args:
+        predicted: Whether a unit is said to be active, `(images, units)`; false where its label is missing.
+        active: Whether it is, `(images, units)`.
+
+    Returns:
+        `(units,)`, in [0, 1]; None for a unit that is active in neither.
+    """
+    counts = predicted.sum(axis=0) + active.sum(axis=0)  # (images, units) -> (units,)
+    hits = (predicted & active).sum(axis=0)
+    return [float(2 * hit / count) if count else None for hit, count in zip(hits, counts)]
+
+
+def classification_scores(
+    predictions: Sequence[int],
+    references: Sequence[int],
+    labels: Sequence[int] | None = None,
+    confusion_matrix: Literal["counts", "normalised"] | None = None,
+) -> dict[str, float | list]:
+    """Accuracies in [0, 1].
+
+    Args:
+        predictions: Numbers of the classes, `(images,)`.
+        references: The same, `(images,)`.
+        labels: All classes there are, in the order of the confusion matrix; None takes those that occur, sorted.
+        confusion_matrix: What the matrix holds if it is wanted: `counts` of images, or `normalised` so that each
+            row sums to 1 (a row of a class without references is 0). None leaves it out, so that all results
+            are numbers, as the evaluator's `strategy="bootstrap"` needs them.
+
+    Returns:
+        `accuracy`: Share of images whose class is right.
+        `mean_class_accuracy`: Mean of the same share of each class in the references.
+        `macro_f1`: Mean F1 of the classes that occur in references or predictions.
+        `confusion_matrix`: If wanted, `(classes, classes)`: a row for each class in the references, a column for
+            each in the predictions.
+        `labels`: With the matrix, which class its rows and columns stand for.
+
+    Raises:
+        ValueError: If there are no images, a class is not a whole number or not one of `labels`, or
+            `confusion_matrix` is none of the above.
+    """
+    predictions, references = _class_numbers("predictions", predictions), _class_numbers("references", references)
+    occurring = np.union1d(predictions, references)
+    labels = occurring if labels is None else _checked_classes(labels, occurring)
+    in_references = np.unique(references)
+    results = {
+        "accuracy": accuracy(predictions, references),
+        "mean_class_accuracy": float(
+            metrics.recall_score(references, predictions, labels=in_references, average="macro")
+        ),
+        "macro_f1": float(metrics.f1_score(references, predictions, labels=occurring, average="macro")),
+    }
+    if confusion_matrix is not None:
+        results["confusion_matrix"] = _confusions(predictions, references, labels, confusion_matrix)
+        results["labels"] = labels.tolist()
+    return results
+
+
+def _class_numbers(name: str, values) -> np.ndarray:
+    if not len(values):
+        raise ValueError(f"`{name}` must hold the classes of images, got none.")
+    values = np.asarray(values, dtype=np.float64)
+    if not (np.isfinite(values) & (values == np.round(values))).all():
+        raise ValueError(f"`{name}` must be numbers of classes; take the argmax of scores, leave out the unknown.")
+    return values.astype(np.int64)
+
+
+def _checked_classes(labels: Sequence[int], occurring: np.ndarray) -> np.ndarray:
+    classes = _class_numbers("labels", labels)
+    if len(np.unique(classes)) != len(classes):
+        raise ValueError(f"`labels` must name each class once, got {list(labels)}.")
+    unknown = np.setdiff1d(occurring, classes)
+    if len(unknown):
+        raise ValueError(f"`labels` must name every class that occurs, {unknown.tolist()} too.")
+    return classes
+
+
+def _confusions(predictions: np.ndarray, references: np.ndarray, labels: np.ndarray, kind: str) -> list[list]:
+    if kind not in ("counts", "normalised"):
+        raise ValueError(f'`confusion_matrix` must be "counts", "normalised" or None, got {kind!r}.')
+    normalize = "true" if kind == "normalised" else None
+    return metrics.confusion_matrix(references, predictions, labels=labels, normalize=normalize).tolist()
+
+
+def angular_errors(
+    predictions: Sequence[Sequence[float]],
+    references: Sequence[Sequence[float]],
+    max_angle: float | None = 99,
+    per_sample: bool = False,
+) -> dict[str, float | int | list]:
+    """Mean absolute difference in degrees. It does not wrap: 179 and -179 are 358 degrees apart.
+
+    Args:
+        predictions: Yaw, pitch, roll in degrees, `(images, 3)`.
+        references: The same, `(images, 3)`.
+        max_angle: In degrees. Images of which a reference angle is larger, to either side, are dropped, as the
+            field does on AFLW2000-3D, whose angles beyond 99 degrees are faults; None keeps all.
+        per_sample: Whether to return every image's errors.
+
+    Returns:
+        `mae`: The mean of the three next, in degrees.
+        `yaw_mae`, `pitch_mae`, `roll_mae`: Mean over the images that are kept, in degrees.
+        `images`: How many are kept.
+        `dropped`: How many are not.
+        `errors`: With `per_sample`, `(images, 3)` absolute differences in degrees, in the order of the images,
+            None in place of the three for an image that is dropped.
+
+    Raises:
+        ValueError: If there are no images, or none within `max_angle`, a row is not three finite numbers, or
+            `max_angle` is not above 0.
+    """
+    predictions, references = _angle_table("predictions", predictions), _angle_table("references", references)
+    kept = _within(references, max_angle)
+    errors = absolute_errors(predictions, references)
+    means = errors[kept].mean(axis=0)  # (images, 3) -> (3,)
+    results = {
+        "mae": float(means.mean()),
+        **{f"{angle}_mae": float(mean) for angle, mean in zip(ANGLES, means)},
+        "images": int(kept.sum()),
+        "dropped": int((~kept).sum()),
+    }
+    if per_sample:
+        results["errors"] = [row if keep else None for row, keep in zip(errors.tolist(), kept)]
+    return results
+
+
+def _angle_table(name: str, rows) -> np.ndarray:
+    if not len(rows):
+        raise ValueError(f"`{name}` must hold the angles of images, got none.")
+    try:
+        table = np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be yaw, pitch and roll in every row.") from error
+    if table.shape != (len(rows), 3):
+        raise ValueError(f"`{name}` must be yaw, pitch and roll in every row, got {table.shape[1]} numbers.")
+    if not np.isfinite(table).all():
+        raise ValueError(f"`{name}` must be finite angles in degrees, got NaN, None or infinity.")
+    return table
+
+
+def _within(references: np.ndarray, max_angle: float | None) -> np.ndarray:
+    """Which images are kept, `(images,)`."""
+    if max_angle is None:
+        return np.ones(len(references), dtype=bool)
+    if not max_angle > 0:
+        raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
+    kept = (np.abs(references) <= max_angle).all(axis=1)
+    if not kept.any():
+        raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
+    return kept
+
+
+def action_unit_scores(
+    predictions: Sequence[Sequence[float]],
+    references: Sequence[Sequence[float]],
+    names: Sequence[str] | None = None,
+    threshold: float = 0.5,
+) -> dict[str, float | int | dict | None]:
+    """F1 of each unit over the frames that are labelled for it.
+
+    Args:
+        predictions: Probabilities in [0, 1], or 0 and 1, `(frames, units)`; not read where the label is missing.
+        references: 1 where a unit is active, 0 where not, -1, NaN or None where that is not known,
+            `(frames, units)`.
+        names: Of the units, in the order of the columns; None numbers them, `unit_0` and so on.
+        threshold: In (0, 1]; a unit is said to be active from this probability on.
+
+    Returns:
+        `f1`: Mean over the units whose F1 exists, in [0, 1]; None if there is none. A unit that is active
+            in none of its labelled frames, neither in references nor in predictions, has no F1 and is left out of
+            the mean; a unit that is active in one of them only has 0 and is in it.
+        `f1_per_unit`: By name; None where there is none.
+        `labelled_frames`: By name, how many frames the unit's F1 is over.
+        `frames`: How many frames are labelled for at least one unit.
+
+    Raises:
+        ValueError: If there are no frames or no labels at all, the rows differ in length, `names` are not one for
+            each unit, or a probability, label or the threshold is out of its range.
+    """
+    probabilities, labels = _unit_table("predictions", predictions), _unit_table("references", references)
+    if probabilities.shape != labels.shape:
+        units = f"{probabilities.shape[1]} and {labels.shape[1]}"
+        raise ValueError(f"`predictions` and `references` must have the same units, got {units}.")
+    names = _checked_names(names, labels.shape[1])
+    if not 0 < threshold <= 1:
+        raise ValueError(f"`threshold` must be a probability above 0, got {threshold}.")
+    known = _known(probabilities, labels)
+    scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
+    existing = [score for score in scores if score is not None]
+    return {
+        "f1": float(np.mean(existing)) if existing else None,
+        "f1_per_unit": dict(zip(names, scores)),
+        "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
+        "frames": int(known.any(axis=1).sum()),
+    }
+
+
+def _unit_table(name: str, rows) -> np.ndarray:
+    if not len(rows):
+        raise ValueError(f"`{name}` must hold a row for each frame, got none.")
+    try:
+        table = np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must have a number for each unit in every row.") from error
+    if not table.size:
+        raise ValueError(f"`{name}` must have at least one unit, got empty rows.")
+    return table
+
+
+def _checked_names(names: Sequence[str] | None, units: int) -> list[str]:
+    if names is None:
+        return [f"unit_{unit}" for unit in range(units)]
+    if isinstance(names, str) or len(names) != units or len(set(names)) != units:
+        raise ValueError(f"`names` must be {units} different names, one for each unit, got {names!r}.")
+    return list(names)
+
+
+def _known(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which labels are there, `(frames, units)`."""
+    known = ~(np.isnan(labels) | (labels == -1))
+    if not known.any():
+        raise ValueError("`references` must hold labels, got only missing ones.")
+    if not np.isin(labels[known], [0, 1]).all():
+        raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
+    labelled = probabilities[known]
+    if not ((labelled >= 0) & (labelled <= 1)).all():
+        raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
+    return known

@@ -1,0 +1,285 @@
+"""Corpora to what a probe trains on, chooses on and is tested on, without leaks."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..data.corpora import corpus_revision, corpus_splits, load_corpus
+from ..data.images import image_bytes
+from ..data.splits import split_by_subject, split_stratified, strata_of, subject_folds
+from ..data.subjects import select_subjects
+from ..progress import progress
+from .arguments import HeadArguments
+from .labels import Labels
+
+logger = logging.getLogger(__name__)
+
+ROW = "row in its split"  # A column of what is opened, so that predictions can name their image.
+NO_LABELS = Labels(torch.empty(0), np.empty(0), (), [])
+TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
+UNIT_FOLDS = 3
+
+
+@lru_cache(maxsize=4)  # Training and test set are compared more than once, in each fold anew.
+def image_digests(corpus: Dataset) -> list[bytes | None]:
+    """A SHA-256 of every image's bytes; None where they cannot be read, so that it is left out with the features."""
+    rows = corpus.select_columns("image").with_format(None)
+    return [_digest(row["image"]) for row in progress(rows, desc="Comparing images", unit="image", leave=False)]
+
+
+def _digest(record: dict) -> bytes | None:
+    try:
+        return hashlib.sha256(image_bytes(record)).digest()
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some rows of a corpus, with their labels.
+
+    Args:
+        corpus: All rows of which features are extracted together.
+        rows: Those of the subset, `(rows,)` int64.
+        labels: Of the whole corpus.
+        source: Where it is from, in words.
+        revision: Of the split that was opened.
+    """
+
+    corpus: Dataset
+    rows: np.ndarray
+    labels: Labels
+    source: str
+    revision: str | None = None
+
+    def keeping(self, rows: np.ndarray, source: str | None = None) -> "Subset":
+        return replace(self, rows=rows, source=source or self.source)
+
+    def without(self, broken: Collection[int]) -> "Subset":
+        return self.keeping(self.rows[~np.isin(self.rows, list(broken))])
+
+    def without_images_of(self, other: "Subset") -> "Subset":
+        """Without the images that are, byte for byte, in the other subset.
+
+        Raises:
+            ValueError: If no image is left.
+        """
+        rows = self.rows_in(other)
+        if len(rows) and len(rows) == len(self.rows):
+            raise ValueError(
+                f"Every image of {self.source} is also one of {other.source}; give another `--test` or `--validation`."
+            )
+        kept = np.setdiff1d(self.rows, rows)
+        return self.keeping(kept, f"{self.source}, without {len(rows)} also in {other.source}") if len(rows) else self
+
+    def rows_in(self, other: "Subset") -> np.ndarray:
+        """The rows whose image is byte for byte one of the other's."""
+        seen = set(other._digests()) - {None}
+        return np.array([row for row, digest in zip(self.rows, self._digests()) if digest in seen], dtype=np.int64)
+
+    def _digests(self) -> list[bytes | None]:
+        digests = image_digests(self.corpus)
+        return [digests[row] for row in self.rows]
+
+    def targets(self) -> torch.Tensor:
+        return self.labels.targets[torch.from_numpy(self.rows)]
+
+    def subjects(self) -> list | None:
+        """Who each row shows, if that is known of all."""
+        if "subject" not in self.corpus.column_names:
+            return None
+        subjects = np.array(self.corpus.select_columns("subject")[:]["subject"], dtype=object)[self.rows].tolist()
+        return None if None in subjects else subjects
+
+    def numbers(self) -> list[int]:
+        """Where each row stands in the split that was opened."""
+        return np.array(self.corpus.select_columns(ROW)[:][ROW])[self.rows].tolist()
+
+    def describe(self) -> dict:
+        return {"source": self.source, "images": len(self.rows), "revision": self.revision}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training and one test: all there is, or one fold.
+
+    Args:
+        train, test: Without a row in common.
+        validation: None where the protocol chooses on the test set.
+    """
+
+    train: Subset
+    test: Subset
+    validation: Subset | None
+
+
+def open_subset(
+    name: str,
+    split: str,
+    read: Callable[[Dataset], Labels] | None = None,
+    subjects: str | None = None,
+    subject_column: str | None = None,
+) -> Subset:
+    """The rows of a corpus that have labels.
+
+    Args:
+        name: Of the corpus.
+        split: The one to open; a corpus with one split only gives that.
+        read: From the corpus to its labels; None keeps every row, without.
+        subjects: Those to keep, as for `select_subjects`.
+        subject_column: Where the people stand, if not in `subject`.
+
+    Raises:
+        ValueError: If the corpus has several splits and not this one, no such column of people, or no label.
+    """
+    splits = corpus_splits(name)
+    if split not in splits and len(splits) > 1:
+        raise ValueError(f"The corpus `{name}` has the splits {splits}, none of them `{split}`.")
+    chosen = split if split in splits else splits[0]
+    corpus, source = load_corpus(name, chosen), f"{name}, split {chosen}"
+    revision = corpus_revision(corpus)
+    corpus = corpus.add_column(ROW, np.arange(len(corpus)))
+    if subject_column is not None:
+        corpus = _with_subjects(corpus, subject_column, name)
+    if subjects is not None:
+        corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
+    if read is None:
+        return Subset(corpus, np.arange(len(corpus)), NO_LABELS, source, revision)
+    labels = read(corpus.remove_columns(ROW))
+    if not labels.known.all():
+        corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
+        labels, source = read(corpus.remove_columns(ROW)), f"{source}, without {dropped} rows that cannot be used"
+    return Subset(corpus, np.arange(len(corpus)), labels, source, revision)
+
+
+def _with_subjects(corpus: Dataset, column: str, name: str) -> Dataset:
+    """The corpus with its people as `subject`; rows without one are left out."""
+    if column not in corpus.column_names:
+        raise ValueError(
+            f"`{name}` has no column `{column}`, only {corpus.remove_columns(ROW).column_names}; name the one of the "
+            "people with `--subject_column`."
+        )
+    if column != "subject":
+        corpus = corpus.select_columns([name for name in corpus.column_names if name != "subject"])
+        corpus = corpus.rename_column(column, "subject")
+    known = [row for row, subject in enumerate(corpus.select_columns("subject")[:]["subject"]) if subject is not None]
+    if len(known) < len(corpus):
+        logger.warning("%d rows of %s name no person and are left out", len(corpus) - len(known), name)
+        corpus = corpus.select(known)
+    return corpus
+
+
+def open_rounds(arguments: HeadArguments, read: Callable[[Dataset], Labels]) -> list[Round]:
+    """Open what `--train`, `--test` and `--validation` name, and cut off what they do not.
+
+    Raises:
+        ValueError: If there is nothing to train on, the classes of two subsets differ, or train and test share images.
+    """
+    train = open_subset(arguments.train, "train", read, arguments.train_subjects)
+    has_test = arguments.test is not None or "test" in corpus_splits(arguments.train)
+    folds = arguments.folds or (UNIT_FOLDS if arguments.task == "action_units" and not has_test else None)
+    if folds is not None:
+        pairs = _fold_subsets(train, folds)
+    elif has_test:
+        pairs = [(train, open_subset(arguments.test or arguments.train, "test", read, arguments.test_subjects))]
+    else:
+        pairs = [split_off(train, TEST_SHARE, is_apart=True)]
+    return [_round(arguments, *pair, read) for pair in pairs]
+
+
+def _round(arguments: HeadArguments, train: Subset, test: Subset, read: Callable[[Dataset], Labels]) -> Round:
+    validation = None
+    if arguments.protocol == "strict":
+        train = train.without_images_of(test)
+        if arguments.validation is not None:
+            validation = open_subset(arguments.validation, "validation", read).without_images_of(test)
+        elif "validation" in corpus_splits(arguments.train) and arguments.folds is None:
+            validation = open_subset(arguments.train, "validation", read).without_images_of(test)
+        else:
+            train, validation = split_off(train, VALIDATION_SHARE)
+        train = train.without_images_of(validation)
+    if arguments.task == "expression" and len(train.labels.names) < 2:
+        raise ValueError(f"There must be two classes at least, {train.source} has only {train.labels.names}.")
+    for subset in (test, validation):
+        if subset is not None:
+            check_same_labels(train, subset)
+    return Round(train, test, validation)
+
+
+def check_same_labels(train: Subset, other: Subset):
+    """Refuse subsets whose numbers mean other classes."""
+    if other.labels.names != train.labels.names:
+        raise ValueError(
+            f"The labels of {train.source} and {other.source} must be the same, got {list(train.labels.names)} and "
+            f"{list(other.labels.names)}; `--label_names` names them."
+        )
+
+
+def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Subset, Subset]:
+    """Cut off a share: whole subjects where they are known, else stratified by label.
+
+    With `is_apart` both get a corpus of their own, and so features.
+    """
+    shares, subjects = {"kept": 1 - share, "rest": share}, subset.subjects()
+    if subjects is not None:
+        rows, way = split_by_subject(subjects, shares, CUT_SEED), "whole subjects"
+    else:
+        strata = [subset.labels.strata[row] for row in subset.rows]
+        if subset.labels.targets.is_floating_point() and not any(isinstance(value, str) for value in strata):
+            strata = strata_of(strata)
+        rows, way = _stratified(subset, strata, shares), "stratified by label"
+    sources = {"kept": f"{1 - share:g} of {subset.source}", "rest": f"{share:g} of {subset.source}"}
+    kept, rest = (
+        subset.keeping(subset.rows[rows[name]], f"{sources[name]} ({way}, seed {CUT_SEED})") for name in shares
+    )
+    return (_as_corpus(kept), _as_corpus(rest)) if is_apart else (kept, rest)
+
+
+def _stratified(subset: Subset, strata: list, shares: dict[str, float]) -> dict[str, np.ndarray]:
+    try:
+        return split_stratified(strata, shares, CUT_SEED)
+    except ValueError as error:
+        raise ValueError(
+            f"{len(strata)} images of {subset.source} are too few to cut {shares['rest']:g} off; give `--test` and "
+            "`--validation`."
+        ) from error
+
+
+def _as_corpus(subset: Subset) -> Subset:
+    labels = subset.labels
+    chosen = Labels(
+        subset.targets(), labels.known[subset.rows], labels.names, [labels.strata[row] for row in subset.rows]
+    )
+    return replace(subset, corpus=subset.corpus.select(subset.rows), rows=np.arange(len(subset.rows)), labels=chosen)
+
+
+def _fold_subsets(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]:
+    subjects = subset.subjects()
+    if subjects is None:
+        raise ValueError("Folds that share no person need a column `subject` in every row of the training corpus.")
+    fold = subject_folds(subjects, folds, CUT_SEED)
+    return [
+        (
+            subset.keeping(subset.rows[fold != number], f"{subset.source}, all folds of {folds} but {number}"),
+            subset.keeping(subset.rows[fold == number], f"{subset.source}, fold {number} of {folds}, by subject"),
+        )
+        for number in range(1, folds + 1)
+    ]
+
+
+def shared_between(train: Subset, test: Subset) -> dict[str, int]:
+    """How many training images are byte for byte test images too, and how many people are in both."""
+    shared = {"images": len(train.rows_in(test)), "subjects": 0}
+    people = train.subjects(), test.subjects()
+    if None not in people:
+        shared["subjects"] = len(set(people[0]) & set(people[1]))
+    for name, count in shared.items():
+        if count:
+            logger.warning("%d %s of %s are in %s, too", count, name, train.source, test.source)
+    return shared

@@ -1,0 +1,235 @@
+"""A pre-training run: one iteration, the loop around it, and what it leaves behind."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from ..data.broken_images import BrokenFiles
+from ..data.corpora import corpus_revision
+from ..data.loading import Batch
+from ..data.views import VideoFrames, ViewMaker
+from ..pictures.faces import draw_face_rows, reconstruction_rows
+from .checkpoints import CheckpointFolder
+from .monitor import Monitor, check_finite_weights
+from .options import Options
+from .record import describe_run, write_record
+from .setup import (
+    build_accelerator,
+    build_model,
+    distribute_model,
+    find_checkpoint,
+    make_training_state,
+    open_corpus,
+    open_loader,
+    steps_per_epoch,
+)
+from .sharding import take_launch_request, whole_model
+from .state import RunState
+from .steps import Stepper, give_zero_gradients
+from .trackers import log_picture, tracker_options
+
+logger = logging.getLogger(__name__)
+
+
+class Pretraining:
+    """A run: the parts that `train_step` and the loop around it use."""
+
+    def __init__(self, options: Options):
+        options.training.fsdp |= take_launch_request(os.environ)
+        self.options = options
+        self.accelerator = build_accelerator(options)
+        self.output_dir = Path(options.training.output_dir)
+        self.folder = CheckpointFolder(self.output_dir / "checkpoints", options.logging.save_total_limit)
+        if self.accelerator.is_main_process:
+            self.folder.clean()
+        self.accelerator.wait_for_everyone()
+        checkpoint = find_checkpoint(options, self.folder, self.accelerator)
+        corpus = open_corpus(options)
+        self.data_revision = corpus_revision(corpus)
+        set_seed(options.training.seed)
+        self.model = build_model(options, checkpoint)
+        self.objectives = tuple(name for name, weight in self.model.config.objective_weights.items() if weight > 0)
+        if not self.objectives:
+            raise ValueError("Every objective's weight is 0: there is nothing to train.")
+        is_joint = options.training.schedule == "joint"
+        groups = [self.objectives] if is_joint else [(name,) for name in self.objectives]
+        trained_model = distribute_model(self.accelerator, options.training, self.model, groups)
+        self.trained = make_training_state(self.accelerator, options.training, self.model)
+        self.state, position = self.trained.load(checkpoint) if checkpoint else (RunState(), None)
+        if options.training.keep_zero_gradients:
+            give_zero_gradients(self.model)
+        self.loader = open_loader(options, corpus, self.model, self.accelerator, position)
+        self.steps_per_epoch = steps_per_epoch(options, self.loader)
+        images_per_epoch = (self.loader.batches_per_epoch or 0) * options.training.batch_size
+        self.broken = BrokenFiles(options.corpus.max_broken_share, images_per_epoch or None)
+        self.views = ViewMaker(
+            options.views,
+            self.model.config.image_size,
+            options.training.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        self.stepper = Stepper(
+            self.accelerator,
+            trained_model,
+            self.trained.optimizer,
+            groups,
+            options.training.keep_zero_gradients,
+            options.training.max_grad_norm,
+        )
+
+    def objective_weights(self) -> dict[str, float]:
+        weights = dict(self.model.config.objective_weights)
+        if self.options.training.dynamic_weight_averaging:
+            for name, factor in self.state.weight_average.weights().items():
+                weights[name] *= factor
+        return weights
+
+    def read_batches(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The next iteration's micro-batches, their images on the device."""
+        device, read = self.accelerator.device, []
+        for _ in range(self.options.training.gradient_accumulation_steps):
+            batch = next(batches)
+            self.broken.add(batch)
+            frames = batch.frames
+            if frames is not None:
+                frames = replace(frames, images=frames.images.to(device, non_blocking=True))
+            read.append(replace(batch, images=batch.images.to(device, non_blocking=True), frames=frames))
+        return read
+
+    def save_checkpoint(self) -> Path | None:
+        check_finite_weights(self.model, self.state.step)
+        return self.trained.save(self.folder, self.state, self.loader.position(), self.options.flat())
+
+
+def train_step(run: Pretraining, batches: list[Batch]) -> dict[str, torch.Tensor]:
+    """One iteration: every objective's optimizer steps on views of the same images."""
+    step = run.state.step
+
+    def make_inputs(objective: str, index: int | None) -> dict[str, torch.Tensor]:
+        batch = join(batches) if index is None else batches[index]
+        return getattr(run.views, objective)(batch.images, step * len(batches) + (index or 0), batch.frames)
+
+    terms = run.stepper.step(make_inputs, run.objective_weights(), len(batches))
+    run.trained.scheduler.step()
+    run.state.add(terms, run.steps_per_epoch, run.accelerator)
+    return terms
+
+
+def join(batches: list[Batch]) -> Batch:
+    """Micro-batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    frames = [batch.frames for batch in batches if batch.frames is not None]
+    joined = VideoFrames.joined(frames, len(batches[0].images)) if frames else None
+    return replace(batches[0], images=torch.cat([batch.images for batch in batches]), frames=joined)
+
+
+def train(run: Pretraining):
+    """The loop: read, step, and every so often log, draw and save."""
+    logging_options, steps = run.options.logging, run.options.training.steps
+    images_per_step = run.options.training.batch_size * run.options.training.gradient_accumulation_steps
+    monitor = Monitor(run.accelerator, steps, run.state.step, images_per_step * run.accelerator.num_processes)
+    batches = iter(run.loader)
+
+    def is_due(interval: int) -> bool:
+        return (interval > 0 and run.state.step % interval == 0) or run.state.step == steps
+
+    while run.state.step < steps:
+        read = run.read_batches(batches)
+        terms = train_step(run, read)
+        monitor.add(run.state.step, terms)
+        saves = is_due(logging_options.save_steps)
+        if saves or is_due(logging_options.logging_steps):
+            monitor.flush(run.trained.scheduler.get_last_lr()[0])
+        if logging_options.picture_steps > 0 and is_due(logging_options.picture_steps):
+            save_picture(run, read[0].images[:8])
+        if saves:
+            run.save_checkpoint()
+    monitor.bar.close()
+
+
+def save_picture(run: Pretraining, images: torch.Tensor):
+    """Save and track what the decoder makes of some of the last images."""
+    if "disentangling" not in run.objectives:
+        return
+    noiseless = run.views.disentangling(images, run.state.step)["pixel_values"]
+    rows = reconstruction_rows(run.model, noiseless)  # In every process, since each may hold a part of the weights.
+    if not run.accelerator.is_main_process:
+        return
+    picture = draw_face_rows(rows, title=f"step {run.state.step}")
+    folder = run.output_dir / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / f"step-{run.state.step:08d}.png")
+    for tracker in run.accelerator.trackers:
+        log_picture(tracker, "reconstructions", picture, run.state.step)
+
+
+def write_result(run: Pretraining, record: dict):
+    """The finished model, its image processor and `run.json`, in the output folder."""
+    model = whole_model(run.model)
+    if model is None:
+        return
+    model.save_pretrained(run.output_dir)
+    run.trained.processor.save_pretrained(run.output_dir)
+    record["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record["images_seen"] = run.state.step * record["images_per_step"]
+    record["broken_files"] = run.broken.count
+    write_record(run.output_dir, record)
+    logger.info("The model is in %s", run.output_dir)
+
+
+def start_trackers(run: Pretraining):
+    """Start the trackers of the main process."""
+    if run.accelerator.is_main_process and run.accelerator.log_with:
+        names = tracker_options(run.output_dir, is_new=not run.options.logging.resume)
+        # Values that every tracker takes.
+        values = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in run.options.flat().items()
+        }
+        run.accelerator.init_trackers("modeling_pcl", values, names)
+
+
+def pretrain(options: Options) -> bool:
+    """Train to the end: the model lies in the output folder then.
+
+    Returns:
+        Whether this is the main process, which has written it.
+
+    Raises:
+        ValueError, OSError: If an option, the corpus or a checkpoint is not as it must be, or a loss is not finite.
+    """
+    run = Pretraining(options)
+    training = options.training
+    record = describe_run(options.flat(), run.data_revision) | {
+        "processes": run.accelerator.num_processes,
+        "parameters": run.model.num_parameters(),
+        "resumed_from_step": run.state.step,
+        "steps_per_epoch": run.steps_per_epoch,
+        "images_per_step": training.batch_size * training.gradient_accumulation_steps * run.accelerator.num_processes,
+    }
+    if run.accelerator.is_main_process:
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+        write_record(run.output_dir, record)
+    start_trackers(run)
+    try:
+        train(run)
+        write_result(run, record)  # Before the end of training, with which the processes part.
+        # Gloo's threads outlive a group that sharded tensors refer to: one that still held a gathered tensor when the
+        # interpreter ended would abort the process.
+        run.accelerator.wait_for_everyone()
+    except FloatingPointError as error:
+        raise ValueError(
+            f"{error}. The last good checkpoint is {run.folder.newest()}; a lower `--learning_rate`, `--max_grad_norm` "
+            "or `--mixed_precision no` may help."
+        ) from error
+    finally:
+        run.accelerator.end_training()
+    return run.accelerator.is_main_process

@@ -1,0 +1,171 @@
+"""The parts of a run, built from its options."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from transformers import get_scheduler
+
+from .. import PCLConfig, PCLForPreTraining, PCLImageProcessor
+from ..data.corpora import Corpus, load_corpus
+from ..data.loading import Loader, make_loader
+from ..data.subjects import select_subjects
+from .arguments import TrainingArguments
+from .batch_norm import synchronise_batch_norm
+from .checkpoints import CheckpointFolder
+from .optimizers import make_optimizer
+from .options import Options
+from .replicas import Replicas
+from .sharding import shard
+from .state import TrainingState, check_same_run
+from .steps import select_trained_parameters
+from .trackers import check_trackers
+
+OTHER_FRAMES = 4  # Of an image's video that are read for views, at most.
+
+
+def build_config(options: Options) -> PCLConfig:
+    """Make the config that the options ask for: the published one, a given one or a model's, changed."""
+    start = options.model.config or options.model.init_from
+    config = (PCLConfig.from_pretrained(start) if start else PCLConfig()).scaled(options.model.width)
+    changes = {name: value for name, value in asdict(options.objective).items() if name not in ("method", "recipe")}
+    for name in (
+        "image_size",
+        "decoder_size",
+        "decoder_image_size",
+        "projection_size",
+        "projection_hidden_size",
+    ):
+        changes[name] = getattr(options.model, name)
+    changed = {name: value for name, value in changes.items() if value is not None}
+    return PCLConfig(**(config.to_dict() | changed))
+
+
+def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
+    """Make or open the model, and prepare it for how it will be trained."""
+    training = options.training
+    if checkpoint is not None:
+        model = PCLForPreTraining.from_pretrained(checkpoint / "model")
+    elif options.model.init_from:
+        model = PCLForPreTraining.from_pretrained(options.model.init_from, config=build_config(options))
+    else:
+        model = PCLForPreTraining(build_config(options))
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if training.gradient_accumulation_steps > 1:
+        model.images_at_once = 2 * training.batch_size
+    if training.sync_batch_norm:
+        synchronise_batch_norm(model)
+    if training.compile:
+        for part in (model.pcl, model.face_projection, model.pose_projection, model.decoder):
+            part.compile()
+    select_trained_parameters(model, [name for name, weight in model.config.objective_weights.items() if weight > 0])
+    return model.to(memory_format=torch.channels_last) if training.channels_last else model
+
+
+def build_accelerator(options: Options) -> Accelerator:
+    """Make the Accelerator of this process.
+
+    Raises:
+        ValueError: If `accelerate launch --cpu` was asked for several processes.
+    """
+    started = {"LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & set(os.environ)
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and not started:
+        raise ValueError(
+            "`accelerate launch --cpu` starts one process, however many it is asked for. Use `accelerate launch "
+            "--multi_gpu --num_processes N`, which starts N on a machine without GPUs too."
+        )
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(),  # Without this, several CPU processes do not find each other.
+        mixed_precision=options.training.mixed_precision,
+        log_with=check_trackers(options.logging.report_to) or None,
+        project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),
+    )
+
+
+def distribute_model(
+    accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining, groups: list[tuple[str, ...]]
+) -> torch.nn.Module:
+    """Put the model on this process's device, and make it one of several where there are several processes.
+
+    Returns:
+        What to call in training, on the same parameters.
+    """
+    model = accelerator.prepare_model(model, evaluation_mode=True)  # Device and autocast; it would not choose the rest.
+    if accelerator.num_processes == 1:
+        return model
+    return shard(model, training.channels_last) if training.fsdp else Replicas(model, groups)
+
+
+def make_training_state(
+    accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining
+) -> TrainingState:
+    """Make optimizer and schedule, and gather what a checkpoint holds."""
+    optimizer = make_optimizer(
+        model, training.optimizer, training.learning_rate, training.weight_decay, training.adam_learning_rate
+    )
+    is_stable = training.lr_scheduler_type == "warmup_stable_decay"
+    scheduler = get_scheduler(
+        training.lr_scheduler_type,
+        optimizer,
+        training.warmup_steps,
+        training.steps,
+        scheduler_specific_kwargs={"num_decay_steps": training.decay_steps, "decay_type": "1-sqrt"}
+        if is_stable
+        else None,
+    )
+    processor = PCLImageProcessor.for_image_size(model.config.image_size)
+    return TrainingState(accelerator, model.train(), processor, accelerator.prepare_optimizer(optimizer), scheduler)
+
+
+def find_checkpoint(options: Options, folder: CheckpointFolder, accelerator: Accelerator) -> Path | None:
+    """The checkpoint to go on from; None for a new run, which does not write over an old one."""
+    newest = folder.newest()
+    if not options.logging.resume:
+        if newest is not None:
+            raise ValueError(f"{newest} exists already: give `--resume` to go on, or another `--output_dir`.")
+        return None
+    if newest is None:
+        raise ValueError(f"{folder.folder} holds no complete checkpoint to resume from.")
+    check_same_run(newest, options.flat(), accelerator.num_processes, options.may_change)
+    return newest
+
+
+def open_corpus(options: Options) -> Corpus:
+    """Open the corpus, without the subjects that are not asked for."""
+    arguments = options.corpus
+    corpus = load_corpus(arguments.corpus, arguments.split, arguments.streaming, arguments.corpus_revision)
+    return corpus if arguments.subjects is None else select_subjects(corpus, arguments.subjects)
+
+
+def open_loader(
+    options: Options, corpus: Corpus, model: PCLForPreTraining, accelerator: Accelerator, position: dict | None
+) -> Loader:
+    """Make this process's loader, from a position on."""
+    return make_loader(
+        corpus,
+        load_size_px=options.corpus.load_size_px or 2 * model.config.image_size,
+        batch_size=options.training.batch_size,
+        seed=options.training.seed,
+        subjects=options.corpus.subject_sampling,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=options.corpus.num_workers,
+        position=position,
+        pin_memory=accelerator.device.type == "cuda",
+        other_frames=OTHER_FRAMES if options.views.needs_videos else 0,
+    )
+
+
+def steps_per_epoch(options: Options, loader) -> int:
+    """Iterations an epoch has for dynamic weight averaging."""
+    if options.training.steps_per_epoch is not None:
+        return options.training.steps_per_epoch
+    if loader.batches_per_epoch is None:
+        if options.training.dynamic_weight_averaging:
+            raise ValueError("The stream's length is unknown: give `--steps_per_epoch` for dynamic weight averaging.")
+        return options.training.steps
+    return max(1, loader.batches_per_epoch // options.training.gradient_accumulation_steps)

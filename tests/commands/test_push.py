@@ -1,0 +1,255 @@
+"""From a run to a repository, and back over HTTP in a process that does not have this package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from datasets import Dataset, Image
+from huggingface_hub import HfApi
+from PIL import Image as PILImage
+from safetensors.torch import load_file
+
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLImageProcessor, PCLModel
+from modeling_pcl.hub import push as push_module
+from modeling_pcl.hub.arguments import PushArguments
+from modeling_pcl.hub.models import model_digest
+from modeling_pcl.hub.parity import write_parity
+from modeling_pcl.hub.upload import upload_corpus
+
+STRANGER = """
+import importlib.abc, json, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "modeling_pcl":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+from datasets import load_dataset
+from huggingface_hub import hf_hub_download, snapshot_download
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel, pipeline
+
+trust = {"trust_remote_code": True}
+model = AutoModel.from_pretrained("user/pcl", **trust).eval()
+stored = load_file(hf_hub_download("user/pcl", "parity.safetensors"))
+difference = (model(stored["pixel_values"]).face_features - stored["face_features"]).abs().max().item()
+face = Image.new("RGB", (40, 40), (200, 120, 90))
+swapped = pipeline("face-swap-pose", "user/pcl", **trust)((face, face))
+corpus = load_dataset("user/faces", split="train")
+folder = snapshot_download("user/pcl", revision="main")
+said = {"module": type(model).__module__, "difference": difference, "swapped": swapped.size, "rows": len(corpus)}
+print(json.dumps(said | {"folder": folder}))
+"""
+
+
+def make_run(folder: Path, model_class: type = PCLForPreTraining) -> Path:
+    tiny.save(folder, model_class)
+    (folder / "run.json").write_text(json.dumps(tiny.RUN))
+    for name in ("checkpoints", "logs"):
+        (folder / name).mkdir()
+        (folder / name / "large.pt").write_bytes(b"\0" * 100)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def api(hub) -> HfApi:
+    return HfApi(endpoint=hub.url, token=hub.token)
+
+
+@pytest.fixture
+def push(api, monkeypatch):
+    """Push; ONNX and the check in a new process, which take seconds, only if they are asked for."""
+    check = push_module.check_parity
+
+    def push(run_dir: Path, repo_id: str = "user/pcl", api: HfApi = api, is_checked: bool = False, **options) -> str:
+        monkeypatch.setattr(push_module, "check_parity", check if is_checked else lambda folder: {})
+        arguments = {"model": run_dir, "repo_id": repo_id, "onnx": False} | options
+        return push_module.push(api, PushArguments(**arguments))
+
+    return push
+
+
+def test_a_repository_opens_over_http_where_this_package_is_absent(push, hub, run, tmp_path):
+    push(run, onnx=True, is_checked=True)
+    assert set(hub.files("user/pcl")) == {
+        *(path.name for path in Path(sys.modules["modeling_pcl"].__file__).parent.glob("*_pcl.py")),
+        *("README.md", "config.json", "handler.py", "model.safetensors", "parity.safetensors"),
+        *("preprocessor_config.json", "requirements.txt", "run.json"),
+        *(f"onnx/{name}" for name in ("decoder_model.onnx", "export.json", "model.onnx", "model_quantized.onnx")),
+    }
+    assert len(hub.commits("user/pcl")) == 2
+    assert "/home/me" not in hub.files("user/pcl")["run.json"].decode()
+    assert json.loads(hub.files("user/pcl")["onnx/export.json"])["model"] == "user/pcl"
+    face = {"bytes": (Path(__file__).parents[2] / "hub_cards" / "head_pose.png").read_bytes(), "path": None}
+    (tmp_path / "corpus" / "data").mkdir(parents=True)
+    Dataset.from_dict({"image": [face] * 3}).cast_column("image", Image()).to_parquet(
+        tmp_path / "corpus" / "data" / "train-00000.parquet"
+    )
+    upload_corpus(tmp_path / "corpus", "user/faces")
+    environment = os.environ | hub.environment(hub.token) | {"HF_HOME": str(tmp_path / "home")}
+    environment["HF_MODULES_CACHE"] = str(tmp_path / "modules")
+    command = [sys.executable, "-c", STRANGER]
+    stranger = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert stranger.returncode == 0, stranger.stderr
+    said = json.loads(stranger.stdout.splitlines()[-1])
+    assert said["module"].startswith("transformers_modules.user.pcl.")
+    assert said["difference"] < 1e-6
+    assert (said["swapped"], said["rows"]) == ([32, 32], 3)
+    folder = Path(said["folder"])
+    fetched = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del fetched[".gitattributes"]
+    assert fetched == hub.files("user/pcl")
+    seen = [stranger.stdout, stranger.stderr, *map(repr, fetched.values())]
+    assert not [text for text in seen if hub.token in text]
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(push, hub, run):
+    said = push(run, dry_run=True)
+    assert "new" in said
+    assert ("models", "user/pcl") not in hub.repositories
+    push(run)
+    push(run)
+    commits = hub.commits("user/pcl")
+    assert len(commits) == 2
+    assert push(run, dry_run=True).startswith("Nothing would change.")
+    said = push(run, dry_run=True, license="cc-by-4.0")
+    assert "+license: cc-by-4.0" in said
+    assert hub.commits("user/pcl") == commits
+
+
+def test_a_branch_and_a_private_repository_are_asked_for(push, hub, run):
+    push(run, private=True, revision="v2")
+    assert hub.created[0]["visibility"] == "private"
+    assert "model.safetensors" in hub.files("user/pcl", revision="v2")
+    assert hub.files("user/pcl") == {}
+
+
+def test_the_weights_and_the_tensors_are_the_runs(push, hub, run):
+    push(run)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, run / "repository"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_head_shows_its_answers_to_images_that_may_be_published(push, hub, tmp_path):
+    run = make_run(tmp_path / "head", PCLForHeadPoseEstimation)
+    PILImage.radial_gradient("L").convert("RGB").save(tmp_path / "face.png")
+    push(run, example_images=[tmp_path / "face.png"])
+    files = hub.files("user/pcl")
+    assert files["examples/face.png"] == (tmp_path / "face.png").read_bytes()
+    card = files["README.md"].decode()
+    assert "resolve/main/examples/face.png" in card
+    assert "yaw" in card.split("---\n")[1]
+
+
+def test_an_upload_that_fails_leaves_the_repository_as_it_was(push, hub, run):
+    push(run)
+    before = hub.files("user/pcl")
+    hub.fail("POST", "/commit/", "unavailable", 9)
+    with pytest.raises(ValueError, match=r"upload to user/pcl failed: [\s\S]*503[\s\S]*the same command sends it"):
+        push(run, license="cc-by-4.0")
+    assert hub.files("user/pcl") == before
+
+
+@pytest.mark.parametrize("name", ["pcl", "a/b/c", "user/pc l", "user/--pcl"])
+def test_a_name_that_is_none_is_refused(push, run, name):
+    with pytest.raises(ValueError, match=r"cannot be a repository's name|must be `user/name`"):
+        push(run, repo_id=name)
+    assert not (run / "repository").exists()
+
+
+def test_who_may_not_write_is_refused_before_anything_is_built(push, hub, run, monkeypatch):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="Nobody is logged in: `hf auth login`"):
+        push(run, api=HfApi(endpoint=hub.url))
+    with pytest.raises(ValueError, match="The Hub does not know who is asking") as refused:
+        push(run, api=HfApi(endpoint=hub.url, token="hf_" + "x" * 30))
+    assert "hf_xxx" not in str(refused.value)
+    with pytest.raises(ValueError, match="The token may only read"):
+        push(run, api=HfApi(endpoint=hub.url, token=hub.reader))
+    assert not (run / "repository").exists()
+
+
+def test_what_is_no_run_is_refused(push, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="does not open"):
+        push(tmp_path / "empty")
+    with pytest.raises(ValueError, match="does not open"):
+        push(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_the_runs_own_image_processor_goes_along(push, hub, run):
+    PCLImageProcessor.for_image_size(48).save_pretrained(run)
+    push(run)
+    assert json.loads(hub.files("user/pcl")["preprocessor_config.json"])["crop_size"]["height"] == 48
+
+
+def test_probes_of_this_model_are_its_results_and_others_are_left_out(push, hub, run, caplog):
+    digest = model_digest(PCLModel.from_pretrained(run))
+    figures = {"accuracy": {"mean": 0.5, "spread": None, "values": [0.5]}}
+    part = {"test": {"source": "faces", "images": 3, "revision": "a"}}
+    probe = {"task": "expression", "protocol": "strict", "seeds": [0], "image_size": 32, "selection": "none"}
+    probe |= {"parts": [part], "results": {"face": {"linear": figures}}}
+    written = {"mine": probe | {"model_revision": digest}, "old": probe | {"model_revision": "sha256:0"}, "bench": {}}
+    for name, record in written.items():
+        (run / name).mkdir()
+        (run / name / "results.json").write_text(json.dumps(record))
+    push(run)
+    assert json.loads(hub.files("user/pcl")["results.json"]).keys() == {"mine"}
+    assert "old/results.json is left out: it measured another model" in caplog.text
+    (run / "mine" / "results.json").write_text("{")
+    with pytest.raises(ValueError, match=r"mine/results.json is not JSON"):
+        push(run)
+
+
+def test_a_folder_that_is_somebody_elses_is_not_overwritten(push, run):
+    (run / "repository").mkdir()
+    (run / "repository" / "thesis.tex").write_text("years")
+    with pytest.raises(ValueError, match="holds something else: move that elsewhere"):
+        push(run)
+    assert (run / "repository" / "thesis.tex").exists()
+
+
+def test_the_card_must_be_without_faults(push, run, monkeypatch, tmp_path):
+    template = "---\nlicense: mit\n---\n{{ 3 * 14.5 }} faces"
+    shutil.copytree(push_module.TEMPLATES, tmp_path / "templates")
+    (tmp_path / "templates" / "pretrained.md").write_text(template)
+    monkeypatch.setattr(push_module, "TEMPLATES", tmp_path / "templates")
+    with pytest.raises(ValueError, match=r"The card has faults:\na number that no file holds: 43.5"):
+        push(run)
+
+
+def test_a_folder_that_computes_something_else_is_not_pushed(push, hub, run, monkeypatch):
+
+    def write_others(model, folder):
+        for parameter in model.parameters():
+            parameter.data += 0.1
+        write_parity(model, folder)
+
+    monkeypatch.setattr(push_module, "write_parity", write_others)
+    with pytest.raises(ValueError, match=r"computes another `\w+` than its parity.safetensors holds"):
+        push(run, is_checked=True)
+    assert ("models", "user/pcl") not in hub.repositories
+
+
+def test_the_command_says_what_it_did(call, hub, api, run, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+    monkeypatch.setattr(push_module, "check_parity", lambda folder: {})
+    call("push", run, "user/pcl", "--no_onnx")
+    assert f"{hub.url}/user/pcl is what {run / 'repository'} is, by commit" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import tiny
+from datasets import Dataset
+from PIL import Image
+from refusals import refused
+
+from modeling_pcl.probes.quick_scores import COLUMNS
+
+COMMON = (
+    "--config {config} --batch_size 8 --report_to none --picture_steps 0 --pose_images 2 --pose_negatives_per_image 4 "
+    "--num_workers 0"
+)
+
+
+@pytest.fixture
+def inputs(tmp_path) -> dict[str, str]:
+    """Corpora, all of the same smooth images, and a small config."""
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for number in range(24):
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{number:02d}.png")
+    images = [{"bytes": path.read_bytes(), "path": None} for path in sorted(folder.iterdir())]
+    numbers = np.arange(24) % 4
+    columns = {"label": numbers, "identity": numbers, "yaw": numbers * 3.0, "pitch": numbers * 2.0}
+    columns |= {"roll": numbers * 1.0, "smile": numbers // 2, "age": numbers * 9.0, "gender": numbers // 2}
+    rows = {"image": images} | {name: values.tolist() for name, values in columns.items()}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "labelled.parquet")
+    tiny.config().to_json_file(tmp_path / "config.json")
+    return {name: str(tmp_path / "labelled.parquet") for name in COLUMNS} | {"sides": "32"}
+
+
+@pytest.fixture
+def search(call, inputs, tmp_path):
+    common = COMMON.format(config=tmp_path / "config.json") + " --steps 2 --save_steps 1"
+
+    def run(*lines: str):
+        (tmp_path / "variants.txt").write_text("\n".join([f"all: {common}", *lines]))
+        options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt"}
+        options |= {"runs_dir": tmp_path / "runs", "output": tmp_path / "table.csv", "jobs": 2}
+        call("search", "run", *(text for name, value in options.items() for text in (f"--{name}", value)))
+
+    return run
+
+
+def table(path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_variants_are_trained_and_scored_once_and_one_that_fails_is_named(search, tmp_path, capsys):
+    lines = ["# widths", "one: --face_temperature 0.2", "two: one --seed 3  # another seed", "random-1: random:1:0.05"]
+    with refused("1 of 4 variants failed: bad"):
+        search(*lines, "bad: --face_temperature -1")
+    rows = table(tmp_path / "table.csv")
+    assert [row["feature"] for row in rows if row["name"] == "one"] == ["trunk", "face", "pose", "face+pose"]
+    (two,) = (row for row in rows if row["name"] == "two" and row["feature"] == "trunk")
+    assert two["options"] == "--face_temperature 0.2 --seed 3"
+    assert (two["seed"], two["steps"], two["images_seen"], two["side"]) == ("3", "2", "16", "32")
+    assert 0 <= float(two["expression_accuracy"]) <= 1
+    (untrained,) = (row for row in rows if row["name"] == "random-1" and row["feature"] == "trunk")
+    assert (untrained["seed"], untrained["images_seen"]) == ("1", "0")
+    assert not (tmp_path / "runs/bad/run.json").exists()
+
+    (tmp_path / "table.csv").rename(tmp_path / "kept.csv")
+    with refused("1 of 1 variants failed: one"):  # Another one, in the folder of the first.
+        search("one: --face_temperature 0.3")
+    assert "`--face_temperature` was 0.2, is 0.3" in capsys.readouterr().out
+    (tmp_path / "kept.csv").rename(tmp_path / "table.csv")
+
+    shutil.rmtree(tmp_path / "runs")
+    search(*lines)
+    assert table(tmp_path / "table.csv") == rows
+    assert not (tmp_path / "runs").exists()
+
+    with refused(r"table.csv has one with other options"):
+        search("one: --face_temperature 0.3")
+
+
+@pytest.mark.slow
+def test_what_trains_ends_with_the_search(inputs, tmp_path):
+    (tmp_path / "variants.txt").write_text(
+        "long: " + COMMON.format(config=tmp_path / "config.json") + " --steps 100000"
+    )
+    options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt"}
+    options |= {"runs_dir": tmp_path / "runs", "output": tmp_path / "table.csv"}
+    words = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
+    search = psutil.Popen(
+        [sys.executable, "-m", "modeling_pcl.commands.search", "run", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    log = tmp_path / "runs/long/log.txt"
+    try:
+        wait_for(lambda: log.exists() and list(tmp_path.glob("runs/long/run.json")))
+        trainers = search.children(recursive=True)
+    finally:
+        search.terminate()
+    assert search.wait(timeout=60) == 128 + signal.SIGTERM
+    gone, alive = psutil.wait_procs(trainers, timeout=30)
+    assert gone
+    assert not alive
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("line", ["--steps 3", "twice: --steps 3\ntwice: --steps 4", "../out: --steps 3"])
+def test_lines_that_are_no_variants_are_refused_by_number(search, line):
+    with refused("must be `name: options`, each name once"):
+        search("first: --seed 1", line)
+
+
+def test_a_line_that_begins_with_no_earlier_name_is_refused(search):
+    with refused("line 2: no line before it is named 'later'"):
+        search("first: later --seed 1", "later: --seed 2")
+
+
+@pytest.mark.slow
+def test_a_run_is_followed_checkpoint_by_checkpoint_with_a_picture(call, search, inputs, tmp_path):
+    search("run: --seed 1")
+    folder, output = tmp_path / "runs/run", tmp_path / "curve/scores.csv"
+    options = [text for name, value in inputs.items() for text in (f"--{name}", value)]
+    for _ in range(2):  # The second look finds nothing new.
+        call("search", "follow", folder, "--once", "--output", output, *options)
+    rows = table(output)
+    assert {(row["step"], row["images_seen"]) for row in rows} == {("2", "16")}
+    assert len(rows) == 4
+    with Image.open(output.with_suffix(".png")) as picture:
+        assert picture.width > 1000
+    assert json.loads((folder / "run.json").read_text())["images_seen"] == 16
+
+
+def test_models_are_scored_by_name(call, inputs, tmp_path, capsys):
+    options = [text for name, value in inputs.items() for text in (f"--{name}", value)]
+    call("search", "score", "random:0:0.05", "--output", tmp_path / "scores.csv", *options)
+    assert json.loads(capsys.readouterr().out)["model"] == "random:0:0.05"
+    assert len(table(tmp_path / "scores.csv")) == 4

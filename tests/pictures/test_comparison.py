@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_pcl.pictures import comparison
+from modeling_pcl.pictures.comparison import draw_comparison, draw_leakage
+from modeling_pcl.pictures.style import rendered
+
+TABLE = {
+    "accuracy": {
+        "random initialisation": {"trunk": (0.2, 0.01), "face": (0.3, None)},
+        "ours": {"trunk": (0.5, float("nan")), "face": None},
+    },
+    "error": {"random initialisation": {"trunk": (9.0, 0.5)}, "ours": {"trunk": (7.0, None)}},
+}
+DIRECTIONS = {"accuracy": "higher is better", "error": "lower is better"}
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    seen = []
+    monkeypatch.setattr(comparison, "rendered", lambda figure: (seen.append(figure), rendered(figure))[1])
+    return seen
+
+
+def test_every_known_mean_is_a_dot_and_the_best_baseline_a_line(figures):
+    draw_comparison(TABLE, DIRECTIONS)
+    accuracy, error = figures[0].axes
+    assert sorted(container[0].get_xdata()[0] for container in accuracy.containers) == [0.2, 0.3, 0.5]
+    assert [container.has_xerr for container in accuracy.containers] == [True, False, False]
+    dashed = [axes.lines[-1].get_xdata()[0] for axes in (accuracy, error)]
+    assert dashed == [0.3, 9.0]
+    assert [label.get_text() for label in accuracy.get_yticklabels()] == ["random initialisation", "ours"]
+    assert accuracy.get_title() == "accuracy\nhigher is better"
+
+
+def test_empty_tables_and_measures_without_a_direction_are_refused():
+    with pytest.raises(ValueError, match="at least one measure of one model"):
+        draw_comparison({}, {})
+    with pytest.raises(ValueError, match=r"`directions` must be .* for `error`, got None"):
+        draw_comparison(TABLE, {"accuracy": "higher is better"})
+
+
+def test_readings_are_bars_with_their_numbers_and_swaps_stand_below(figures):
+    readings = {"pose R²": {"face": 0.25, "pose": None}, "identity": {"face": -0.5, "pose": 0.75}}
+    bare = draw_leakage(readings, {"face": 1.0, "pose": 2.0}, None, "leaks")
+    pose, identity, mirror = figures[0].axes
+    assert [text.get_text() for text in pose.texts] == ["0.250", "missing"]
+    assert [bar.get_height() for bar in identity.patches] == [-0.5, 0.75]
+    assert mirror.get_title() == "how far mirroring moves it"
+    both = draw_leakage(readings, {"face": 1.0}, Image.new("RGB", (50, 100), "red"), "leaks")
+    assert both.size[1] > 2 * bare.size[1]
+    assert (np.asarray(both)[-10, both.width // 2] == [255, 0, 0]).all()
+    with pytest.raises(ValueError, match="at least one feature, got none for `pose R²`"):
+        draw_leakage({"pose R²": {}}, {"face": 1.0}, None, "")

@@ -1,0 +1,224 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
+from matplotlib.figure import Figure
+from PIL import Image as PILImage
+
+from modeling_pcl.data import schema
+from modeling_pcl.pictures import contact_sheet, label_charts
+from modeling_pcl.pictures.contact_sheet import (
+    draw_class_predictions,
+    draw_corpus,
+    draw_pairs,
+    draw_pose_predictions,
+)
+from modeling_pcl.pictures.style import rendered
+
+NAN = float("nan")
+RAW = Image(decode=False)
+NOSE = np.array([31, 119, 180])
+EXPRESSION = ClassLabel(names=["a $5 bill", "under_score_$x^2$", "two\nlines", "😀 laughs", "微笑", "x" * 60])
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """The figures of all pages: the tiles, then the charts."""
+    seen = []
+
+    def remember(figure: Figure, is_cropped: bool = True) -> PILImage.Image:
+        seen.append(figure)
+        return rendered(figure, is_cropped)
+
+    for module in (contact_sheet, label_charts):
+        monkeypatch.setattr(module, "rendered", remember)
+    return seen
+
+
+def image(number: int) -> dict:
+    """A face of one colour of its own."""
+    file = io.BytesIO()
+    PILImage.new("RGB", (30, 40), (number, 90, 80)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def table(count: int, features: dict | None = None, **columns) -> Dataset:
+    columns = {"image": [image(number) for number in range(count)], **columns}
+    return Dataset.from_dict(columns, features=Features({"image": RAW, **(features or {})}))
+
+
+def pair_table(same: list, fold: list) -> Dataset:
+    columns = {"image_a": [image(row) for row in range(len(same))], "image_b": [image(200) for _ in same]}
+    features = Features({"image_a": RAW, "image_b": RAW, "same": Value("bool"), "fold": Value("int32")})
+    return Dataset.from_dict({**columns, "same": same, "fold": fold}, features=features)
+
+
+def captions(figure: Figure) -> list[str]:
+    return [axes.get_xlabel().replace("\xa0", " ") for axes in figure.axes]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title() for axes in figure.axes]
+
+
+def heading(figure: Figure) -> str:
+    return figure.texts[0].get_text()
+
+
+def pixels(axes) -> np.ndarray:
+    return np.asarray(axes.images[0].get_array())
+
+
+def test_a_tile_shows_its_image_and_the_labels_of_the_same_row(figures):
+    draw_corpus(table(12, {"subject": Value("string")}, subject=[f"s{row}" for row in range(12)]), "faces")
+    assert heading(figures[0]) == "faces: 12 rows, 12 subjects"
+    rows = [pixels(axes)[80, 80, 0] for axes in figures[0].axes]
+    assert sorted(rows) == list(range(12))
+    assert captions(figures[0]) == [f"subject s{row}" for row in rows]
+
+
+def test_the_same_seed_gives_the_same_pixels_and_another_one_other_samples():
+    corpus = table(20, {"subject": Value("string")}, subject=[f"s{row % 7}" for row in range(20)])
+    pairs = pair_table([True, False] * 10, [1, 2] * 10)
+    for draw, rows in ((draw_corpus, corpus), (draw_pairs, pairs)):
+        first, same, other = (np.asarray(draw(rows, "faces", samples=4, seed=seed)) for seed in (3, 3, 4))
+        np.testing.assert_array_equal(first, same)
+        assert first.shape != other.shape or (first != other).any()
+
+
+@pytest.mark.parametrize(("angle", "axis"), [("yaw", 1), ("pitch", 0)])
+@pytest.mark.parametrize("turn", [-40, 40])
+def test_the_nose_is_drawn_on_the_side_that_the_sign_says(figures, angle, axis, turn):
+    pose = {"yaw": [0.0], "pitch": [0.0], "roll": [0.0]} | {angle: [float(turn)]}
+    draw_corpus(table(1, dict.fromkeys(pose, Value("float32")), **pose), "faces")
+    places = (np.abs(pixels(figures[0].axes[0]) - NOSE).max(axis=2) < 30).nonzero()[axis]
+    # Yaw above zero is to the right, pitch above zero is up, where rows count downwards.
+    assert np.sign(places.mean() - 80) == np.sign(turn if angle == "yaw" else -turn)
+
+
+def test_extremes_are_marked_and_the_axes_explained_once(figures):
+    angles = [float(10 * row % 7) for row in range(7)]
+    features = dict.fromkeys(("yaw", "pitch", "roll"), Value("float32"))
+    draw_corpus(table(7, features, yaw=angles, pitch=[0.0] * 7, roll=angles), "faces", samples=4)
+    marks = titles(figures[0])
+    assert marks[0] == "lowest yaw, lowest pitch,\nlowest roll"
+    assert ["lowest yaw" in mark for mark in marks] == [True, True, False, False]
+    assert len(figures[0].legends) == 1
+
+
+BROKEN = {
+    "the file is empty": {"bytes": b"", "path": "face.jpg"},
+    "no image format that": {"bytes": b"nonsense", "path": None},
+    "the row holds no image": None,
+    "No such file": {"bytes": None, "path": "/nowhere/with_a_$very$_long_name_of_a_file/and_a_folder/00001.jpg"},
+}
+
+
+@pytest.mark.parametrize(("reason", "record"), BROKEN.items())
+def test_an_image_that_does_not_decode_is_a_grey_tile_with_the_reason(figures, reason, record):
+    features = Features({"image": RAW, **dict.fromkeys(("yaw", "pitch", "roll"), Value("float32"))})
+    corpus = Dataset.from_dict({"image": [record], "yaw": [9.0], "pitch": [9.0], "roll": [9.0]}, features=features)
+    draw_corpus(corpus, "faces")
+    (axes,) = figures[0].axes
+    assert reason in " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
+    assert (pixels(axes) == 190).all()  # No axes cover the reason.
+    assert axes.get_xlabel() == "yaw +9 pitch +9 roll +9"
+
+
+def test_labels_are_written_as_they_are_and_no_tile_covers_another(figures):
+    corpus = table(
+        12,
+        {"expression": EXPRESSION, "subject": Value("string"), "attributes": {"$a_b$": Value("bool")}},
+        expression=[row % 6 for row in range(12)],
+        subject=["$x$_\n微笑😀 and many, many more letters"] * 12,
+        attributes=[{"$a_b$": row % 2 == 0} for row in range(12)],
+    )
+    picture = draw_corpus(corpus, "$a_title$ 微笑 " + "very long " * 40)
+    assert heading(figures[0]).startswith("$a_title$ 微笑 very long")
+    written = " ".join(captions(figures[0])).replace("\n", " ")
+    for name in ("a $5 bill", "under_score_$x^2$", "two lines", "😀 laughs", "微笑", "subject $x$_ 微笑😀 and many…"):
+        assert name in written
+    boxes = [axes.get_tightbbox() for axes in figures[0].axes]
+    for i, box in enumerate(boxes):
+        assert -1 <= box.x0 < box.x1 <= picture.width + 1
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_a_corpus_without_labels_has_no_charts(figures, count):
+    draw_corpus(table(count), "faces")
+    assert heading(figures[0]) == ("faces: 1 row" if count == 1 else f"faces: {count} rows")
+    assert len(figures) == 1
+    assert len(figures[0].axes) == count
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_corpus_of_which_nothing_is_known_is_drawn(figures, count):
+    features = {name: schema.COLUMNS[name] for name in ("subject", "yaw", "pitch", "roll", "smile", "age", "gender")}
+    features |= {"expression": EXPRESSION, "AU1": schema.PRESENCE, "AU2": schema.INTENSITY}
+    columns = {name: [None] * count for name in features}
+    features["attributes"] = {"x": Value("bool"), "race": ClassLabel(names=["A"])}
+    draw_corpus(table(count, features, **columns, attributes=[None] * count), "faces")
+    assert heading(figures[0]).endswith(", 0 subjects")
+    assert captions(figures[0]) == [""] * count
+    assert len(titles(figures[1])) == 12
+
+
+def test_the_charts_count_all_rows_not_only_the_samples(figures):
+    draw_corpus(table(50, {"smile": schema.COLUMNS["smile"]}, smile=[0] * 40 + [1] * 10), "faces", samples=4)
+    assert len(figures[0].axes) == 4
+    assert [bar.get_height() for bar in figures[1].axes[0].patches] == [40, 10]
+
+
+def test_selected_and_joined_corpora_in_any_format_are_drawn_alike():
+    features = {"subject": Value("string"), "attributes": {"bald": Value("bool")}}
+    corpus = table(8, features, subject=[f"s{row}" for row in range(8)], attributes=[{"bald": True}] * 8)
+    joined = concatenate_datasets([corpus.select(range(5)), corpus.select(range(5, 8))]).with_format("torch")
+    np.testing.assert_array_equal(*(np.asarray(draw_corpus(one, "faces")) for one in (corpus, joined)))
+
+
+def test_pairs_stand_side_by_side_framed_by_what_they_are_and_counted_by_fold(figures):
+    draw_pairs(pair_table([True, False, True, None], [1, 2, 2, None]), "faces")
+    assert heading(figures[0]) == "faces: 4 pairs"
+    words = captions(figures[0])
+    assert sorted(words[:2]) == ["same, fold 1", "same, fold 2"]
+    assert words[2:] == ["different, fold 2", ""]
+    assert titles(figures[1]) == ["pairs by fold, 1 missing"]
+    frames = [axes.spines["left"].get_edgecolor()[:3] for axes in figures[0].axes]
+    assert frames[0] == frames[1] != frames[2]
+    assert pixels(figures[0].axes[0])[80, [80, 240], 0].tolist() in ([0, 200], [2, 200])
+
+
+def test_predictions_stand_beside_labels(figures):
+    draw_class_predictions([image(0), image(1)], ["a", "b"], ["a", "c"], "classes")
+    assert titles(figures[0]) == ["labelled a", "labelled b"]
+    assert captions(figures[0]) == ["predicted a", "predicted c"]
+    right, wrong = (axes.spines["top"].get_edgecolor() for axes in figures[0].axes)
+    assert right != wrong
+    draw_pose_predictions([image(0)], [[10, 0, 0]], [[-20, 5, 1]], "poses")
+    assert titles(figures[1]) == ["labelled", "predicted"]
+    assert captions(figures[1]) == ["yaw +10 pitch +0 roll +0", "yaw -20 pitch +5 roll +1"]
+
+
+@pytest.mark.parametrize("samples", [0, -3])
+def test_no_samples_are_refused(samples):
+    with pytest.raises(ValueError, match="`samples` of at least 1"):
+        draw_corpus(table(2), "faces", samples=samples)
+    with pytest.raises(ValueError, match="`samples` of at least 1"):
+        draw_pairs(pair_table([True], [1]), "faces", samples=samples)
+
+
+def test_no_rows_are_refused():
+    with pytest.raises(ValueError, match="rows to draw"):
+        draw_corpus(table(2).select([]), "faces")
+    with pytest.raises(ValueError, match="rows to draw"):
+        draw_pairs(pair_table([True], [1]).select([]), "faces")

@@ -1,0 +1,283 @@
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from modeling_pcl.data import schema
+from modeling_pcl.pictures import label_charts
+from modeling_pcl.pictures.label_charts import (
+    Panel,
+    action_unit_panels,
+    attribute_panels,
+    class_panel,
+    corpus_panels,
+    draw_panels,
+    fold_panel,
+    histogram_panel,
+    subject_panel,
+)
+
+NAN = float("nan")
+EXPRESSION = ClassLabel(names=["sad", "angry", "happy"])
+
+
+def table(features: dict, **columns) -> Dataset:
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def heights(panel: Panel) -> dict[str, dict]:
+    """Bar to height, by series."""
+    return {name: dict(zip(panel.bars, values.tolist(), strict=True)) for name, values in panel.series.items()}
+
+
+def test_classes_are_counted_in_the_features_order_also_those_that_do_not_occur():
+    panel = class_panel(table({"expression": EXPRESSION}, expression=[2, 0, 2, None, 2]), "expression")
+    assert panel.title == "expression, 1 missing"
+    assert list(panel.bars) == ["sad", "angry", "happy"]
+    assert heights(panel) == {"rows": {"sad": 1, "angry": 0, "happy": 3}}
+    assert panel.bin_width is None
+
+
+def test_names_without_an_order_are_counted_by_name():
+    panel = class_panel(table({"gender": Value("string")}, gender=["male", "female", "male"]), "gender")
+    assert panel.title == "gender"
+    assert list(heights(panel)["rows"].items()) == [("female", 1), ("male", 2)]
+
+
+def test_of_very_many_classes_the_largest_are_counted():
+    values = [f"class {number:02d}" for number in range(40) for _ in range(number + 1)]
+    panel = class_panel(table({"expression": Value("string")}, expression=values), "expression")
+    assert panel.title == "expression (the 30 largest of 40)"
+    assert list(heights(panel)["rows"].items()) == [(f"class {number}", number + 1) for number in range(39, 9, -1)]
+
+
+def test_a_column_of_gaps_has_its_classes_and_no_rows():
+    panel = class_panel(table({"expression": EXPRESSION}, expression=[None, None]), "expression")
+    assert panel.title == "expression, 2 missing"
+    assert heights(panel) == {"rows": {"sad": 0, "angry": 0, "happy": 0}}
+
+
+def test_a_bin_begins_at_its_lower_edge_and_ends_below_the_next():
+    values = np.array([-5.1, -5, -0.1, 0, 4.9, 5, 14.9, NAN, NAN])
+    panel = histogram_panel("yaw", values, 5, "degrees")
+    assert panel.title == "yaw, 2 missing"
+    assert heights(panel) == {"rows": {-10: 1, -5: 2, 0: 2, 5: 1, 10: 1}}
+    assert (panel.bin_width, panel.unit) == (5, "degrees")
+
+
+def test_an_empty_bin_between_others_is_there():
+    assert heights(histogram_panel("age", np.array([1.0, 21.0]), 10, "years")) == {"rows": {0: 1, 10: 0, 20: 1}}
+
+
+def test_where_no_number_is_known_there_are_no_bins():
+    panel = histogram_panel("yaw", np.array([NAN]), 5, "degrees")
+    assert (panel.title, list(panel.bars)) == ("yaw, 1 missing", [])
+
+
+def test_presence_and_intensity_of_action_units_are_stacked_apart():
+    corpus = table(
+        {"AU12": schema.INTENSITY, "AU4": schema.PRESENCE, "AU1": schema.PRESENCE, "AU6": schema.INTENSITY},
+        AU12=[0, 5, 5, None],
+        AU4=[1, 1, 0, 1],
+        AU1=[None, None, 0, 1],
+        AU6=[1, 2, 3, 4],
+    )
+    presence, intensity = action_unit_panels(corpus)
+    assert (presence.title, list(presence.bars)) == ("action units", ["AU1", "AU4"])
+    assert heights(presence) == {
+        "present": {"AU1": 1, "AU4": 3},
+        "absent": {"AU1": 1, "AU4": 1},
+        "missing": {"AU1": 2, "AU4": 0},
+    }
+    assert (intensity.title, list(intensity.bars)) == ("action units, intensity", ["AU6", "AU12"])
+    assert list(intensity.series) == ["0", "1", "2", "3", "4", "5", "missing"]
+    counted = heights(intensity)
+    assert [counted[level]["AU6"] for level in intensity.series] == [0, 1, 1, 1, 1, 0, 0]
+    assert [counted[level]["AU12"] for level in intensity.series] == [1, 0, 0, 0, 0, 2, 1]
+
+
+def test_an_intensity_between_two_levels_counts_for_the_nearer_so_that_no_row_is_lost():
+    (panel,) = action_unit_panels(table({"AU1": Value("float32")}, AU1=[0.4, 0.6, 4.9, NAN]))
+    counted = {name: values["AU1"] for name, values in heights(panel).items()}
+    assert counted == {"0": 1, "1": 1, "2": 0, "3": 0, "4": 0, "5": 1, "missing": 1}
+
+
+def test_where_no_action_unit_is_missing_there_is_no_such_series():
+    (panel,) = action_unit_panels(table({"AU1": schema.PRESENCE}, AU1=[1, 0]))
+    assert list(panel.series) == ["present", "absent"]
+
+
+def test_attributes_show_the_share_of_the_known_that_is_true_largest_first():
+    boolean = Value("bool")
+    corpus = table(
+        {f"attributes.{name}": boolean for name in ("Big_Nose", "Male", "Bald", "Unknown")},
+        **{
+            "attributes.Big_Nose": [True, False, False, None],
+            "attributes.Male": [True, True, None, None],
+            "attributes.Bald": [False, False, False, True],
+            "attributes.Unknown": [None] * 4,
+        },
+    )
+    (panel,) = attribute_panels(corpus)
+    assert panel.title == "attributes, share of true, 7 missing"
+    assert list(panel.bars) == ["Male", "Big Nose", "Bald"]
+    assert panel.series["share"] == pytest.approx([1, 1 / 3, 1 / 4])
+
+
+def test_many_attributes_go_to_several_charts_without_loss():
+    names = [f"attributes.a{number}" for number in range(45)]
+    columns = {name: [place < number for place in range(45)] for number, name in enumerate(names)}
+    panels = attribute_panels(table({name: Value("bool") for name in names}, **columns))
+    assert [panel.title for panel in panels] == [
+        "attributes, share of true",
+        "attributes, from place 21",
+        "attributes, from place 41",
+    ]
+    assert [bar for panel in panels for bar in panel.bars] == [f"a{number}" for number in range(44, -1, -1)]
+
+
+def test_where_no_attribute_is_known_their_chart_says_so():
+    corpus = table({"attributes.x": Value("bool")}, **{"attributes.x": [None, None]})
+    (panel,) = attribute_panels(corpus)
+    assert (panel.title, panel.bars) == ("attributes, share of true, 2 missing", [])
+
+
+def test_attributes_with_classes_have_a_chart_each():
+    race = ClassLabel(names=["A", "B"])
+    corpus = table(
+        {"attributes.race": race, "attributes.Male": Value("bool"), "attributes.eyes": Value("string")},
+        **{"attributes.race": [1, None, 1], "attributes.Male": [True] * 3, "attributes.eyes": ["blue"] * 3},
+    )
+    share, race, eyes = attribute_panels(corpus)
+    assert list(share.bars) == ["Male"]
+    assert (race.title, heights(race)) == ("race, 1 missing", {"rows": {"A": 0, "B": 2}})
+    assert (eyes.title, heights(eyes)) == ("eyes", {"rows": {"blue": 3}})
+
+
+def test_subjects_are_counted_by_the_number_of_their_images():
+    panel = subject_panel(["a", "b", "a", "c", "d", "d", "d", "d", None, None])
+    assert panel.title == "subjects by number of images, 2 missing"
+    assert heights(panel) == {"subjects": {1: 2, 2: 1, 3: 0, 4: 1}}
+    assert (panel.bin_width, panel.unit, panel.is_log) == (1, "images", False)
+
+
+def test_bins_of_large_subjects_are_as_wide_as_there_is_room_for():
+    panel = subject_panel(["a"] * 400 + ["b"] * 395 + ["c"])
+    assert panel.bin_width == 10
+    assert {edge: count for edge, count in heights(panel)["subjects"].items() if count} == {0: 1, 390: 1, 400: 1}
+
+
+def test_counts_of_very_different_size_are_drawn_on_a_logarithmic_scale():
+    assert not subject_panel([*map(str, range(99)), "x", "x"]).is_log
+    assert subject_panel([*map(str, range(100)), "x", "x"]).is_log
+
+
+def test_where_no_subject_is_known_there_are_no_bins():
+    panel = subject_panel([None, None])
+    assert (panel.title, list(panel.bars)) == ("subjects by number of images, 2 missing", [])
+
+
+def pairs(same: list, fold: list) -> Dataset:
+    return table({"same": Value("bool"), "fold": Value("int32")}, same=same, fold=fold)
+
+
+def test_pairs_are_counted_by_fold_in_the_order_of_their_numbers():
+    same = [True, False, True, True, None, False]
+    panel = fold_panel(pairs(same, [10, 2, 2, 10, 2, None]))
+    assert panel.title == "pairs by fold, 2 missing"
+    assert list(panel.bars) == ["2", "10"]
+    assert heights(panel) == {"same": {"2": 1, "10": 2}, "different": {"2": 1, "10": 0}}
+
+
+def test_where_no_fold_is_known_there_are_no_bars():
+    panel = fold_panel(pairs([True, False], [None, None]))
+    assert (panel.title, list(panel.bars)) == ("pairs by fold, 2 missing", [])
+
+
+def test_a_corpus_has_a_chart_of_each_label_it_has_in_one_order():
+    number = Value("float32")
+    corpus = table(
+        {"subject": Value("string"), "AU1": schema.PRESENCE, "age": number, "yaw": number}
+        | {"gender": schema.COLUMNS["gender"], "split": Value("string"), "attributes.x": Value("bool")}
+        | {"video": Value("string"), "frame": Value("int64")},
+        subject=["a", "b"],
+        AU1=[0, 1],
+        age=[31.0, 39.9],
+        yaw=[0.0, None],
+        gender=[0, 1],
+        split=["train", "test"],
+        video=["v", "w"],
+        frame=[1, 2],
+        **{"attributes.x": [True, None]},
+    )
+    panels = corpus_panels(corpus)
+    assert [panel.title for panel in panels] == [
+        "gender",
+        "split",
+        "yaw, 1 missing",
+        "age",
+        "action units",
+        "attributes, share of true, 1 missing",
+        "subjects by number of images",
+    ]
+    age = panels[3]
+    assert (heights(age), age.unit, panels[2].unit) == ({"rows": {30: 1, 35: 1}}, "years", "degrees")
+
+
+@pytest.mark.parametrize("split", ["train", None])
+def test_a_split_that_all_rows_share_has_no_chart(split):
+    assert corpus_panels(table({"split": Value("string")}, split=[split, split])) == []
+
+
+def test_a_split_that_some_rows_lack_has_one():
+    (panel,) = corpus_panels(table({"split": Value("string")}, split=["train", None]))
+    assert (panel.title, heights(panel)) == ("split, 1 missing", {"rows": {"train": 1}})
+
+
+def drawn(*panels: Panel) -> list:
+    """The axes of drawn panels."""
+    seen = []
+    original = label_charts.rendered
+    label_charts.rendered = lambda figure, **options: (seen.append(figure), original(figure, **options))[1]
+    try:
+        draw_panels(panels)
+    finally:
+        label_charts.rendered = original
+    return seen[0].axes
+
+
+def test_series_are_stacked_in_their_order():
+    first = np.array([3, 4])
+    (axes,) = drawn(Panel("pairs by fold", ["1", "2"], {"same": first, "different": first + 2}))
+    bottoms = [bar.get_y() for bar in axes.patches]
+    assert bottoms == [0, 0, 3, 4]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["same", "different"]
+
+
+def test_many_or_long_names_stand_below_each_other_from_the_top():
+    names = [f"class number {number}" for number in range(9)]
+    (axes,) = drawn(Panel("expression", names, {"rows": np.arange(9)}))
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == names
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert [bar.get_width() for bar in axes.patches] == list(range(9))
+
+
+def test_a_bin_reaches_from_its_edge_to_the_next_and_one_of_a_whole_number_stands_around_it():
+    wide, single = drawn(
+        Panel("yaw", np.array([-10, -5, 0, 5]), {"rows": np.array([1, 2, 3, 4])}, 5, "degrees"),
+        Panel("subjects", np.array([15, 16]), {"subjects": np.array([1, 0])}, 1, "images", is_log=True),
+    )
+    assert [(bar.get_x(), bar.get_width()) for bar in wide.patches] == [(-10, 5), (-5, 5), (0, 5), (5, 5)]
+    assert [(bar.get_x(), bar.get_width()) for bar in single.patches] == [(14.5, 1), (15.5, 1)]
+    assert wide.get_xlabel() == "degrees"
+    assert single.get_yscale() == "log"
+
+
+def test_what_is_not_known_says_so_and_bars_say_how_high_they_are():
+    empty, counts, shares = drawn(
+        Panel("yaw", [], {"rows": np.array([])}, 5, "degrees"),
+        Panel("rows", ["a", "b"], {"rows": np.array([1234, 5])}),
+        Panel("s", ["a"], {"share": np.array([0.256])}),
+    )
+    assert empty.texts[0].get_text() == "nothing is known"
+    assert [text.get_text() for text in counts.texts] == ["1,234", "5"]
+    assert [text.get_text() for text in shares.texts] == ["0.26"]
