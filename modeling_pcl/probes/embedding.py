@@ -82,7 +82,7 @@ def begin_record(path: Path, record: dict) -> dict:
 def feature_facts(record: dict) -> dict:
     """What features depend on, by the option that says it."""
     chosen = {name: value for name, value in record["options"].items() if name not in WITHOUT_EFFECT}
-    return {"model": record["model_revision"], "input": record["data_revision"], **chosen}
+    return {"model": record["model_revision"], "corpus": record["data_revision"], **chosen}
 
 
 def read_batches(rows: Iterator[dict], first: int, rows_per_file: int, size: int) -> Iterator[tuple[int, list[dict]]]:

@@ -36,7 +36,7 @@ def corpus(faces, tmp_path_factory) -> Path:
 def embed(call, model, corpus):
     """Embed the corpus with the tiny model into a folder; options of a test come last, and win."""
 
-    def run(folder: Path, *options):
+    def run(folder: Path, *options, model=model):
         own = (model, "--corpus", corpus, "--output_dir", folder, "--rows_per_file", 8, "--batch_size", 3)
         call("embed", *own, *options)
 
@@ -45,7 +45,7 @@ def embed(call, model, corpus):
 
 @pytest.fixture
 def refuse(refused, model, corpus):
-    def run(folder: Path, *options) -> str:
+    def run(folder: Path, *options, model=model) -> str:
         own = (model, "--corpus", corpus, "--output_dir", folder, "--rows_per_file", 8, "--batch_size", 3)
         return refused("embed", *own, *options)
 
@@ -360,7 +360,7 @@ class TestGoingOn:
         embed(tmp_path / "out")
         PCLForPreTraining(tiny_config).save_pretrained(tmp_path / "other")
         faces([0, 1, 2]).to_parquet(tmp_path / "few.parquet")
-        assert "another `--model` (sha256:" in refuse(tmp_path / "out", "--model", tmp_path / "other")
+        assert "another `--model` (sha256:" in refuse(tmp_path / "out", model=tmp_path / "other")
         assert "another `--corpus` (23 rows" in refuse(tmp_path / "out", "--corpus", tmp_path / "few.parquet")
 
     def test_two_processes_do_not_write_to_one_folder(self, refuse, tmp_path):
@@ -371,7 +371,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"options": 3}'])
     def test_a_folder_with_a_file_of_that_name_from_elsewhere_is_refused(self, content, refuse, tmp_path):
         (tmp_path / "embed.json").write_text(content)
-        assert "is not what embed.py wrote" in refuse(tmp_path)
+        assert "is not what `pcl embed` wrote" in refuse(tmp_path)
 
     def test_features_of_an_unknown_origin_are_refused(self, embed, refuse, tmp_path):
         embed(tmp_path / "out")
@@ -383,8 +383,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            (("--model", ""), "`--model` must be given"),
-            (("--model", "runs/none"), "The model `runs/none` does not open"),
             (("--corpus", "none.parquet"), "The corpus `none.parquet`, split `train`, does not open"),
             (("--split", "test"), "split `test`, does not open"),
             (("--features", "face", "mood"), "`--features` must be some of ['trunk', 'face', 'pose']"),

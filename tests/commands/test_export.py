@@ -87,13 +87,13 @@ def test_embed_runs_a_file_over_a_corpus(file, tolerance, call, exported, model,
 
 def test_embed_says_which_backend_a_model_needs(refused, exported, model, faces, tmp_path):
     faces([0, 1]).to_parquet(tmp_path / "faces.parquet")
-    options = ("--corpus", tmp_path / "faces.parquet", "--output_dir", tmp_path / "out", "--model")
-    assert "add `--backend onnx`" in refused("embed", *options, exported / "model.onnx")
-    assert "export_onnx.py writes one" in refused("embed", *options, model, "--backend", "onnx")
+    options = ("--corpus", tmp_path / "faces.parquet", "--output_dir", tmp_path / "out")
+    assert "add `--backend onnx`" in refused("embed", exported / "model.onnx", *options)
+    assert "`pcl export` writes one" in refused("embed", model, *options, "--backend", "onnx")
     onnx = (exported / "model.onnx", "--backend", "onnx")
-    assert "`--precision` must be float32" in refused("embed", *options, *onnx, "--precision", "bf16")
-    assert "`none.onnx` does not open" in refused("embed", *options, "none.onnx", "--backend", "onnx")
-    assert "is no PCL encoder" in refused("embed", *options, exported / "decoder_model.onnx", "--backend", "onnx")
+    assert "`--precision` must be float32" in refused("embed", *onnx, *options, "--precision", "bf16")
+    assert "`none.onnx` does not open" in refused("embed", "none.onnx", *options, "--backend", "onnx")
+    assert "is no PCL encoder" in refused("embed", exported / "decoder_model.onnx", *options, "--backend", "onnx")
     assert not (tmp_path / "out").exists()
 
 

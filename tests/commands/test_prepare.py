@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import refusals
 import yaml
 from datasets import load_dataset
 from PIL import Image
@@ -247,7 +248,6 @@ class TestErrorsAreOneLine:
             (("--pairs", 6000), "Split `train`: `count=6000` asks for 300 pairs"),
             (("--shuffle", "--seed", -1), "non-negative"),
             (("--push_to_hub", "a/b/c"), "a/b/c"),
-            (("--rows_per_fil", 5, "--sise", 3), "--sise"),
         ],
     )
     def test_a_bad_value_is_refused_and_leaves_no_corpus(self, prepare, people, options, message, tmp_path):
@@ -369,7 +369,15 @@ class TestStopped:
         """A run with two workers that has finished some of its parts, and the mark of its processes."""
         mark = f"PCL_MARK={uuid.uuid4().hex}"
         options = ["--num_proc", "2", "--rows_per_file", "1", "--shuffle"]
-        command = [sys.executable, str(SCRIPT), "folders", str(many), "--output_dir", str(tmp_path / "corpus"), *options]
+        command = [
+            sys.executable,
+            str(SCRIPT),
+            "folders",
+            str(many),
+            "--output_dir",
+            str(tmp_path / "corpus"),
+            *options,
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict([mark.split("=")])
         with open(tmp_path / "errors.txt", "w") as errors:  # No pipe, which a worker that is left would keep open.
             process = subprocess.Popen(command, env=environment, stderr=errors, start_new_session=True)
@@ -409,9 +417,9 @@ class TestStopped:
     def test_ctrl_c_ends_in_one_line_and_goes_on_to_the_same_bytes(self, started, prepare, many, tmp_path):
         process, _ = started
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == 130
         error = (tmp_path / "errors.txt").read_text()
-        assert error.splitlines()[-1] == "stopped; the same command goes on from here"
+        assert error.splitlines()[-1] == "stopped; the same command goes on where it can"
         assert "Traceback" not in error
         self.finish(prepare, many, tmp_path)
 
@@ -434,15 +442,13 @@ class TestUpload:
         self, failure, prepare, people, hub, monkeypatch, tmp_path
     ):
         arguments = ("folders", people, "--push_to_hub", "user/faces")
-        message = (
-            r"error: the upload to user/faces failed: [\s\S]*\nThe corpus is safe in .*corpus; the same command sends"
-        )
+        message = r"error: the upload to user/faces failed: .*The corpus is safe in .*corpus; the same command sends"
         with monkeypatch.context() as patch:
             if failure == "refused":
                 patch.setattr(hub, "tokens", {})
             else:
                 patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-            with pytest.raises(SystemExit, match=message):
+            with refusals.refused(message):
                 prepare(*arguments)
         before = files(tmp_path / "corpus")
         assert report_of(tmp_path / "corpus")["rows"]["data"] == {"train": 60}

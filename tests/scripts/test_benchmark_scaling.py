@@ -2,6 +2,7 @@ import importlib
 import json
 
 import pytest
+from benchmarks import report
 
 SIZES = {"width": 0.05, "image_size": 32, "batch_size": 8, "pose_images": 4, "pose_negatives_per_image": 2}
 
@@ -74,7 +75,7 @@ def test_numbers_that_do_not_fit_are_refused_by_name(scaling, timed, tmp_path, c
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_are_started_and_timed(scaling, tmp_path):
-    (options,) = scaling.HfArgumentParser(scaling.ScalingBenchmark).parse_args_into_dataclasses(arguments(fsdp=True))
+    options = report.parse(scaling.ScalingBenchmark, "scaling", arguments(fsdp=True))
     timed = scaling.start(2, scaling.flags(options, 2), iterations=1)
     assert timed["images_per_s"] > 0
     assert timed["memory_mb"] > 50
