@@ -25,9 +25,9 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         # Every process has used these rows, so their gradient is the sum of what each process found.
-        own = gradient.new_empty(gradient.shape[0] // world_size(), *gradient.shape[1:])
-        torch.distributed.reduce_scatter_single(own, gradient.contiguous())
-        return own
+        local_gradient = gradient.new_empty(gradient.shape[0] // world_size(), *gradient.shape[1:])
+        torch.distributed.reduce_scatter_single(local_gradient, gradient.contiguous())
+        return local_gradient
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:

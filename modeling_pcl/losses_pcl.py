@@ -266,8 +266,8 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
         total = embeddings.new_zeros(())
         for block in torch.arange(len(anchors), device=anchors.device).split(block_size):
             rows = anchors[block]
-            own = embeddings[rows]
-            dots = (own @ embeddings.T).requires_grad_()
+            block = embeddings[rows]
+            dots = (block @ embeddings.T).requires_grad_()
             with torch.set_grad_enabled(is_trained):
                 own_mix = None if mix is None else mix[block]
                 logits = _anchor_logits(dots, *shared, own_mix, permutation, temperature, rows)
@@ -275,7 +275,7 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
             total += loss.detach()
             if is_trained:
                 of_dots, *of_leaves = torch.autograd.grad(loss, (dots, *leaves))
-                gradients[0].addmm_(of_dots.T, own).index_add_(0, rows, of_dots @ embeddings)
+                gradients[0].addmm_(of_dots.T, block).index_add_(0, rows, of_dots @ embeddings)
                 for gradient, part in zip(gradients[1:], of_leaves):
                     gradient += part
         ctx.save_for_backward(*gradients)
@@ -284,7 +284,7 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        gradients = [gradient * own for own in ctx.saved_tensors]
+        gradients = [gradient * saved for saved in ctx.saved_tensors]
         return *gradients, *[None] * (8 - len(gradients))
 
 

@@ -176,8 +176,10 @@ class PCLForPreTraining(PCLPreTrainedModel):
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
         embeddings = self.face_projection(self._encode(views)["face"])
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
-        own = torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
-        anchors = torch.cat([own, own + first.shape[0]])
+        local_rows = (
+            torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
+        )
+        anchors = torch.cat([local_rows, local_rows + first.shape[0]])
         return mixed_negative_loss(
             torch.cat([first, second]), mix, permutation, self.config.face_temperature, anchors=anchors
         )

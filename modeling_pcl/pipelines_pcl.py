@@ -101,8 +101,8 @@ class HeadPoseEstimationPipeline(PCLPipeline):
 
     def postprocess(self, outputs: dict, draw: bool = False) -> dict:
         yaw, pitch, roll = outputs["angles"][0].float().tolist()
-        said = {"yaw": yaw, "pitch": pitch, "roll": roll}
-        return said | {"image": draw_axes(outputs["image"], yaw, pitch, roll)} if draw else said
+        angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
+        return angles | {"image": draw_axes(outputs["image"], yaw, pitch, roll)} if draw else angles
 
 
 class FaceVerificationPipeline(PCLPipeline):
@@ -114,7 +114,7 @@ class FaceVerificationPipeline(PCLPipeline):
     Args:
         feature: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`; by default the config's `verification_feature`. An
             identity embedding is compared as it is.
-        threshold: By default the config's `verification_threshold`, which `scripts/probe.py --task verification` finds
+        threshold: By default the config's `verification_threshold`, which `pcl probe --task verification` finds
             and which holds for that feature. Where there is none, `threshold` and `same` are None.
     """
 

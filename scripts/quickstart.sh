@@ -17,24 +17,23 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 echo "1/3  Pre-training on subjects 1 to 30, about two minutes"
 rm -rf "$out"
 # A quarter of the width at 48 px; thirty subjects, so thirty images a batch.
-.venv/bin/python scripts/pretrain.py --recipe small --corpus orl --subjects s1-s30 --output_dir "$out" --seed "$seed" \
+.venv/bin/pcl pretrain --recipe small --corpus orl --subjects s1-s30 --output_dir "$out" --seed "$seed" \
   --width 0.25 --image_size 48 --steps 500 --batch_size 30 --warmup_steps 50 \
   --picture_steps 250 --save_steps 250 --logging_steps 25
 
 echo "2/3  Same person or not? Subjects 31 to 40, whom the model has not seen"
-.venv/bin/python scripts/compare.py --models "$out" --names trained --output_dir "$out/verification" \
-  --tasks "verification --test orl --test_subjects s31-s40 --pairs 900 --folds 2" | tee "$out/summary.txt"
+.venv/bin/pcl probe "$out" --task verification --test orl --test_subjects s31-s40 --pairs 900 --folds 2 \
+  --output_dir "$out/verification"
+.venv/bin/pcl compare "$out" --names trained --output_dir "$out/comparison" | tee "$out/summary.txt"
 
 echo "3/3  Drawing unseen faces in each other's pose"
-.venv/bin/python scripts/show_swaps.py --model "$out" --corpus orl --subjects s31-s40 --output "$out/swaps.png"
-.venv/bin/python scripts/show_swaps.py --model "$out" --corpus orl --subjects s31-s40 --picture reconstructions \
-  --output "$out/reconstructions.png"
+.venv/bin/pcl swaps "$out" --corpus orl --subjects s31-s40 --output_dir "$out/unseen"
 
 cat <<EOF
 
 The model            $out   (PCLModel.from_pretrained("$out") opens it)
-Verification         $out/verification/ (comparison.md, comparison.png, and a folder for each model)
-Pictures             $out/swaps.png, $out/reconstructions.png, $out/pictures/
+Verification         $out/comparison/ (comparison.md, comparison.png, and a folder for each model)
+Pictures             $out/unseen/swaps.png, $out/unseen/reconstructions.png, $out/pictures/
 Loss curves          .venv/bin/tensorboard --logdir $out/logs
 What the run was     $out/run.json
 EOF

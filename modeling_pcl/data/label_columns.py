@@ -31,9 +31,9 @@ def class_name(value, feature) -> str | None:
     return feature.names[value] if isinstance(feature, ClassLabel) else str(value)
 
 
-def class_order(found, feature) -> list[str]:
+def class_order(values, feature) -> list[str]:
     """The names of a column in the feature's own order; without one, those that were found, by name."""
-    return list(feature.names) if isinstance(feature, ClassLabel) else sorted(set(found) - {None})
+    return list(feature.names) if isinstance(feature, ClassLabel) else sorted(set(values) - {None})
 
 
 def is_missing(value) -> bool:

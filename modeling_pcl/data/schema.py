@@ -161,8 +161,8 @@ def _check_values(corpus: Dataset, column: str, feature, name: str):
     else:
         return
     values = corpus.select_columns(column).with_format("arrow")[:].column(column)
-    found = pc.min_max(values).as_py()
-    least, greatest = found["min"], found["max"]
+    extremes = pc.min_max(values).as_py()
+    least, greatest = extremes["min"], extremes["max"]
     if least is not None and (least < low or (high is not None and greatest > high)):
         raise ValueError(
             f"The column `{column}` of `{name}` must lie in [{low}, {'...' if high is None else high}]; it goes from "

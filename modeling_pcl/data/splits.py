@@ -160,7 +160,7 @@ def _deal_subjects(subjects: Sequence[Hashable], shares: Sequence[float], seed: 
     rows = list(_rows_by_value(subjects).values())
     if len(rows) < len(shares):
         raise ValueError(f"There are {len(rows)} subjects for {len(shares)} splits or folds; ask for fewer.")
-    sizes = np.array([len(each) for each in rows])
+    sizes = np.array([len(part_rows) for part_rows in rows])
     order = np.random.default_rng(seed).permutation(len(rows))
     lacking = _normalized(shares) * len(subjects)
     is_empty = np.ones(len(shares), dtype=bool)

@@ -46,8 +46,8 @@ def shuffled_rows(
     shards = np.random.default_rng([seed, epoch]).permutation(corpus.num_shards).tolist()
     dealt = len(shards) - len(shards) % readers
     shared = _side_by_side(_read(corpus, shard) for shard in shards[dealt:])
-    own = (_read(corpus, shard) for shard in shards[reader:dealt:readers])
-    rows = _side_by_side(chain([islice(shared, reader, None, readers)], own))
+    dealt_shards = (_read(corpus, shard) for shard in shards[reader:dealt:readers])
+    rows = _side_by_side(chain([islice(shared, reader, None, readers)], dealt_shards))
     return _draw(rows, buffer_size, np.random.default_rng([seed, epoch, reader]))
 
 

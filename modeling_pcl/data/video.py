@@ -48,11 +48,11 @@ def find_videos(path: Path) -> list[Path]:
     """The file itself, or all video files in a folder and below, by name; hidden ones are left out."""
     if not path.is_dir():
         return [path] if _is_video(path.name) and path.exists() else []
-    found = []
+    videos = []
     for folder, subfolders, files in os.walk(path):
         subfolders[:] = (name for name in subfolders if not name.startswith("."))
-        found += (Path(folder, name) for name in files if _is_video(name) and not name.startswith("."))
-    return sorted(found)
+        videos += (Path(folder, name) for name in files if _is_video(name) and not name.startswith("."))
+    return sorted(videos)
 
 
 def _is_video(name: str) -> bool:

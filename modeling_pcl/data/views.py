@@ -153,14 +153,14 @@ class ViewMaker:
         """
         chosen = self._choose_pose_images(images.shape[0], frames)
         originals = images[torch.from_numpy(chosen).to(images.device, non_blocking=True)]
-        whole = self._whole(originals)
-        count, negatives = whole.shape[0], self.settings.pose_negatives_per_image
+        resized = self._whole(originals)
+        count, negatives = resized.shape[0], self.settings.pose_negatives_per_image
         turned = self._turned(originals, step)
-        bank = [whole.flip(3), turned] + ([] if frames is None else [self._whole(frames.images)])
+        bank = [resized.flip(3), turned] + ([] if frames is None else [self._whole(frames.images)])
         bank, sources = torch.cat(bank), self._negative_sources(chosen, len(turned), frames)
         sources = torch.from_numpy(sources).to(images.device, non_blocking=True).flatten()  # (I * K,)
         generators = self._generators("pose_contrast", step, images.device)
-        queries = self._photometric_views(lambda rows: whole[rows % count], 2 * count, *generators)
+        queries = self._photometric_views(lambda rows: resized[rows % count], 2 * count, *generators)
         others = self._photometric_views(lambda rows: bank[sources[rows]], count * negatives, *generators)
         views = {"pose_views": queries, "pose_negative_views": others.unflatten(0, (count, negatives))}
         if self.settings.mixing_alpha:
@@ -210,10 +210,12 @@ class ViewMaker:
         geometric = self._places("geometric")[::2]
         sources[:, geometric] = count + np.arange(turned).reshape(count, len(geometric))
         for image, index in enumerate(chosen if frames is not None else ()):
-            own = np.flatnonzero(frames.image_of == index)
-            if len(own):
+            frames_of_image = np.flatnonzero(frames.image_of == index)
+            if len(frames_of_image):
                 of_video = self._places("video")
-                sources[image, of_video] = count + turned + own[np.arange(len(of_video)) % len(own)]
+                sources[image, of_video] = (
+                    count + turned + frames_of_image[np.arange(len(of_video)) % len(frames_of_image)]
+                )
         return sources
 
     def _generators(

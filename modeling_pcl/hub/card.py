@@ -90,9 +90,9 @@ def _read(path: Path) -> dict | None:
 def without_paths(value: Any) -> Any:
     """A JSON value in which absolute paths are their last part: where a file lay on a machine is nobody's business."""
     if isinstance(value, dict):
-        return {key: without_paths(each) for key, each in value.items()}
+        return {key: without_paths(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [without_paths(each) for each in value]
+        return [without_paths(entry) for entry in value]
     if not isinstance(value, str):
         return value
     if WHOLE_PATH.fullmatch(value):
@@ -159,8 +159,8 @@ def metadata(facts: Mapping[str, Any]) -> ModelCardData:
     """The card's front matter, with `model-index` from the probes."""
     kind = model_kind(facts["config"])
     widget = [
-        {"src": f"https://huggingface.co/{facts['repo_id']}/resolve/main/{each['file']}", "output": each["output"]}
-        for each in facts["examples"]
+        {"src": f"https://huggingface.co/{facts['repo_id']}/resolve/main/{entry['file']}", "output": entry["output"]}
+        for entry in facts["examples"]
     ]
     results = [result for probe in facts["probes"].values() for result in _eval_results(probe)]
     given = {"license": facts["license"], "base_model": facts["base_model"], "eval_results": results or None}

@@ -204,9 +204,9 @@ def _relative_errors(
 ) -> dict[str, float]:
     names, channels = [output.name for output in exact.get_outputs()], exact.get_inputs()[0].shape[1]
     images = np.random.default_rng(0).random((8, 1, channels, size_px, size_px), dtype=np.float32)
-    found = [[session.run(names, {"pixel_values": image}) for image in images] for session in (exact, quantised)]
+    computed = [[session.run(names, {"pixel_values": image}) for image in images] for session in (exact, quantised)]
     errors = {}
-    for name, *outputs in zip(names, *(zip(*rows) for rows in found)):
+    for name, *outputs in zip(names, *(zip(*rows) for rows in computed)):
         ours, theirs = (np.concatenate(rows) for rows in outputs)
         errors[name] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(ours))
     return errors
@@ -275,8 +275,8 @@ def _write_checked(exported: onnx.ModelProto, module: nn.Module, batches: Sequen
     names = [output.name for output in session.get_outputs()]
     largest = dict.fromkeys(names, 0.0)
     for inputs in batches:
-        found = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
-        for name, ours, torchs in zip(names, found, module(*inputs.values())):
+        computed = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        for name, ours, torchs in zip(names, computed, module(*inputs.values())):
             difference = float(np.abs(ours - torchs.numpy()).max())
             largest[name] = max(largest[name], difference)
             if not difference <= TOLERANCE * max(1.0, float(torchs.abs().max())):

@@ -42,8 +42,8 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
     results = collect_results(run_dir, encoder_digest)
     if results:
         _write(folder / RESULTS, results)
-    found = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
-    chosen = [path for path in found if include_faces or not path.name.startswith(SHOW_FACES)]
+    pictures = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
+    chosen = [path for path in pictures if include_faces or not path.name.startswith(SHOW_FACES)]
     for path in chosen:
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "pictures" / path.name)
@@ -62,9 +62,9 @@ def collect_results(run_dir: Path, encoder_digest: str) -> dict[str, dict]:
     Raises:
         ValueError: If a file is not JSON.
     """
-    own = _read_probe(run_dir / RESULTS)
-    if own is not None:
-        return {own["task"]: own}
+    probe_of_folder = _read_probe(run_dir / RESULTS)
+    if probe_of_folder is not None:
+        return {probe_of_folder["task"]: probe_of_folder}
     probes = {}
     for path in sorted(run_dir.glob(f"*/{RESULTS}")):
         probe = _read_probe(path)
@@ -80,10 +80,10 @@ def _read_probe(path: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    return found if found.keys() >= PROBE_KEYS else None
+    return record if record.keys() >= PROBE_KEYS else None
 
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, tuple[int, str]]:

@@ -117,7 +117,7 @@ def draw_pose_convention() -> Image.Image:
         for axes, degrees, words in zip(row, (-size_deg, 0, size_deg), (negative, "frontal", positive)):
             pose = [degrees if name == angle else 0 for name in ANGLES]
             axes.imshow(draw_axes(Image.fromarray(draw_head(*pose, 230)), *pose))
-            axes.set_title(f"{angle} {degrees:+d}: {words}", fontsize=8, pad=4)
+            axes.set_title(f"{angle} {degrees:+d}: {words}" if degrees else f"{angle} 0: {words}", fontsize=8, pad=4)
             axes.set_axis_off()
     add_axes_legend(figure)
     return rendered(figure, is_cropped=False)

@@ -61,8 +61,8 @@ def corpus_panels(corpus: Dataset) -> list[Panel]:
 
 def class_panel(corpus: Dataset, column: str) -> Panel:
     """Rows by class: in the feature's order, or by name; of very many classes the largest."""
-    found = names(corpus, column)
-    counts, bars = Counter(found), class_order(found, corpus.features[column])
+    column_values = names(corpus, column)
+    counts, bars = Counter(column_values), class_order(column_values, corpus.features[column])
     title = _with_missing(column.removeprefix(ATTRIBUTES), counts[None])
     if len(bars) > MOST_CLASSES:
         title += f" (the {MOST_CLASSES} largest of {len(bars)})"
@@ -115,8 +115,10 @@ def attribute_panels(corpus: Dataset) -> list[Panel]:
 
 def _share_panels(corpus: Dataset, columns: list[str]) -> list[Panel]:
     values = {column.removeprefix(ATTRIBUTES).replace("_", " "): numbers(corpus, column) for column in columns}
-    shares = {name: np.nanmean(found) for name, found in values.items() if not np.isnan(found).all()}
-    missing = sum(np.isnan(found).sum() for found in values.values())
+    shares = {
+        name: np.nanmean(column_values) for name, column_values in values.items() if not np.isnan(column_values).all()
+    }
+    missing = sum(np.isnan(column_values).sum() for column_values in values.values())
     order = sorted(shares, key=lambda name: -shares[name])
     panels = []
     for first in range(0, max(1, len(order)), MOST_ATTRIBUTES):

@@ -207,10 +207,10 @@ class _Task:
             if len(images):
                 yield self._mirrored(images, targets, generator) if self.mirror_targets else (images, targets)
         if count != self.steps_per_epoch:
-            found = "more" if count > self.steps_per_epoch else count
+            counted = "more" if count > self.steps_per_epoch else count
             raise ValueError(
                 f"`steps_per_epoch` must be the number of batches that `train_batches` yields, got "
-                f"{self.steps_per_epoch}, but epoch {epoch} has {found}."
+                f"{self.steps_per_epoch}, but epoch {epoch} has {counted}."
             )
 
     def _mirrored(

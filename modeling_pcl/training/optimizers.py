@@ -162,8 +162,8 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 
 def _like(weight: nn.Parameter, matrix: torch.Tensor) -> torch.Tensor:
     """A whole matrix in the shape of a weight, and in its shards."""
-    whole = matrix.reshape(weight.shape)
+    full_matrix = matrix.reshape(weight.shape)
     if not isinstance(weight, DTensor):
-        return whole
+        return full_matrix
     # Every process has computed the whole, so that none has to send it.
-    return distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)
+    return distribute_tensor(full_matrix, weight.device_mesh, weight.placements, src_data_rank=None)

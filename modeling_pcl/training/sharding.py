@@ -79,6 +79,6 @@ def whole_model(model: nn.Module) -> PCLForPreTraining | None:
     if not state:
         return None
     with torch.device("meta"):
-        whole = PCLForPreTraining(model.config)
-    whole.load_state_dict(state, assign=True)
-    return whole
+        complete = PCLForPreTraining(model.config)
+    complete.load_state_dict(state, assign=True)
+    return complete

@@ -68,13 +68,13 @@ class TrainingState:
     def save(self, folder: CheckpointFolder, state: RunState, loader_position: dict, options: dict) -> Path | None:
         """Write a checkpoint; every process must call it. Returns its path in the main process."""
         accelerator, path = self.accelerator, folder.begin(state.step)
-        own = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
-        torch.save(own, path / f"process-{accelerator.process_index}.pt")
-        whole = whole_model(self.model)
+        process_state = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
+        torch.save(process_state, path / f"process-{accelerator.process_index}.pt")
+        complete = whole_model(self.model)
         optimizer = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE)
         final = None
         if accelerator.is_main_process:
-            whole.save_pretrained(path / "model")
+            complete.save_pretrained(path / "model")
             self.processor.save_pretrained(path / "model")
             parts = {name: part.state_dict() for name, part in self._plain_parts().items()}
             torch.save({"optimizer": optimizer} | parts, path / "optimizer.pt")
@@ -96,11 +96,11 @@ class TrainingState:
         for name, part in self._plain_parts().items():
             part.load_state_dict(parts[name])
         _set_rates(self.optimizer, self.scheduler)
-        own = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
-        _set_random_states(own["random"])
+        process_state = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
+        _set_random_states(process_state["random"])
         record = read_state(checkpoint)
         average = DynamicWeightAverage(history=record["loss_history"])
-        return RunState(record["step"], average, own["epoch_sums"]), own["loader"]
+        return RunState(record["step"], average, process_state["epoch_sums"]), process_state["loader"]
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR):

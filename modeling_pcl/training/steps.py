@@ -84,7 +84,9 @@ class Stepper:
             passes = _passes(group, micro_batches)
             for number, (objectives, index) in enumerate(passes, 1):
                 share = 1.0 if index is None else 1 / micro_batches
-                inputs = {name: value for each in objectives for name, value in make_inputs(each, index).items()}
+                inputs = {
+                    name: value for objective in objectives for name, value in make_inputs(objective, index).items()
+                }
                 for name, value in self._backward(objectives, inputs, weights, share, is_last=number == len(passes)):
                     terms[name] = terms.get(name, 0.0) + share * value
             if self.max_grad_norm is not None:

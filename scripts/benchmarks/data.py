@@ -71,14 +71,14 @@ def measure_decoding(corpus: Dataset, options: DataBenchmark) -> list[dict]:
     torch.set_num_threads(1)
     rows = []
     for source, images in sources.items():
-        work = [each(decode, images, size_px) for decode in DECODERS.values()]
+        work = [member(decode, images, size_px) for decode in DECODERS.values()]
         rates = [len(images) / min(report.seconds(way) for _ in range(options.pairs)) for way in work]
         rows.append({"images": source} | {f"{name}, images/s": rate for name, rate in zip(DECODERS, rates)})
     torch.set_num_threads(threads)
     return rows
 
 
-def each(decode: Callable, images: list[dict], size_px: int) -> Callable[[], list]:
+def member(decode: Callable, images: list[dict], size_px: int) -> Callable[[], list]:
     return lambda: [decode(image, size_px) for image in images]
 
 
@@ -206,7 +206,7 @@ def measure_memory(corpus: Dataset, options: DataBenchmark) -> list[dict]:
 def memory_mb() -> float:
     """Unshared memory, so that a page that several processes see counts once."""
     process = psutil.Process()
-    return sum(each.memory_full_info().uss for each in [process, *process.children(recursive=True)]) / 2**20
+    return sum(member.memory_full_info().uss for member in [process, *process.children(recursive=True)]) / 2**20
 
 
 PARTS = {

@@ -108,7 +108,7 @@ def start(count: int, plan: list[str], iterations: int) -> dict:
 
 def row(count: int, timed: Mapping[int, list[dict]]) -> dict:
     """One line of the table; ratios are of starts that followed one another."""
-    rates = {number: [each["images_per_s"] for each in starts] for number, starts in timed.items()}
+    rates = {number: [timing["images_per_s"] for timing in starts] for number, starts in timed.items()}
     ratios = [ours / single for ours, single in zip(rates[count], rates[1])]
     return {
         "processes": count,
@@ -116,7 +116,7 @@ def row(count: int, timed: Mapping[int, list[dict]]) -> dict:
         "to one process": statistics.median(ratios),
         "least": min(ratios),
         "most": max(ratios),
-        "memory of a process, MB": statistics.median(each["memory_mb"] for each in timed[count]),
+        "memory of a process, MB": statistics.median(timing["memory_mb"] for timing in timed[count]),
     }
 
 

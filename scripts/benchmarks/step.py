@@ -91,7 +91,7 @@ class PlainIteration:
         inputs = plain_step.make_inputs(self.views, rows, workers=report.cpus())
         self.views_s = report.now() - start
         device = self.model.device
-        inputs = {name: {key: value.to(device) for key, value in own.items()} for name, own in inputs.items()}
+        inputs = {name: {key: value.to(device) for key, value in tensors.items()} for name, tensors in inputs.items()}
         plain_step.train_step(self.model, self.optimizer, inputs)
 
 
@@ -111,8 +111,12 @@ class BareIteration:
         parts = {}
         for objective, convolutions in self.convolutions.items():
             for part in PARTS_OF_MODEL:
-                own = [each for each in convolutions if each.layer.startswith("decoder") == (part == "decoder")]
-                parts[objective, part] = report.seconds(partial(self.compute, own))
+                of_part = [
+                    convolution
+                    for convolution in convolutions
+                    if convolution.layer.startswith("decoder") == (part == "decoder")
+                ]
+                parts[objective, part] = report.seconds(partial(self.compute, of_part))
         self.spent.append(parts)
 
     def medians(self) -> dict[tuple[str, str], float]:

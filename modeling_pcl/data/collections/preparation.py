@@ -133,10 +133,10 @@ def _start(output_dir: Path, folder: Path, plan: dict) -> dict | None:
 def _read_plan(file: Path) -> dict | None:
     """What `_start` compares, from its own file or a report; None if there is no such file, or it is something else."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"options", "collection"} <= found.keys() else None
+    return content if isinstance(content, dict) and {"options", "collection"} <= content.keys() else None
 
 
 def _check_same(plan: dict, earlier: dict, what: str):
@@ -260,8 +260,8 @@ def _place(source: Path, is_kept: Sequence[bool], target: Path):
         return
     target.parent.mkdir(exist_ok=True)
     if not all(is_kept):
-        source, whole = source.with_suffix(".selected"), source
-        select_records(whole, is_kept, source)
+        source, complete = source.with_suffix(".selected"), source
+        select_records(complete, is_kept, source)
     os.replace(source, target)
 
 
@@ -285,7 +285,7 @@ def _describe_subjects(collection: Collection) -> dict:
         for row in rows:
             if row.labels.get("subject") is not None:
                 splits[row.labels["subject"]].add(split)
-    shared = sorted(subject for subject, found in splits.items() if len(found) > 1)
+    shared = sorted(subject for subject, names in splits.items() if len(names) > 1)
     named = [printable(subject) for subject in shared[:NAMED_IN_REPORT]]
     return {"count": len(splits), "in_several_splits": len(shared), "named": named}
 

@@ -141,12 +141,12 @@ class Features:
 
 def served_tasks(config) -> list[str]:
     """What a model can do, the one that it does unasked first."""
-    own = list(config.custom_pipelines)
-    if "PCLForImageClassification" in (config.architectures or []) and not own:
+    pipelines = list(config.custom_pipelines)
+    if "PCLForImageClassification" in (config.architectures or []) and not pipelines:
         return ["image-classification"]
-    if "head-pose-estimation" in own or config.problem_type == "regression":
-        return own
-    return ["features", *own]
+    if "head-pose-estimation" in pipelines or config.problem_type == "regression":
+        return pipelines
+    return ["features", *pipelines]
 
 
 def read(value: Any, task: str, name: str) -> Image.Image | dict[str, Image.Image]:

@@ -72,9 +72,9 @@ class PerImageViews(torch.utils.data.Dataset):
         return torch.stack(views)
 
     def _pose_contrast(self, image) -> torch.Tensor:
-        whole = F.resize(image, self.size)
-        mirror = F.hflip(whole)
-        sources = 2 * [whole] + self.negatives * [mirror]
+        resized = F.resize(image, self.size)
+        mirror = F.hflip(resized)
+        sources = 2 * [resized] + self.negatives * [mirror]
         return torch.stack([PHOTOMETRIC(source) for source in sources])
 
 

@@ -56,14 +56,14 @@ def read_disfa(root: Path) -> Collection:
 
 
 def _by_subject(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    matches: dict[str, Path] = {}
     for inner in find_folders(folder):
         match = DISFA_SUBJECT.search(inner.name)
-        if match and match[0] in found:
-            raise LayoutError(inner, f"is a second folder of {match[0]}, beside `{found[match[0]].name}`: keep one.")
+        if match and match[0] in matches:
+            raise LayoutError(inner, f"is a second folder of {match[0]}, beside `{matches[match[0]].name}`: keep one.")
         if match:
-            found[match[0]] = inner
-    return found
+            matches[match[0]] = inner
+    return matches
 
 
 def _read_subject(folder: Path, subject: str) -> tuple[dict[int, Codes], list[tuple[str, str]]]:
@@ -182,10 +182,10 @@ def _read_codes(path: Path) -> tuple[dict[int, dict[str, int | None]], list[tupl
 
 def _find_frames(folders: list[Path]) -> dict[int | None, Path]:
     """Images by frame, of the one of `folders` that has any."""
-    found = [(folder, images) for folder in folders if folder.is_dir() and (images := find_images(folder))]
-    if len(found) > 1:
-        raise LayoutError(found[1][0], f"holds images of this sequence, and so does `{found[0][0]}`: keep one.")
-    return {frame_number(path.name): path for path in found[0][1]} if found else {}
+    matches = [(folder, images) for folder in folders if folder.is_dir() and (images := find_images(folder))]
+    if len(matches) > 1:
+        raise LayoutError(matches[1][0], f"holds images of this sequence, and so does `{matches[0][0]}`: keep one.")
+    return {frame_number(path.name): path for path in matches[0][1]} if matches else {}
 
 
 def _name(root: Path, path: Path) -> str:

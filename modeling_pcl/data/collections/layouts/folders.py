@@ -137,8 +137,8 @@ def find_photos(root: Path, broken: list[tuple[str, str]]) -> list[Photo]:
 def _walk(root: Path, folder: Path | str, broken: list[tuple[str, str]]) -> Iterator[str]:
     """Paths of the images, without a question to the disk for each: `scandir` knows what is a folder."""
     with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=by_number)
-    for entry in found:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=by_number)
+    for entry in visible:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, entry.path, broken)
         elif entry.is_symlink() and entry.is_dir():

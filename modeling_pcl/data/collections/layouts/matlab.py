@@ -48,13 +48,13 @@ def read_matlab(path: Path, names: Collection[str], optional: Collection[str] = 
     order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
     if order is None:
         raise ValueError("is damaged: its header does not state the order of bytes")
-    found = {}
+    raw_arrays = {}
     for kind, data in _elements(content[128:], order):
         head = _head(_elements(_unpacked(kind, data, HEAD_BYTES), order), order)
-        found.setdefault(head.name, (kind, data))
-    _check_present(names, found)
-    wanted = [*names, *(name for name in optional if name in found)]
-    return {name: _matlab_array(name, *found[name], order) for name in wanted}
+        raw_arrays.setdefault(head.name, (kind, data))
+    _check_present(names, raw_arrays)
+    wanted = [*names, *(name for name in optional if name in raw_arrays)]
+    return {name: _matlab_array(name, *raw_arrays[name], order) for name in wanted}
 
 
 def read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -92,10 +92,10 @@ def read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_present(names: Collection[str], found: Collection[str]):
-    missing = ", ".join(f"`{name}`" for name in names if name not in found)
+def _check_present(names: Collection[str], present: Collection[str]):
+    missing = ", ".join(f"`{name}`" for name in names if name not in present)
     if missing:
-        raise ValueError(f"lacks {missing}; it has {', '.join(f'`{name}`' for name in sorted(found)) or 'nothing'}")
+        raise ValueError(f"lacks {missing}; it has {', '.join(f'`{name}`' for name in sorted(present)) or 'nothing'}")
 
 
 def _matlab_5(path: Path) -> memoryview:
@@ -176,8 +176,8 @@ def _matlab_array(name: str, kind: int, data: memoryview, order: str) -> np.ndar
     elements = _elements(content, order)
     head = _head(elements, order)
     if head.kind not in NUMERIC_CLASSES or head.is_complex:
-        found = "complex" if head.kind in NUMERIC_CLASSES else OTHER_CLASSES.get(head.kind, f"class {head.kind}")
-        raise ValueError(f"`{name}` must be an array of real numbers, and is of MATLAB's kind `{found}`")
+        kind = "complex" if head.kind in NUMERIC_CLASSES else OTHER_CLASSES.get(head.kind, f"class {head.kind}")
+        raise ValueError(f"`{name}` must be an array of real numbers, and is of MATLAB's kind `{kind}`")
     stored, numbers = next(elements, (0, b""))
     if stored not in NUMBERS:
         raise ValueError(f"is damaged: the values of `{name}` have the type {stored}")
