@@ -112,7 +112,13 @@ def push(api: HfApi, arguments: PushArguments) -> str:
     if not arguments.dry_run:
         check_token(api)
     folder = build_repository(arguments)
-    remote = remote_files(api, repo_id, arguments.revision)
+    try:
+        remote = remote_files(api, repo_id, arguments.revision)
+    except ValueError as error:
+        if not arguments.dry_run:
+            raise
+        files = "\n".join(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
+        return f"{files}\n\nWritten to {folder}. What would change on the Hub is not known: {error}"
     if arguments.dry_run:
         return f"{describe_changes(api, repo_id, arguments.revision, folder, remote)}\n\nWritten to {folder}."
     commit = upload_repository(api, folder, repo_id, arguments.private, arguments.revision)

@@ -130,6 +130,13 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(push, hub, run):
     assert hub.commits("user/pcl") == commits
 
 
+def test_a_dry_run_where_the_hub_does_not_answer_still_shows_the_repository(push, run):
+    message = push(run, api=HfApi(endpoint="http://127.0.0.1:9"), dry_run=True)
+    assert "model.safetensors" in message.splitlines()
+    assert "What would change on the Hub is not known" in message
+    assert (run / "repository" / "README.md").exists()
+
+
 def test_a_branch_and_a_private_repository_are_asked_for(push, hub, run):
     push(run, private=True, revision="v2")
     assert hub.created[0]["visibility"] == "private"
