@@ -7,6 +7,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")  # In the published order of the steps.
 AUTO_MAP = {
     "AutoConfig": "configuration_pcl.PCLConfig",
     "AutoModel": "modeling_pcl.PCLModel",
@@ -121,7 +122,7 @@ class PCLConfig(PreTrainedConfig):
         for name in ("face_temperature", "pose_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be a positive number, got {getattr(self, name)}.")
-        for name in ("disentangling_weight", "face_contrast_weight", "pose_contrast_weight", "orthogonality_weight"):
+        for name in (*(f"{name}_weight" for name in OBJECTIVES), "orthogonality_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or a positive number, got {getattr(self, name)}.")
         if not 0 <= self.negative_slope < 1:
@@ -175,8 +176,4 @@ class PCLConfig(PreTrainedConfig):
     @property
     def objective_weights(self) -> dict[str, float]:
         """Weight of each objective, in the published order of the steps."""
-        return {
-            "disentangling": self.disentangling_weight,
-            "face_contrast": self.face_contrast_weight,
-            "pose_contrast": self.pose_contrast_weight,
-        }
+        return {name: getattr(self, f"{name}_weight") for name in OBJECTIVES}

@@ -107,6 +107,33 @@ def split_stratified(labels: Sequence[Hashable], shares: Mapping[str, float], se
     return parts
 
 
+def cut_off(
+    subjects: Sequence[Hashable] | None, strata: Sequence, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a share of the rows off: whole subjects where they are known, else stratified.
+
+    Args:
+        subjects: The subject of each row; None where they are not known.
+        strata: What each row is stratified by otherwise: classes or names; numbers with a fraction are cut into bins.
+        share: Of the rows that are cut off, in (0, 1).
+        seed: Of the draw.
+
+    Returns:
+        The rows that are kept, and those that are cut off, each ascending.
+
+    Raises:
+        ValueError: If there are too few rows or subjects.
+    """
+    shares = {"kept": 1 - share, "cut": share}
+    if subjects is not None:
+        parts = split_by_subject(subjects, shares, seed)
+    else:
+        # Angles and ages have nearly as many values as rows: each would be a stratum of its own.
+        is_number = any(isinstance(value, float) for value in strata)
+        parts = split_stratified(strata_of(strata) if is_number else strata, shares, seed)
+    return parts["kept"], parts["cut"]
+
+
 def strata_of(values: Sequence[float | None], bins: int = 10) -> list[int | None]:
     """Cut numbers, such as yaw or age, into quantile bins to stratify by.
 

@@ -25,7 +25,7 @@ from .encoder import Encoder
 from .features import extract_features
 from .labels import Labels, read_classes, read_head_pose
 from .logistic_regression import fit_logistic_regression
-from .results import over_seeds, probe_record, remove_old_results, results_table, write_results
+from .results import over_seeds, remove_old_results, results_table, write_results
 from .scores import accuracy
 from .subset import CUT_SEED, TEST_SHARE, VALIDATION_SHARE, Subset, check_same_labels, open_subset, split_off
 from .verification import Verification
@@ -75,7 +75,7 @@ def run_disentanglement_probe(arguments: DisentanglementArguments) -> str:
     titled = dict(zip(("pose R²", "identity AUC", "expression accuracy"), readings.values()))
     picture = draw_leakage(titled, movement, _swaps(arguments.model, poses.test), f"{encoder.name} at {size} px")
     picture.save(folder / "disentanglement.png")
-    write_results(folder, probe_record(arguments, encoder, facts))
+    write_results(arguments, encoder, facts)
     return _in_words(facts)
 
 

@@ -18,7 +18,6 @@ from .results import (
     measure_groups,
     over_folds,
     over_seeds,
-    probe_record,
     read_groups,
     remove_old_results,
     results_table,
@@ -49,7 +48,7 @@ def run_head_probe(arguments: HeadArguments) -> str:
     encoder = Encoder(arguments.model, arguments.cache_dir, None if arguments.finetune else arguments.batch_size)
     rounds = open_rounds(arguments, task.read)
     groups = [read_groups(parts.test.corpus, arguments.group_by, parts.test.source) for parts in rounds]
-    probes = [HeadProbe(arguments, encoder, parts) for parts in rounds]
+    probes = [HeadProbe(arguments, task, encoder, parts) for parts in rounds]
     trained = [finetune_heads(probe) if arguments.finetune else probe.train_linear_heads() for probe in probes]
     kind = "fine-tuned" if arguments.finetune else "linear"
     results = {feature: {kind: _summary(task, trained, feature)} for feature in arguments.feature_names()}
@@ -73,7 +72,7 @@ def run_head_probe(arguments: HeadArguments) -> str:
     if arguments.group_by:
         facts["groups"] = _measure_groups(task, trained, groups, chosen[0].feature, kind)
         tables.append(group_tables(facts["groups"], _main_measures(results), "images"))
-    write_results(folder, probe_record(arguments, encoder, facts))
+    write_results(arguments, encoder, facts)
     return "\n\n".join(tables)
 
 

@@ -21,7 +21,7 @@ from .neighbours import nearest_neighbours
 from .objectives import OBJECTIVES
 from .scores import classification_scores
 from .subset import Round, Subset
-from .tasks import HeadTask, head_task
+from .tasks import HeadTask
 from .thresholds import with_best_thresholds
 
 PUBLISHED_EPOCHS = 300
@@ -60,20 +60,17 @@ class HeadProbe:
 
     Args:
         arguments: The options.
+        task: What they name.
         encoder: The model.
         parts: What to train, choose and test on.
     """
 
-    def __init__(self, arguments: HeadArguments, encoder: Encoder, parts: Round):
+    def __init__(self, arguments: HeadArguments, task: HeadTask, encoder: Encoder, parts: Round):
         self.arguments, self.encoder = arguments, encoder
-        self.task: HeadTask = head_task(arguments)
-        self.image_size = arguments.image_size or self.task.image_size
+        self.image_size = arguments.image_size or task.image_size
         self.objective = OBJECTIVES[arguments.task]
         self.names = parts.train.labels.names
         self.parts = parts
-
-    def features(self) -> list[str]:
-        return self.arguments.feature_names()
 
     def train_linear_heads(self) -> list[TrainedHead]:
         """A linear head for each feature and seed, tested."""
@@ -93,7 +90,7 @@ class HeadProbe:
             recipe = recipe.searched()
         recipe = dataclasses.replace(recipe, epochs=epochs)
         train, held_out = self._encode(self.parts.train, "bf16"), self._encode_held_out()
-        for feature, seed in itertools.product(self.features(), self.arguments.seeds):
+        for feature, seed in itertools.product(self.arguments.feature_names(), self.arguments.seeds):
             tables = (_examples(encoded, feature) for encoded in (train, held_out))
             words = f"{feature}, seed {seed}"
             probe = train_linear(*tables, len(self.names), self.objective, recipe, seed, words)
@@ -123,7 +120,7 @@ class HeadProbe:
         test, test_features = self._encode(self.parts.test, "float32")
         held_out = self._encode_held_out()
         results = {}
-        for feature in self.features():
+        for feature in self.arguments.feature_names():
             rows = train_features[feature][torch.from_numpy(train.rows)]
             test_rows = test_features[feature][torch.from_numpy(test.rows)]
             ks = [k for k in NEIGHBOURS if k <= len(rows)]

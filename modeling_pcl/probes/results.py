@@ -47,21 +47,6 @@ def over_folds(measures: Sequence[Measures]) -> dict[str, float | None]:
     return result
 
 
-def probe_record(arguments: ProbeArguments, encoder: Encoder, facts: Mapping) -> dict:
-    """Gather the contents of results.json.
-
-    Args:
-        arguments: The options.
-        encoder: The model.
-        facts: `metric`, `selection`, `parts` and `results`, and what else there is to say.
-    """
-    run = describe_run(asdict(arguments), encoder.digest)
-    run["model_revision"] = run.pop("data_revision")
-    config = encoder.model.config
-    sizes = {"hidden_sizes": config.hidden_sizes, "feature_channels": config.feature_channels}
-    return {"task": arguments.task, "model": encoder.name, **sizes} | dict(facts) | run
-
-
 def remove_old_results(folder: Path):
     """Make the folder, and delete the results of an earlier probe in it.
 
@@ -72,9 +57,20 @@ def remove_old_results(folder: Path):
     (folder / "results.json").unlink(missing_ok=True)
 
 
-def write_results(folder: Path, record: Mapping):
-    """Write `results.json`, whole or not at all."""
-    write_json(folder / "results.json", record)
+def write_results(arguments: ProbeArguments, encoder: Encoder, facts: Mapping):
+    """Write `results.json`: the facts, and what was run.
+
+    Args:
+        arguments: The options.
+        encoder: The model.
+        facts: `metric`, `selection`, `parts` and `results`, and what else there is to say.
+    """
+    run = describe_run(asdict(arguments), encoder.digest)
+    run["model_revision"] = run.pop("data_revision")
+    config = encoder.model.config
+    sizes = {"hidden_sizes": config.hidden_sizes, "feature_channels": config.feature_channels}
+    record = {"task": arguments.task, "model": encoder.name, **sizes, **facts, **run}
+    write_json(Path(arguments.output_dir) / "results.json", record)
 
 
 def write_predictions(folder: Path, columns: Mapping[str, Sequence]):

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..data.corpora import corpus_revision, corpus_splits, load_corpus
 from ..data.images import image_bytes
-from ..data.splits import split_by_subject, split_stratified, strata_of, subject_folds
+from ..data.splits import cut_off, subject_folds
 from ..data.subjects import select_subjects
 from ..progress import progress
 from .arguments import HeadArguments
@@ -181,8 +181,9 @@ def open_rounds(arguments: HeadArguments, read: Callable[[Dataset], Labels]) -> 
     Raises:
         ValueError: If there is nothing to train on, the classes of two subsets differ, or train and test share images.
     """
+    splits = corpus_splits(arguments.train)
     train = open_subset(arguments.train, "train", read, arguments.train_subjects)
-    has_test = arguments.test is not None or "test" in corpus_splits(arguments.train)
+    has_test = arguments.test is not None or "test" in splits
     folds = arguments.folds or (UNIT_FOLDS if arguments.task == "action_units" and not has_test else None)
     if folds is not None:
         pairs = _fold_subsets(train, folds)
@@ -190,17 +191,18 @@ def open_rounds(arguments: HeadArguments, read: Callable[[Dataset], Labels]) -> 
         pairs = [(train, open_subset(arguments.test or arguments.train, "test", read, arguments.test_subjects))]
     else:
         pairs = [split_off(train, TEST_SHARE, is_apart=True)]
-    return [_round(arguments, *pair, read) for pair in pairs]
+    validation = arguments.validation
+    if validation is None and "validation" in splits and arguments.folds is None:
+        validation = arguments.train
+    return [_round(arguments, *pair, validation, read) for pair in pairs]
 
 
-def _round(arguments: HeadArguments, train: Subset, test: Subset, read: Callable[[Dataset], Labels]) -> Round:
+def _round(arguments: HeadArguments, train: Subset, test: Subset, validation_name: str | None, read: Callable) -> Round:
     validation = None
     if arguments.protocol == "strict":
         train = train.without_images_of(test)
-        if arguments.validation is not None:
-            validation = open_subset(arguments.validation, "validation", read).without_images_of(test)
-        elif "validation" in corpus_splits(arguments.train) and arguments.folds is None:
-            validation = open_subset(arguments.train, "validation", read).without_images_of(test)
+        if validation_name is not None:
+            validation = open_subset(validation_name, "validation", read).without_images_of(test)
         else:
             train, validation = split_off(train, VALIDATION_SHARE)
         train = train.without_images_of(validation)
@@ -226,29 +228,21 @@ def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Sub
 
     With `is_apart` both get a corpus of their own, and so features.
     """
-    shares, subjects = {"kept": 1 - share, "rest": share}, subset.subjects()
-    if subjects is not None:
-        rows, way = split_by_subject(subjects, shares, CUT_SEED), "whole subjects"
-    else:
-        strata = [subset.labels.strata[row] for row in subset.rows]
-        if subset.labels.targets.is_floating_point() and not any(isinstance(value, str) for value in strata):
-            strata = strata_of(strata)
-        rows, way = _stratified(subset, strata, shares), "stratified by label"
-    sources = {"kept": f"{1 - share:g} of {subset.source}", "rest": f"{share:g} of {subset.source}"}
-    kept, rest = (
-        subset.keeping(subset.rows[rows[name]], f"{sources[name]} ({way}, seed {CUT_SEED})") for name in shares
-    )
-    return (_as_corpus(kept), _as_corpus(rest)) if is_apart else (kept, rest)
-
-
-def _stratified(subset: Subset, strata: list, shares: dict[str, float]) -> dict[str, np.ndarray]:
+    subjects = subset.subjects()
+    strata = [subset.labels.strata[row] for row in subset.rows] if subjects is None else []
+    way = "stratified by label" if subjects is None else "whole subjects"
     try:
-        return split_stratified(strata, shares, CUT_SEED)
+        kept_rows, rest_rows = cut_off(subjects, strata, share, CUT_SEED)
     except ValueError as error:
         raise ValueError(
-            f"{len(strata)} images of {subset.source} are too few to cut {shares['rest']:g} off; give `--test` and "
+            f"{len(subset.rows)} images of {subset.source} are too few to cut {share:g} off; give `--test` and "
             "`--validation`."
         ) from error
+    kept, rest = (
+        subset.keeping(subset.rows[rows], f"{part:g} of {subset.source} ({way}, seed {CUT_SEED})")
+        for rows, part in ((kept_rows, 1 - share), (rest_rows, share))
+    )
+    return (_as_corpus(kept), _as_corpus(rest)) if is_apart else (kept, rest)
 
 
 def _as_corpus(subset: Subset) -> Subset:

@@ -20,7 +20,6 @@ from .results import (
     group_tables,
     measure_groups,
     over_seeds,
-    probe_record,
     remove_old_results,
     results_table,
     write_predictions,
@@ -161,7 +160,7 @@ def run_verification_probe(arguments: VerificationArguments) -> str:
         name, cosines = max(columns.items(), key=lambda column: probe.pairs.compute(column[1])["accuracy"])
         facts["groups"] = _measure_groups(probe.pairs, probe.groups, name, cosines)
         tables.append(group_tables(facts["groups"], MEASURES, "pairs"))
-    write_results(folder, probe_record(arguments, encoder, facts))
+    write_results(arguments, encoder, facts)
     return "\n\n".join(tables)
 
 

@@ -6,7 +6,10 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
+from ..configuration_pcl import OBJECTIVES
 from ..progress import progress
+
+TERMS_SHOWN = {f"{name}_loss" for name in OBJECTIVES}
 
 
 class Monitor:
@@ -48,7 +51,7 @@ class Monitor:
         means = dict(zip(names, values.mean(dim=0).tolist()))
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         rate = len(steps) * self.images_per_step / seconds
-        shown = {name.removesuffix("_loss"): f"{means[name]:.3f}" for name in names if _is_objective(name)}
+        shown = {name.removesuffix("_loss"): f"{means[name]:.3f}" for name in names if name in TERMS_SHOWN}
         self.bar.set_postfix(shown | {"images/s": f"{rate:.0f}"}, refresh=False)
         self.accelerator.log(means | {"learning_rate": learning_rate, "images_per_s": rate}, step=steps[-1])
         return means
@@ -58,10 +61,6 @@ class Monitor:
             return
         row, column = (~values.isfinite()).nonzero()[0].tolist()
         raise FloatingPointError(f"at step {steps[row]} `{names[column]}` is {values[row, column].item()}")
-
-
-def _is_objective(name: str) -> bool:
-    return name in ("disentangling_loss", "face_contrast_loss", "pose_contrast_loss")
 
 
 def check_finite_weights(model: torch.nn.Module, step: int):

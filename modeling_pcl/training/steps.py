@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from accelerate import Accelerator
 
-OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")
-
 
 def select_trained_parameters(model: torch.nn.Module, objectives: list[str]):
     """Train exactly what some objective in use reaches, so that decay does not shrink the rest.
 
     Args:
         model: A `PCLForPreTraining`.
-        objectives: Names out of `OBJECTIVES`.
+        objectives: Names out of `configuration_pcl.OBJECTIVES`.
     """
     used = set(objectives)
     for module, users in (

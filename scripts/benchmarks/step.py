@@ -15,9 +15,9 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
+from modeling_pcl.configuration_pcl import OBJECTIVES
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.options import option
-from modeling_pcl.training.steps import OBJECTIVES
 
 from . import report
 from .baselines import plain_step

@@ -21,7 +21,7 @@ from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.images import decode_image
 from modeling_pcl.features_pcl import READABLE_FEATURES, read_feature
 from modeling_pcl.probes import encoder as encoder_module
-from modeling_pcl.probes import feature_files, head_probe, head_training
+from modeling_pcl.probes import feature_files, head_probe, head_training, tasks
 from modeling_pcl.probes import labels as labels_module
 from modeling_pcl.probes import subset as subset_module
 from modeling_pcl.probes.arguments import ExpressionArguments
@@ -345,7 +345,7 @@ class TestProtocols:
         arguments = expression_arguments(model=str(model), image_size=32, **options)
         (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
         encoder = encoder_module.Encoder(str(model), str(tmp_path / "features"))
-        (trained,) = heads.HeadProbe(arguments, encoder, found).train_linear_heads()
+        (trained,) = heads.HeadProbe(arguments, tasks.head_task(arguments), encoder, found).train_linear_heads()
         ((rate, scores),) = trained.history.items()
         assert rate == "learning rate 0.01"
         assert len(set(scores)) > 1

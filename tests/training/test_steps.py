@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
+from modeling_pcl.configuration_pcl import OBJECTIVES
 from modeling_pcl.training.steps import (
-    OBJECTIVES,
     DynamicWeightAverage,
     Stepper,
     give_zero_gradients,
