@@ -121,6 +121,7 @@ class PCLModel(PCLPreTrainedModel):
         check_images("pixel_values", pixel_values, self.config.num_channels)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        # Models loaded in half precision take the float32 that the processor gives.
         hidden_states = self.trunk(pixel_values.to(self.dtype))
         trunk = hidden_states[-1]
         return PCLModelOutput(

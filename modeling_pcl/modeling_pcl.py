@@ -174,6 +174,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         check_images("face_views", views, self.config.num_channels, self.config.image_size)
         if views.shape[0] % 2:
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
+        # Both views in one pass, so that the batch norm of the projection sees the statistics of both.
         embeddings = self.face_projection(self._encode(views)["face"])
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
         local_rows = (

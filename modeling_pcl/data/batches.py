@@ -76,6 +76,7 @@ class RowImages(torch.utils.data.Dataset):
 
     def _frames(self, rows: list[int]) -> VideoFrames:
         """Other frames of the rows' videos; one that does not decode is left out, as it is reported as an image."""
+        # Seeded by the rows: a resumed run, and one with other workers, reads the same frames.
         generator, images, image_of = np.random.default_rng(rows), [], []
         for index, row in enumerate(rows):
             for other in generator.permutation(self.videos.others(row))[: self.other_frames].tolist():

@@ -68,6 +68,7 @@ class ImageDecoder:
             if row not in self.broken:
                 logger.warning("left out %s of %s", error, self.name)
             self.broken[row] = str(error)
+            # Black, not left out: rows keep their numbers, and `broken` says which do not count.
             return torch.zeros(3, self.size_px, self.size_px, dtype=torch.uint8)
 
 

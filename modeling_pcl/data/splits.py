@@ -94,6 +94,7 @@ def split_stratified(labels: Sequence[Hashable], shares: Mapping[str, float], se
     _check_shares(shares)
     generator = np.random.default_rng(seed)
     share = _normalized(shares.values())
+    # Rounding each label by itself would give the larger split all of the remainders: what is owed is carried on.
     split_of_row = np.empty(len(labels), dtype=int)
     owed = np.zeros(len(share))  # Rows that the strata so far should have given to each split, and have not.
     for rows in _rows_by_value([None if label != label else label for label in labels]).values():

@@ -80,6 +80,7 @@ def keep_subjects(corpus: Corpus, subjects: Iterable[str]) -> Corpus:
     subjects = list(subjects)
     if not subjects:
         raise ValueError("`subjects` must name at least one subject.")
+    # A stream cannot be asked who is in it without reading all of it.
     if isinstance(corpus, IterableDataset):
         if "subject" not in corpus.features:
             raise ValueError(f"The corpus needs a column `subject`; its columns are {list(corpus.features)}.")

@@ -151,6 +151,7 @@ def _fold_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     _check_complete(tensors, expected)
     bias = tensors[f"{layer}bias"]
     for norm in norms:
+        # w (x - mean) / std * weight + ...: batch norm in evaluation is one scale and one shift for each feature.
         scale = tensors[f"{norm}weight"] / (tensors[f"{norm}running_var"] + _BATCH_NORM_EPS).sqrt()
         shift = tensors[f"{norm}bias"] - tensors[f"{norm}running_mean"] * scale
         weight, bias = weight * scale, bias + weight @ shift

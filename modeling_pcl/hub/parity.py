@@ -43,6 +43,7 @@ def check_parity(folder: Path) -> dict[str, float]:
         ValueError: If it does not open there, or an output differs by more than 1e-4.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        # A stranger has neither our caches nor our token; isolated mode keeps this folder off the path.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         command = [sys.executable, "-I", parity_check.__file__, str(folder.resolve())]

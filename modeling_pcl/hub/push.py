@@ -38,6 +38,7 @@ def build_repository(arguments: PushArguments) -> Path:
     model, folder = open_model(str(run_dir)).eval(), run_dir / "repository"
     if folder.exists() and not (folder / "config.json").exists():
         raise ValueError(f"{folder} is to hold the repository, and holds something else: move that elsewhere.")
+    # Made anew: what an earlier push wrote and this one does not would otherwise be pushed again.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with progress(total=5, desc="Building the repository", unit="step", leave=False) as bar:

@@ -52,6 +52,7 @@ def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """
     was_training, count = model.training, images.shape[0]
     model.eval()
+    # All n * n swaps in one pass: face i in pose j at i * n + j.
     outputs = model.pcl(images)
     faces, poses = outputs.face_features.repeat_interleave(count, dim=0), outputs.pose_features.repeat(count, 1)
     drawn = model.decode(faces, poses).unflatten(0, (count, count)).to(images.dtype)

@@ -127,6 +127,7 @@ def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> 
             "`features` and `mirrored_features` must have one shape and at least 2 rows, "
             f"got {tuple(features.shape)} and {tuple(mirrored_features.shape)}."
         )
+    # All pairs without an (images, images) table: the sum of all cosines is the squared length of the summed rows.
     cosine_to_mirror = squares = total = 0.0
     for rows, mirrored in zip(features.split(ROWS_AT_ONCE), mirrored_features.split(ROWS_AT_ONCE)):
         rows, mirrored = F.normalize(rows.double(), dim=1), F.normalize(mirrored.double(), dim=1)

@@ -87,6 +87,7 @@ def feature_facts(record: dict) -> dict:
 
 def read_batches(rows: Iterator[dict], first: int, rows_per_file: int, size: int) -> Iterator[tuple[int, list[dict]]]:
     """Number of the first row, and rows; none are of two files, so that a file's batches are always the same."""
+    # No batch is of two files: so a file's batches, and with them its bytes, do not depend on where a run was stopped.
     while taken := list(islice(rows, min(size, rows_per_file - first % rows_per_file))):
         yield first, taken
         first += len(taken)

@@ -52,6 +52,7 @@ def run_head_probe(arguments: HeadArguments) -> str:
     trained = [finetune_heads(probe) if arguments.finetune else probe.train_linear_heads() for probe in probes]
     kind = "fine-tuned" if arguments.finetune else "linear"
     results = {feature: {kind: _summary(task, trained, feature)} for feature in arguments.feature_names()}
+    # They read features as they are, so they say what a head's training adds.
     if arguments.task == "expression" and not arguments.finetune:
         for feature, others in probes[0].measure_others().items():
             results[feature] |= {name: over_seeds([measures]) for name, measures in others.items()}

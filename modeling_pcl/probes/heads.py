@@ -58,6 +58,7 @@ def build_head(
     if len(set(labels)) < len(labels):
         raise ValueError(f"`labels` must be different names, got {list(labels)}.")
     model_class = PCLForHeadPoseEstimation if task == "head_pose" else PCLForImageClassification
+    # The caller's random state must not depend on how many heads were built.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(head_config(encoder.config, task, labels, feature, image_size))

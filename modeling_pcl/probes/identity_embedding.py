@@ -152,5 +152,6 @@ def _epochs(
             normalised_softmax_loss(F.linear(standardised, weight, bias), centres, identities[places]).backward()
             optimizer.step()
             schedule.step()
+        # W (x - mean) / scale + b  =  (W / scale) x + (b - (W / scale) mean)
         folded = weight.detach() / scale
         yield folded, bias.detach() - folded @ mean

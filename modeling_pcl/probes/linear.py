@@ -182,6 +182,7 @@ class _CandidateHeads(nn.Module):
             momentum = max(MOMENTUM, 1 / self.batches)
             features = F.batch_norm(features, self.running_mean, self.running_var, training=True, momentum=momentum)
         heads = [self._affine(head) for head in self.heads]
+        # One product for all candidates: reading the features is what takes the time.
         weight, bias = (torch.cat(parts) for parts in zip(*heads))
         return F.linear(features, weight, bias).chunk(self.candidates, dim=1)
 

@@ -80,6 +80,7 @@ def fit_logistic_regression(
         _check("validation", validation[0], validation_labels)
         validation_rows = scaler.transform(validation[0].float().numpy())
 
+    # From the strongest penalty on, each fit starts where the last ended: half the iterations.
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     best, unconverged = None, []
     candidates = sorted(inverse_penalties) if validation is not None else [DEFAULT_INVERSE_PENALTY]

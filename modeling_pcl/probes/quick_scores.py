@@ -140,6 +140,7 @@ def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> tor
     Returns:
         `(test images, targets)`.
     """
+    # Standardised, since features' scales differ by a hundred, and a ridge would only read the largest.
     scale, centre = train.std(dim=0) + 1e-5, train.mean(dim=0)
     train, test, mean = (train - centre) / scale, (test - centre) / scale, targets.mean(dim=0)
     chosen = len(train) - round(CHOSEN_ON * len(train))

@@ -200,6 +200,7 @@ def open_rounds(arguments: HeadArguments, read: Callable[[Dataset], Labels]) -> 
 def _round(arguments: HeadArguments, train: Subset, test: Subset, validation_name: str | None, read: Callable) -> Round:
     validation = None
     if arguments.protocol == "strict":
+        # Collections hold copies across their splits: of FER2013's training images 141 are test images byte for byte.
         train = train.without_images_of(test)
         if validation_name is not None:
             validation = open_subset(validation_name, "validation", read).without_images_of(test)
@@ -250,6 +251,7 @@ def _as_corpus(subset: Subset) -> Subset:
     chosen = Labels(
         subset.targets(), labels.known[subset.rows], labels.names, [labels.strata[row] for row in subset.rows]
     )
+    # Test features are float32 and training features bfloat16: of one corpus both would be extracted of all rows.
     return replace(subset, corpus=subset.corpus.select(subset.rows), rows=np.arange(len(subset.rows)), labels=chosen)
 
 

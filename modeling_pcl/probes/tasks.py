@@ -39,6 +39,7 @@ class HeadTask:
 
 def head_task(arguments: HeadArguments) -> HeadTask:
     """Give the task that the options name."""
+    # 100 and 256 px are the sides at which the paper reads expressions and head pose.
     if arguments.task == "head_pose":
         return HeadTask(256, "mae", read_head_pose, _measure_pose, _draw_pose, _predict_pose)
     if arguments.task == "action_units":

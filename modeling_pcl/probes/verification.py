@@ -42,6 +42,7 @@ def pair_cosines(
     cosines = []
     for start in range(0, len(first), ROWS_AT_ONCE):
         sides = (torch.from_numpy(rows[start : start + ROWS_AT_ONCE]) for rows in (first, second))
+        # In float64: thresholds lie between neighbouring cosines, and float32 makes ties of pairs that differ.
         cosines.append(F.cosine_similarity(*(features[rows].double() for rows in sides)).numpy())
     return np.concatenate(cosines) if cosines else np.empty(0)
 

@@ -49,6 +49,7 @@ class CheckpointFolder:
         """
         writing, final = self.begin(step), self.folder / _name(step)
         (writing / "state.json").write_text(json.dumps(state, indent=2))
+        # A rename may reach the disk before the data: after a power cut the checkpoint would be whole in name only.
         for path in [*writing.rglob("*"), writing]:
             _flush(path)
         self._drop([final] if final.exists() else [])

@@ -44,6 +44,7 @@ class Monitor:
         if not self.pending:
             return {}
         names = list(self.pending[0][1])
+        # One transfer from the device for all iterations since the last; reading each loss would wait for each step.
         values = torch.stack([torch.stack([terms[name].float() for name in names]) for _, terms in self.pending])
         values = self.accelerator.reduce(values, reduction="mean").cpu()  # (iterations, terms)
         steps, self.pending = [step for step, _ in self.pending], []

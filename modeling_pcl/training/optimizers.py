@@ -152,6 +152,7 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
     wide = matrices.mT if is_tall else matrices  # The products below are of the shorter side.
+    # The iteration converges for singular values in (0, sqrt(3)); divided by the Frobenius norm they are at most 1.
     wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     first, third, fifth = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):

@@ -31,6 +31,7 @@ class Replicas(nn.Module):
         for group in groups:
             select_trained_parameters(model, group)
             # With several micro-batches, the last pass of a group need not hold all of its objectives.
+            # The search for unused parameters costs a pass over the graph; alternating steps need none.
             is_mixed = len(group) > 1
             self.parts.append(
                 DistributedDataParallel(model, find_unused_parameters=is_mixed, forward_sync_buffers=False)

@@ -52,6 +52,7 @@ class Pretraining:
         checkpoint = find_checkpoint(options, self.folder, self.accelerator)
         corpus = open_corpus(options)
         self.data_revision = corpus_revision(corpus)
+        # Between opening the corpus, which may draw numbers, and the weights, which must not depend on it.
         set_seed(options.training.seed)
         self.model = build_model(options, checkpoint)
         self.objectives = tuple(name for name, weight in self.model.config.objective_weights.items() if weight > 0)
@@ -60,6 +61,7 @@ class Pretraining:
         is_joint = options.training.schedule == "joint"
         groups = [self.objectives] if is_joint else [(name,) for name in self.objectives]
         trained_model = distribute_model(self.accelerator, options.training, self.model, groups)
+        # FSDP replaces parameters: an optimizer made before the model is distributed would hold the old ones.
         self.trained = make_training_state(self.accelerator, options.training, self.model)
         self.state, position = self.trained.load(checkpoint) if checkpoint else (RunState(), None)
         if options.training.keep_zero_gradients:
@@ -159,6 +161,7 @@ def save_picture(run: Pretraining, images: torch.Tensor):
     """Save and track what the decoder makes of some of the last images."""
     if "disentangling" not in run.objectives:
         return
+    # The same views as training sees, so that the picture shows what the loss is of.
     noiseless = run.views.disentangling(images, run.state.step)["pixel_values"]
     rows = reconstruction_rows(run.model, noiseless)  # In every process, since each may hold a part of the weights.
     if not run.accelerator.is_main_process:

@@ -56,6 +56,7 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if training.gradient_accumulation_steps > 1:
+        # Two views of each image of a micro-batch: what the encoder holds otherwise.
         model.images_at_once = 2 * training.batch_size
     if training.sync_batch_norm:
         synchronise_batch_norm(model)
@@ -94,6 +95,7 @@ def distribute_model(
     Returns:
         What to call in training, on the same parameters.
     """
+    # DDP or shards are put around it below: Accelerate's DDP would search for unused parameters in every pass.
     model = accelerator.prepare_model(model, evaluation_mode=True)  # Device and autocast; it would not choose the rest.
     if accelerator.num_processes == 1:
         return model

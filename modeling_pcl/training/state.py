@@ -69,6 +69,7 @@ class TrainingState:
         """Write a checkpoint; every process must call it. Returns its path in the main process."""
         accelerator, path = self.accelerator, folder.begin(state.step)
         process_state = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
+        # Each process writes its own part; state.json, which makes the checkpoint count, comes last and from one.
         torch.save(process_state, path / f"process-{accelerator.process_index}.pt")
         complete = whole_model(self.model)
         optimizer = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE)
@@ -91,6 +92,7 @@ class TrainingState:
         Returns:
             Where the run stands, and the loader's position.
         """
+        # `weights_only`: a checkpoint may come from anywhere, and unpickling runs code.
         parts = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, parts["optimizer"], options=WHOLE)
         for name, part in self._plain_parts().items():
@@ -137,6 +139,7 @@ def check_same_run(checkpoint: Path, options: dict, processes: int, may_change: 
 
 def _random_states() -> dict:
     """Python's, numpy's and torch's global generators. Views and loaders have their own and do not use these."""
+    # As lists and tensors, which `weights_only` reads; Python's own tuple of 625 words it would not.
     version, words, position = random.getstate()
     name, keys, at, has_gauss, cached = np.random.get_state()
     return {

@@ -78,6 +78,7 @@ class Stepper:
         """
         terms = {}
         for group in self.groups:
+            # torch 1.7, which the authors used, left zeros: momentum and decay of Adam then go on everywhere.
             self.optimizer.zero_grad(set_to_none=not self.keep_zero_gradients)
             passes = _passes(group, micro_batches)
             for number, (objectives, index) in enumerate(passes, 1):
@@ -93,6 +94,7 @@ class Stepper:
         return terms
 
     def _backward(self, objectives, inputs, weights, share: float, is_last: bool):
+        # Gradients are sent once a step, with the last pass.
         with torch.enable_grad() if is_last else self.accelerator.no_sync(self.model):
             outputs = self.model(**inputs)
             loss = sum(weights[objective] * outputs[f"{objective}_loss"] for objective in objectives)
@@ -104,6 +106,7 @@ def _passes(group: tuple[str, ...], micro_batches: int) -> list[tuple[tuple[str,
     """The model's passes before an optimizer step: objectives, and which micro-batch, or None for all images."""
     if micro_batches == 1:
         return [(group, None)]
+    # The mean of two batches' contrasts is not the contrast of both: its negatives would be half as many.
     apart = tuple(objective for objective in group if objective != "face_contrast")
     passes = [(apart, index) for index in range(micro_batches)] if apart else []
     return [*passes, (("face_contrast",), None)] if "face_contrast" in group else passes
