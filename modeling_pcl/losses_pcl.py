@@ -266,8 +266,8 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
         total = embeddings.new_zeros(())
         for block in torch.arange(len(anchors), device=anchors.device).split(block_size):
             rows = anchors[block]
-            block = embeddings[rows]
-            dots = (block @ embeddings.T).requires_grad_()
+            anchor_rows = embeddings[rows]
+            dots = (anchor_rows @ embeddings.T).requires_grad_()
             with torch.set_grad_enabled(is_trained):
                 own_mix = None if mix is None else mix[block]
                 logits = _anchor_logits(dots, *shared, own_mix, permutation, temperature, rows)
@@ -275,7 +275,7 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
             total += loss.detach()
             if is_trained:
                 of_dots, *of_leaves = torch.autograd.grad(loss, (dots, *leaves))
-                gradients[0].addmm_(of_dots.T, block).index_add_(0, rows, of_dots @ embeddings)
+                gradients[0].addmm_(of_dots.T, anchor_rows).index_add_(0, rows, of_dots @ embeddings)
                 for gradient, part in zip(gradients[1:], of_leaves):
                     gradient += part
         ctx.save_for_backward(*gradients)
