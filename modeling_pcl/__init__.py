@@ -8,10 +8,18 @@ if TYPE_CHECKING:
     from .configuration_pcl import PCLConfig
     from .image_processing_pcl import PCLImageProcessor
     from .modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining, PCLModel
-    from .pipelines_pcl import FaceSwapPosePipeline, FaceVerificationPipeline, HeadPoseEstimationPipeline
+    from .pipelines_pcl import (
+        FaceClassificationPipeline,
+        FaceFeatureExtractionPipeline,
+        FaceSwapPosePipeline,
+        FaceVerificationPipeline,
+        HeadPoseEstimationPipeline,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
+    "FaceClassificationPipeline",
+    "FaceFeatureExtractionPipeline",
     "FaceSwapPosePipeline",
     "FaceVerificationPipeline",
     "HeadPoseEstimationPipeline",
@@ -49,9 +57,11 @@ def register():
     transformers.AutoModelForImageClassification.register(config, heads)
     processor = {"torchvision": image_processing_pcl.PCLImageProcessor}
     transformers.AutoImageProcessor.register(config, image_processor_classes=processor)
+    known = PIPELINE_REGISTRY.get_supported_tasks()
     for pipeline, (task, auto_class) in pipelines_pcl.PIPELINES.items():
-        classes = getattr(pipelines_pcl, pipeline), getattr(transformers, auto_class)
-        PIPELINE_REGISTRY.register_pipeline(task, *classes, type="image")
+        if task not in known:  # What transformers knows by itself stays its own for other models.
+            classes = getattr(pipelines_pcl, pipeline), getattr(transformers, auto_class)
+            PIPELINE_REGISTRY.register_pipeline(task, *classes, type="image")
 
 
 # The models take five seconds to import, and a process that is only asked for its help needs none of them.

@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")  # In the published order of the steps.
+SMALLEST_PX = 32  # Side of an image that the encoder reads.
 AUTO_MAP = {
     "AutoConfig": "configuration_pcl.PCLConfig",
     "AutoModel": "modeling_pcl.PCLModel",
@@ -96,8 +97,8 @@ class PCLConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        if self.image_size < 32:
-            raise ValueError(f"`image_size` must be at least 32 px, got {self.image_size}.")
+        if self.image_size < SMALLEST_PX:
+            raise ValueError(f"`image_size` must be at least {SMALLEST_PX} px, got {self.image_size}.")
         if len(self.hidden_sizes) != 4:
             raise ValueError(
                 "`hidden_sizes` must hold 4 widths, for 1/2, 1/4, 1/8 and 1/16 of the image's side, "

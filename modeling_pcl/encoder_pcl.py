@@ -9,7 +9,7 @@ from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
 from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
-from .configuration_pcl import PCLConfig
+from .configuration_pcl import SMALLEST_PX, PCLConfig
 from .outputs_pcl import PCLModelOutput
 from .pipelines_pcl import saved_pipelines
 
@@ -70,6 +70,10 @@ def check_images(name: str, images: torch.Tensor, channels: int, size_px: int | 
             f"{tuple(images.shape)}; PCLImageProcessor makes it from images, and `image_size` builds the model for "
             "another size."
         )
+    if min(images.shape[-2:]) < SMALLEST_PX:
+        raise ValueError(
+            f"`{name}` must be at least {SMALLEST_PX} px high and wide, got {images.shape[-2]} x {images.shape[-1]} px."
+        )
     if not images.is_floating_point():
         raise ValueError(
             f"`{name}` must be floating point in [0, 1], got {images.dtype}; PCLImageProcessor makes it from images."
@@ -101,7 +105,7 @@ class PCLModel(PCLPreTrainedModel):
 
     @property
     def pipelines(self) -> dict[str, str]:
-        return {"FaceVerificationPipeline": "AutoModel"}
+        return {"FaceFeatureExtractionPipeline": "AutoModel", "FaceVerificationPipeline": "AutoModel"}
 
     @can_return_tuple
     def forward(
@@ -116,7 +120,8 @@ class PCLModel(PCLPreTrainedModel):
             return_dict: False for a plain tuple without the absent entries.
 
         Raises:
-            ValueError: If `pixel_values` has another number of axes or channels, or is not floating point.
+            ValueError: If `pixel_values` has another number of axes or channels, fewer than 32 px, or is not floating
+                point.
         """
         check_images("pixel_values", pixel_values, self.config.num_channels)
         if output_hidden_states is None:

@@ -40,7 +40,8 @@ class PCLForImageClassification(_PCLWithHead):
     @property
     def pipelines(self) -> dict[str, str]:
         is_embedding = self.config.problem_type == "regression"
-        return {"FaceVerificationPipeline": "AutoModelForImageClassification"} if is_embedding else {}
+        name = "FaceVerificationPipeline" if is_embedding else "FaceClassificationPipeline"
+        return {name: "AutoModelForImageClassification"}
 
     @can_return_tuple
     def forward(

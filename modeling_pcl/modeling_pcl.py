@@ -63,7 +63,11 @@ class PCLForPreTraining(PCLPreTrainedModel):
 
     @property
     def pipelines(self) -> dict[str, str]:
-        return {"FaceSwapPosePipeline": "AutoModelForPreTraining", "FaceVerificationPipeline": "AutoModel"}
+        return {
+            "FaceFeatureExtractionPipeline": "AutoModel",
+            "FaceSwapPosePipeline": "AutoModelForPreTraining",
+            "FaceVerificationPipeline": "AutoModel",
+        }
 
     def decode(self, face_features: torch.Tensor, pose_features: torch.Tensor) -> torch.Tensor:
         """Draw the face of one image in the pose of another.

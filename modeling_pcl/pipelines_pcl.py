@@ -1,15 +1,16 @@
-"""Pipelines of what PCL models can do and transformers has no task for."""
+"""Pipelines of what PCL models can do, all of which open images as training did."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
-from transformers import Pipeline
-from transformers.image_utils import load_image
+from transformers import ImageClassificationPipeline, ImageFeatureExtractionPipeline, Pipeline
 
 from .features_pcl import READABLE_FEATURES, feature_parts, read_feature
 from .head_pose_pcl import axes_in_image
+from .images_pcl import open_image
 
 AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
 AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING, MOST_CANVAS_PX = 0.45, 0.02, 4, 4096
@@ -43,16 +44,32 @@ def draw_axes(image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: fl
     return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")
 
 
+class FaceClassificationPipeline(ImageClassificationPipeline):
+    """transformers' own for `image-classification`, which also takes bytes and `pathlib` paths.
+
+    transformers itself opens a file before the processor sees it, and then 16-bit images are white, and what is
+    transparent is black.
+    """
+
+    def preprocess(self, image: Any, timeout: float | None = None):
+        is_array = isinstance(image, np.ndarray | torch.Tensor)
+        return super().preprocess(image if is_array else open_image(image, timeout), timeout)
+
+
+class FaceFeatureExtractionPipeline(ImageFeatureExtractionPipeline):
+    """transformers' own for `image-feature-extraction`, of images opened as `FaceClassificationPipeline` does."""
+
+    def preprocess(self, image: Any, timeout: float | None = None, **image_processor_kwargs):
+        return super().preprocess(open_image(image, timeout), timeout, **image_processor_kwargs)
+
+
 class PCLPipeline(Pipeline):
-    """What the pipelines of one or two faces have in common: images in as transformers takes them, one crop."""
+    """What the pipelines of one or two faces have in common: how images are opened, and one crop."""
 
     _load_tokenizer = False
     _load_image_processor = True
     _load_feature_extractor = False
     _load_processor = False
-
-    def _open(self, image: Any, timeout: float | None) -> Image.Image:
-        return load_image(image, timeout=timeout).convert("RGB")
 
     def _open_pair(self, inputs: Any, names: tuple[str, str], timeout: float | None) -> list[Image.Image]:
         """Two images: a dict with these names, or a tuple in this order.
@@ -67,7 +84,7 @@ class PCLPipeline(Pipeline):
                 f"Give two images, as {{{names[0]!r}: ..., {names[1]!r}: ...}} or a tuple of them; several such pairs "
                 "in a list."
             )
-        return [self._open(image, timeout) for image in inputs]
+        return [open_image(image, timeout) for image in inputs]
 
     def _pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
         return dict(self.image_processor(images, return_tensors="pt").to(self.dtype))
@@ -76,7 +93,7 @@ class PCLPipeline(Pipeline):
 class HeadPoseEstimationPipeline(PCLPipeline):
     """Which way a head is turned, by a `PCLForHeadPoseEstimation`.
 
-    Calling it with an image (path, URL, base64 or PIL), or a list of them, gives for each a dict of `yaw`, `pitch` and
+    Calling it with an image (as `open_image` takes it), or a list of them, gives for each a dict of `yaw`, `pitch` and
     `roll` in degrees: positive are the nose to the right of the image, the nose up, and leaning clockwise. With
     `draw=True` it also holds `image`, the face with the head's axes, see `draw_axes`.
 
@@ -93,7 +110,7 @@ class HeadPoseEstimationPipeline(PCLPipeline):
         return before, {}, {} if draw is None else {"draw": draw}
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict:
-        opened = self._open(image, timeout)
+        opened = open_image(image, timeout)
         return self._pixels([opened]) | {"image": opened}
 
     def _forward(self, inputs: dict) -> dict:
@@ -190,9 +207,18 @@ def saved_pipelines(**pipelines: str) -> dict[str, dict]:
 
 # By class: its task, and the Auto class that opens its model.
 PIPELINES = {
+    "FaceClassificationPipeline": ("image-classification", "AutoModelForImageClassification"),
+    "FaceFeatureExtractionPipeline": ("image-feature-extraction", "AutoModel"),
     "FaceSwapPosePipeline": ("face-swap-pose", "AutoModelForPreTraining"),
     "FaceVerificationPipeline": ("face-verification", "AutoModel"),
     "HeadPoseEstimationPipeline": ("head-pose-estimation", "AutoModelForImageClassification"),
 }
 
-__all__ = ["FaceSwapPosePipeline", "FaceVerificationPipeline", "HeadPoseEstimationPipeline", "draw_axes"]
+__all__ = [
+    "FaceClassificationPipeline",
+    "FaceFeatureExtractionPipeline",
+    "FaceSwapPosePipeline",
+    "FaceVerificationPipeline",
+    "HeadPoseEstimationPipeline",
+    "draw_axes",
+]

@@ -666,7 +666,7 @@ def test_feature_extraction_pipeline_reads_a_saved_folder(model_class, tiny_conf
     processor.save_pretrained(tmp_path)
     photo = Image.effect_noise((50, 60), 80)
     expected = model.base_model(**processor(photo, return_tensors="pt"))
-    extract = pipeline("image-feature-extraction", model=str(tmp_path), device="cpu")
+    extract = pipeline("image-feature-extraction", model=str(tmp_path), trust_remote_code=True, device="cpu")
     torch.testing.assert_close(torch.tensor(extract(photo)), expected.last_hidden_state)
     torch.testing.assert_close(torch.tensor(extract(photo, pool=True)), expected.pooler_output)
 
@@ -681,7 +681,9 @@ def test_classification_pipeline_reads_a_saved_folder_and_names_the_labels(tmp_p
     processor.save_pretrained(tmp_path)
     photo = Image.effect_noise((50, 60), 80)
     expected = model(**processor(photo, return_tensors="pt")).logits.softmax(1)[0]
-    answers = pipeline("image-classification", model=str(tmp_path), device="cpu")(photo, top_k=3)
+    answers = pipeline("image-classification", model=str(tmp_path), trust_remote_code=True, device="cpu")(
+        photo, top_k=3
+    )
     assert {answer["label"]: pytest.approx(answer["score"], abs=1e-5) for answer in answers} == {
         name: expected[index].item() for index, name in names.items()
     }
@@ -689,6 +691,12 @@ def test_classification_pipeline_reads_a_saved_folder_and_names_the_labels(tmp_p
 
 
 # Errors
+
+
+@pytest.mark.parametrize("sides", [(31, 64), (64, 31)])
+def test_encoder_refuses_less_than_32_px(sides, tiny_config):
+    with pytest.raises(ValueError, match=f"at least 32 px high and wide, got {sides[0]} x {sides[1]} px"):
+        PCLModel(tiny_config)(torch.zeros(1, 3, *sides))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 1, 32, 32), (2, 3, 32), (1, 2, 3, 32, 32)])

@@ -167,11 +167,11 @@ class TestSavedFolders:
     @pytest.mark.parametrize(
         ("model_class", "changes", "tasks"),
         [
-            (PCLModel, {}, {"face-verification"}),
-            (PCLForPreTraining, {}, {"face-swap-pose", "face-verification"}),
+            (PCLModel, {}, {"image-feature-extraction", "face-verification"}),
+            (PCLForPreTraining, {}, {"image-feature-extraction", "face-swap-pose", "face-verification"}),
             (PCLForHeadPoseEstimation, {}, {"head-pose-estimation"}),
             (PCLForImageClassification, {"problem_type": "regression"}, {"face-verification"}),
-            (PCLForImageClassification, {"problem_type": "single_label_classification"}, set()),
+            (PCLForImageClassification, {"problem_type": "single_label_classification"}, {"image-classification"}),
         ],
     )
     def test_a_folder_offers_what_its_model_can_do(self, tmp_path, model_class, changes, tasks):

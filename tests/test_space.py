@@ -118,15 +118,16 @@ def test_what_is_no_photo_is_told(app, tmp_path, content, message):
         app.open_photo(content and str(path))
 
 
-def test_a_photo_is_read_upright_and_on_white(app, tmp_path):
+def test_a_photo_is_shown_upright_and_on_white_and_read_as_it_is(app, folders, tmp_path):
+    models = app.Models(None, head_pose=str(folders["head_pose"]))
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=turned)
-    assert app.open_photo(str(tmp_path / "turned.jpg")).size == (20, 30)
+    assert models.pose(str(tmp_path / "turned.jpg"))[0].size == (20, 30)
     Image.new("RGBA", (30, 30), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert app.open_photo(str(tmp_path / "clear.png")).getextrema() == ((255, 255),) * 3
+    assert models.pose(str(tmp_path / "clear.png"))[0].getpixel((0, 0)) == (255, 255, 255)
     Image.new("I;16", (30, 30), 257 * 100).save(tmp_path / "deep.png")
-    assert app.open_photo(str(tmp_path / "deep.png")).getextrema() == ((100, 100),) * 3
+    assert models.pose(str(tmp_path / "deep.png"))[0].getpixel((0, 0)) == (100, 100, 100)
 
 
 def test_a_model_of_another_kind_is_refused(app, folders):

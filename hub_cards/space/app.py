@@ -15,7 +15,7 @@ from pathlib import Path
 
 import gradio as gr
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, Pipeline, pipeline
 
@@ -47,7 +47,7 @@ since it was trained to check what the features hold. The sliders go from the fi
 
 
 def photo(**options) -> tuple[gr.Image, gr.State]:
-    """An image, and the path of what it shows, or None where that is no photo, which is then said once."""
+    """An image, and the path of what it shows, or None where that is no photo, of which the user is warned once."""
     image = gr.Image(type="filepath", height=280, buttons=["fullscreen"], **options)
     # As a path unread. An update of the component (as gr.Examples makes them) would undo this, a plain value does not.
     image.preprocess = lambda payload: payload and payload.path
@@ -67,7 +67,7 @@ def checked(path: str | None) -> str | None:
 
 
 def open_photo(path: str | None) -> Image.Image:
-    """A photo in RGB, upright; what is none is told to the user."""
+    """Decode a photo as it lies in its file; a file that is none is reported to the user."""
     if path is None:
         raise gr.Error("Choose a photo first.", title="No photo")
     try:
@@ -76,7 +76,8 @@ def open_photo(path: str | None) -> Image.Image:
                 raise gr.Error(f"{image.width} x {image.height} px are too many; {MOST_PIXELS:,} pixels are read.")
             if min(image.size) < LEAST_SIDE_PX:
                 raise gr.Error(f"{image.width} x {image.height} px are too few: each side must have {LEAST_SIDE_PX}.")
-            return on_white(ImageOps.exif_transpose(image))
+            image.load()
+            return image
     except gr.Error:  # It is a ValueError too.
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -98,16 +99,6 @@ def head(kind: str, task: str, model: str) -> Pipeline:
             f"`{kind}`: {model} was saved without its pipeline; save it again with the current modeling_pcl."
         )
     return pipeline(task, model, **TRUST)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """RGB as the models read it: what is transparent is white; at most `MOST_SIDE_PX` high and wide."""
-    if image.mode.startswith("I"):  # 16 bits, which conversion would clip.
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
-    image.thumbnail((MOST_SIDE_PX, MOST_SIDE_PX))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 class Models:
@@ -148,8 +139,10 @@ class Models:
 
     def pose(self, path: str | None) -> tuple[Image.Image, str]:
         """The photo with axes, and the angles in words."""
-        said = self.estimate(open_photo(path), draw=True)
-        return said.pop("image"), "  ".join(f"**{angle}** {degrees:+.1f}°" for angle, degrees in said.items())
+        photo = self.estimate.image_processor.fetch_images(open_photo(path))
+        photo.thumbnail((MOST_SIDE_PX, MOST_SIDE_PX))  # More is not shown, and drawing on 40 million pixels takes long.
+        answer = self.estimate(photo, draw=True)
+        return answer.pop("image"), "  ".join(f"**{angle}** {degrees:+.1f}°" for angle, degrees in answer.items())
 
     def expressions(self, path: str | None) -> dict[str, float]:
         return {

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from ..images_pcl import BrokenImageError
 from .broken_images import examples
-from .images import BrokenImageError, decode_image
+from .images import decode_image
 from .streaming import StreamRow
 from .video_index import VideoIndex
 from .views import VideoFrames

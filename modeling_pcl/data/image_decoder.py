@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from datasets import Dataset
 
+from ..images_pcl import BrokenImageError
 from .broken_images import JUDGED_AFTER
-from .images import BrokenImageError, decode_image
+from .images import decode_image
 
 logger = logging.getLogger(__name__)
 

@@ -1,34 +1,17 @@
 """One image of a corpus: its bytes to a square of uint8 pixels."""
 
-import io
 from collections.abc import Mapping
 
 import fsspec
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn import functional as F
+
+from ..images_pcl import MAX_PIXELS, BrokenImageError, open_bytes, to_rgb
 
 # A large JPEG is decoded at no less than this many times the wanted size; the rest is resized, as for any other file.
 DRAFT_GAP = 3
-MAX_PIXELS = 64_000_000
 LONGEST = 16  # Of an image longer than so many times its width only the middle is resized.
-
-
-class BrokenImageError(ValueError):
-    """An image that cannot be used.
-
-    Args:
-        name: Its path, or where in the corpus it stands.
-        reason: What is wrong with it.
-    """
-
-    def __init__(self, name: str, reason: str = ""):
-        super().__init__(name, reason)
-        self.name, self.reason = name, reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
 
 
 def image_bytes(record: Mapping | None) -> bytes:
@@ -60,8 +43,8 @@ def decode_image(
 ) -> torch.Tensor:
     """Decode one image with the crop of `PCLImageProcessor`.
 
-    EXIF orientation is applied, transparency is laid on white, 16 bits are scaled to 8, and of an animation the first
-    frame is taken. The shorter side is resized to `size_px` (bilinear, antialiased) and the central square kept.
+    Of an animation the first frame is taken, and made what `to_rgb` makes of an image. The shorter side is resized to
+    `size_px` (bilinear, antialiased) and the central square kept.
 
     Args:
         record: `{"bytes": ..., "path": ...}`, as `image_bytes` reads it.
@@ -79,29 +62,20 @@ def decode_image(
     """
     name = (record or {}).get("path") or name
     try:
-        content = image_bytes(record)
-        if not content:
-            raise ValueError("the file is empty")
-        pixels = _decode(content, round(DRAFT_GAP * size_px / kept_share), max_pixels)
+        pixels = _decode(image_bytes(record), round(DRAFT_GAP * size_px / kept_share), max_pixels)
         if kept_share < 1:
             pixels = _middle(pixels, max(1, int(kept_share * min(pixels.shape[1:]))))
         return _central_square(pixels, size_px)
-    except UnidentifiedImageError as error:
-        raise BrokenImageError(name, "no image format that PIL knows") from error
     except Exception as error:  # Decoders raise whatever they stumble on in broken bytes, SyntaxError included.
-        raise BrokenImageError(name, str(error) or type(error).__name__) from error
+        raise BrokenImageError.from_error(name, error) from error
 
 
 def _decode(content: bytes, draft_px: int, max_pixels: int) -> torch.Tensor:
     """All pixels, `(3, height, width)` uint8, of a large JPEG at a lower scale, no less than `draft_px` a side."""
     # Not torchvision.io, which takes half the time for small files: it is deprecated, and has no lower scales.
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ValueError(f"{width} x {height} px are more than `max_pixels` = {max_pixels}")
+    with open_bytes(content, max_pixels) as image:
         image.draft(None, (draft_px, draft_px))
-        ImageOps.exif_transpose(image, in_place=True)
-        pixels = np.array(to_8_bits(image).convert("RGB"))
+        pixels = np.array(to_rgb(image))
     return torch.from_numpy(pixels).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
 
 
@@ -122,15 +96,3 @@ def _middle(pixels: torch.Tensor, longest_px: int) -> torch.Tensor:
         kept = min(side, longest_px)
         pixels = pixels.narrow(axis, (side - kept) // 2, kept)
     return pixels
-
-
-def to_8_bits(image: Image.Image) -> Image.Image:
-    """RGB or grey, without transparency."""
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode.startswith("I"):  # 16 bits a pixel; PIL itself would clip them.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no stated range")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")

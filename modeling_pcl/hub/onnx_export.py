@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from ..configuration_pcl import SMALLEST_PX
 from ..features_pcl import FEATURES, read_feature
 from ..files import replacing, write_json
 from ..modeling_pcl import PCLForPreTraining, PCLModel, PCLPreTrainedModel
@@ -35,7 +36,6 @@ except ImportError as error:
 
 OPSET = 18  # The oldest that torch exports to as it is; every onnxruntime since 1.14 runs it, in browsers too.
 TOLERANCE = 1e-4
-SMALLEST_PX = 32
 CHECKED_SHAPES = ((1, 32, 32), (3, 64, 64), (2, 100, 100), (1, 97, 131))  # batch, height, width
 MAPS = ("last_hidden_state", *FEATURES.values())
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from modeling_pcl import PCLImageProcessor
 from modeling_pcl.data import images
-from modeling_pcl.data.images import BrokenImageError, decode_image
+from modeling_pcl.data.images import decode_image
+from modeling_pcl.images_pcl import BrokenImageError
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> dict:

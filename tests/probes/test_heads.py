@@ -54,7 +54,7 @@ def test_a_pipeline_says_what_the_probe_says(encoder, tmp_path):
     with torch.no_grad():
         rows = encoder(processor(photos(6), return_tensors="pt")["pixel_values"]).face_features
     expected = (rows @ weight.T + bias).softmax(dim=1)
-    said = pipeline("image-classification", model=str(tmp_path))(photos(6))
+    said = pipeline("image-classification", model=str(tmp_path), trust_remote_code=True)(photos(6))
     for answers, shares in zip(said, expected):
         assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(
             dict(zip(EXPRESSIONS, shares.tolist())), abs=1e-5
@@ -69,7 +69,7 @@ def test_action_units_are_independent_and_their_pipeline_gives_each_a_probabilit
     with torch.no_grad():
         pixels = AutoImageProcessor.from_pretrained(tmp_path)(photos(1), return_tensors="pt")["pixel_values"]
         expected = (encoder(pixels).pooler_output @ weight.T + bias).sigmoid()[0]
-    (said,) = pipeline("image-classification", model=str(tmp_path))(photos(1))
+    (said,) = pipeline("image-classification", model=str(tmp_path), trust_remote_code=True)(photos(1))
     assert {answer["label"]: answer["score"] for answer in said} == pytest.approx(
         dict(zip(("AU1", "AU12"), expected.tolist())), abs=1e-5
     )

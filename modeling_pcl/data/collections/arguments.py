@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ...options import option, positional, required
 
-MAX_PIXELS = 64_000_000  # As of `data.images`.
+MAX_PIXELS = 64_000_000  # As of `images_pcl`, which takes long to import.
 # What these options say has no effect on the corpus itself.
 WITHOUT_EFFECT = {"layout", "input_dir", "output_dir", "num_proc", "show", "push_to_hub", "public"}
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from ...files import replacing
-from ..images import BrokenImageError
+from ...images_pcl import BrokenImageError
 from .layouts.base import Pair, Photo, Row
 from .raw_images import Prepared, Treatment, prepare_image
 

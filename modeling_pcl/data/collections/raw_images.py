@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from ..images import DRAFT_GAP, MAX_PIXELS, BrokenImageError, to_8_bits
+from ...images_pcl import MAX_PIXELS, BrokenImageError, open_bytes, upright_8_bits
+from ..images import DRAFT_GAP
 from .layouts.base import Photo, check_inside
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -82,22 +83,17 @@ def prepare_image(root: Path, photo: Photo, treatment: Treatment) -> Prepared:
         if isinstance(photo.source, np.ndarray):
             return _prepare_pixels(photo, treatment)
         content = _read(root, photo.source)
-        with Image.open(io.BytesIO(content)) as image:
-            _check_size(image, treatment.max_pixels)
+        with open_bytes(content, treatment.max_pixels) as image:
             notes = _notes(image, photo.source)
             treated = _treat(image, photo.box, treatment)
             encoded = content if treated is None else _encode(treated, image.format)
         return Prepared(encoded, hashlib.sha256(content).hexdigest(), notes)
-    except UnidentifiedImageError as error:
-        raise BrokenImageError(photo.name, "no image format that PIL knows") from error
     except Exception as error:  # PIL's decoders raise whatever they stumble on in broken bytes.
-        raise BrokenImageError(photo.name, str(error) or type(error).__name__) from error
+        raise BrokenImageError.from_error(photo.name, error) from error
 
 
 def _read(root: Path, path: Path) -> bytes:
     size = check_inside(root, path).stat().st_size
-    if size == 0:
-        raise ValueError("the file is empty")
     if size > MAX_FILE_BYTES:
         raise ValueError(f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
     return path.read_bytes()
@@ -109,12 +105,6 @@ def _prepare_pixels(photo: Photo, treatment: Treatment) -> Prepared:
     treated = _treat(image, photo.box, treatment)
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     return Prepared(_encode(treated or image, "PNG"), digest)
-
-
-def _check_size(image: Image.Image, max_pixels: int):
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ValueError(f"{width} x {height} px are more than `max_pixels` = {max_pixels}")
 
 
 def _notes(image: Image.Image, path: Path) -> list[str]:
@@ -139,12 +129,9 @@ def _treat(image: Image.Image, box: tuple | None, treatment: Treatment) -> Image
     if is_large and treatment.crop != "box":
         wanted = round(DRAFT_GAP * treatment.size_px / treatment.centre_share)
         image.draft(None, (wanted, wanted))
-    is_kept = treatment.crop == "none" and not is_large
-    if not is_kept:
-        ImageOps.exif_transpose(image, in_place=True)
-    decoded = to_8_bits(image)
+    decoded = upright_8_bits(image)
     decoded.load()  # Where the bytes are kept, too: only so does a file that was cut short show.
-    if is_kept:
+    if treatment.crop == "none" and not is_large:
         return None
     if treatment.crop != "none":
         decoded = _crop(decoded, _square(box) if treatment.crop == "box" else _centre(decoded, treatment.centre_share))

@@ -25,7 +25,7 @@ import warnings
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, pipeline
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -141,12 +141,9 @@ class Features:
 
 def served_tasks(config) -> list[str]:
     """What a model can do, the one that it does unasked first."""
-    pipelines = list(config.custom_pipelines)
-    if "PCLForImageClassification" in (config.architectures or []) and not pipelines:
-        return ["image-classification"]
-    if "head-pose-estimation" in pipelines or config.problem_type == "regression":
-        return pipelines
-    return ["features", *pipelines]
+    pipelines = [task for task in config.custom_pipelines if task != "image-feature-extraction"]
+    is_head = any(name.startswith("PCLFor") and name != "PCLForPreTraining" for name in config.architectures or [])
+    return pipelines if is_head else ["features", *pipelines]
 
 
 def read(value: Any, task: str, name: str) -> Image.Image | dict[str, Image.Image]:
@@ -160,16 +157,16 @@ def read(value: Any, task: str, name: str) -> Image.Image | dict[str, Image.Imag
 
 
 def open_image(value: Any, name: str) -> Image.Image:
-    """Open an image in RGB, upright, without fetching or trusting anything."""
+    """Open an image without fetching or trusting anything; the model's own code makes pixels of it."""
     if isinstance(value, Image.Image):  # The service has opened a request whose content is an image.
-        return upright(value, name)
+        return loaded(value, name)
     content = value if isinstance(value, bytes) else from_base64(value, name)
     if len(content) > MOST_BYTES:
         raise RequestError(413, f"{name} has {len(content):,} bytes, at most {MOST_BYTES:,} are read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # The limit here is lower, and refused.
-            return upright(Image.open(io.BytesIO(content), formats=FORMATS), name)
+            return loaded(Image.open(io.BytesIO(content), formats=FORMATS), name)
     except RequestError:  # It is a ValueError too.
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -189,14 +186,12 @@ def from_base64(value: Any, name: str) -> bytes:
         raise RequestError(400, f"{name} is not base64 text") from error
 
 
-def upright(image: Image.Image, name: str) -> Image.Image:
-    """In RGB, turned as it was taken, white where it is transparent."""
+def loaded(image: Image.Image, name: str) -> Image.Image:
+    """Decode an image that is not too large."""
     if image.width * image.height > MOST_PIXELS:
         raise RequestError(413, f"{name} is {image.width} x {image.height} px, at most {MOST_PIXELS:,} pixels are read")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
+    image.load()
+    return image
 
 
 def encoded(answer: Any) -> Any:

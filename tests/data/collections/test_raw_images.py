@@ -10,7 +10,8 @@ from PIL import Image
 from modeling_pcl.data.collections import raw_images
 from modeling_pcl.data.collections.layouts.base import Photo
 from modeling_pcl.data.collections.raw_images import Treatment, prepare_image
-from modeling_pcl.data.images import BrokenImageError, decode_image
+from modeling_pcl.data.images import decode_image
+from modeling_pcl.images_pcl import BrokenImageError
 
 KEEP = Treatment()
 
