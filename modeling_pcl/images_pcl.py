@@ -17,6 +17,9 @@ from huggingface_hub.utils import httpx
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
+Image.init()
+# All that PIL knows, but for what is no picture, or starts another program (Ghostscript).
+FORMATS = tuple(kind for kind in Image.ID if kind not in ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
 GREY_LEVELS_16_BIT = 65535 / 255  # Of 16 bits in one of 8.
 
 
@@ -91,7 +94,7 @@ def open_bytes(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ValueError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # The limit here is lower, and refuses.
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise ValueError(f"{image.width} x {image.height} px are more than `max_pixels` = {max_pixels}")
     return image

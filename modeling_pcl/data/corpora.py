@@ -6,8 +6,11 @@ import importlib.util
 import json
 import logging
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
+import datasets
 import numpy as np
 from datasets import (
     Dataset,
@@ -21,6 +24,8 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 
+from .confinement import confine_images
+from .image_folders import open_image_folder
 from .images import image_bytes
 from .schema import PAIR_COLUMNS, check_schema
 
@@ -56,7 +61,7 @@ def load_corpus(name: str, split: str = "train", streaming: bool = False, revisi
         ValueError: If nothing by that name opens, if the split is unknown, if there is no image column, or if a column
             with a name of the schema holds something else.
     """
-    corpus = _with_image_column(_open(name, split, streaming, revision), name)
+    corpus = _confined(_with_image_column(_open(name, split, streaming, revision), name), name, ("image",))
     check_schema(corpus, name)
     return corpus
 
@@ -73,11 +78,16 @@ def corpus_splits(name: str) -> list[str]:
     if (path / "state.json").exists() or name == "orl" or path.suffix == ".parquet":
         return ["train"]
     is_folder = path.is_dir()
+    images = open_image_folder(path) if is_folder and not _has_configurations(path) else None
+    if images is not None:
+        return list(images)
     if not is_folder and not HUB_ID.fullmatch(name):
         raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")
     repository, _, hub_config = name.partition(":")
     try:
-        return get_dataset_split_names(*((str(path), config) if is_folder else (repository, hub_config or None)))
+        return get_dataset_split_names(
+            *((_without_brackets(path), config) if is_folder else (repository, hub_config or None))
+        )
     except (OSError, RuntimeError, ValueError, DatasetsError) as error:
         raise ValueError(f"The corpus `{name}` does not open: {error}") from error
 
@@ -109,8 +119,10 @@ def load_pairs(name: str, split: str = "test", revision: str | None = None) -> D
     missing = [column for column in PAIR_COLUMNS if column not in pairs.column_names]
     if missing:
         raise ValueError(f"The pairs `{name}` need the columns {list(PAIR_COLUMNS)}; {missing} are not there.")
-    for column in ("image_a", "image_b"):
+    columns = ("image_a", "image_b")
+    for column in columns:
         pairs = pairs.cast_column(column, Image(decode=False))
+    pairs = _confined(pairs, name, columns)
     check_schema(pairs, name)
     return pairs
 
@@ -140,16 +152,21 @@ def _local_path(name: str) -> tuple[Path, str | None]:
 def _open_local(name: str, path: Path, config: str | None, split: str, streaming: bool) -> Corpus:
     if name == "orl":
         return _as_stream(_choose_split(DatasetDict(train=_orl()), split), streaming)
-    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+    if _is_saved(path):
         saved = _open_saved(path)
         return _as_stream(saved if isinstance(saved, Dataset) else _choose_split(saved, split), streaming)
     if path.is_dir():
         return _open_folder(path, config, split, streaming)
-    if not glob.glob(str(path), recursive=True):
+    if not path.exists() and not glob.glob(str(path), recursive=True):
         raise ValueError("no file matches.")
     if path.suffix != ".parquet":
         raise ValueError("a file or glob must end in `.parquet`; images are opened by their folder.")
-    return load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
+    files = _without_brackets(path) if path.exists() else str(path)
+    return load_dataset("parquet", data_files=files, split=split, streaming=streaming)
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
 
 
 def _open_saved(path: Path) -> Dataset | DatasetDict:
@@ -160,12 +177,57 @@ def _open_saved(path: Path) -> Dataset | DatasetDict:
 
 
 def _open_folder(path: Path, config: str | None, split: str, streaming: bool) -> Corpus:
+    images = None if _has_configurations(path) else open_image_folder(path)
+    if images is not None:
+        return _as_stream(_choose_split(images, split), streaming)
     try:
-        return load_dataset(str(path), config, split=split, streaming=streaming)
+        return load_dataset(_without_brackets(path), config, split=split, streaming=streaming)
     except OSError as error:
         raise ValueError(
             f"the folder holds neither images nor parquet nor what `save_to_disk` wrote: {error}."
         ) from error
+
+
+def _has_configurations(path: Path) -> bool:
+    """Whether the folder's card says which files are which split, as that of a prepared corpus does."""
+    card = path / "README.md"
+    return (
+        card.is_file() and re.search(r"^configs:", card.read_text(encoding="utf-8", errors="replace"), re.M) is not None
+    )
+
+
+def _without_brackets(path: Path) -> str:
+    """The path, or links to what lies there where `datasets` would take its name for a pattern."""
+    path = path.absolute()
+    if not glob.has_magic(str(path)):
+        return str(path)
+    links = Path(datasets.config.HF_DATASETS_CACHE) / "links" / hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        # A folder of links, and not one to the folder, which `datasets` would follow.
+        link = links / file.relative_to(path) if path.is_dir() else links / f"corpus{path.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(file)
+    for link in links.rglob("*"):
+        if not link.exists():
+            link.unlink()
+    return str(links if path.is_dir() else link)
+
+
+def _confined(corpus: Corpus, name: str, columns: Sequence[str]) -> Corpus:
+    """The corpus, whose rows lead to no file outside of it."""
+    path, _ = _local_path(name)
+    # These paths were made here or by `datasets`, and not by the data.
+    if name == "orl" or (corpus.info.builder_name == "imagefolder" and not _is_saved(path)):
+        return corpus
+    if path.exists() or glob.has_magic(name):
+        root = path if path.is_dir() else Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+    else:
+        root = name.partition(":")[0]
+    for column in columns:
+        corpus = confine_images(corpus, column, root)
+    return corpus
 
 
 def _open_hub(name: str, split: str, streaming: bool, revision: str | None) -> Corpus:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import fsspec
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ..images_pcl import MAX_PIXELS, BrokenImageError, open_bytes, to_rgb
+from .confinement import OUTSIDE, read_image_file
 
 # A large JPEG is decoded at no less than this many times the wanted size; the rest is resized, as for any other file.
 DRAFT_GAP = 3
@@ -19,19 +19,17 @@ def image_bytes(record: Mapping | None) -> bytes:
 
     Args:
         record: What `datasets.Image(decode=False)` gives: `{"bytes": ..., "path": ...}`, where the path counts if there
-            are no bytes and may be an address that fsspec opens (`hf://...`).
+            are no bytes and may be an address on the Hub (`hf://...`).
 
     Raises:
-        ValueError: If there are neither bytes nor a path.
+        ValueError: If there are neither bytes nor a path, or the path is not opened (`read_image_file`).
         OSError: If the path cannot be read.
     """
     if record is None or (record["bytes"] is None and record["path"] is None):
         raise ValueError("the row holds no image")
     if record["bytes"] is not None:
         return record["bytes"]
-    path = record["path"]
-    with fsspec.open(path) if "://" in path else open(path, "rb") as file:
-        return file.read()
+    return read_image_file(record["path"])
 
 
 def decode_image(
@@ -60,7 +58,7 @@ def decode_image(
     Raises:
         BrokenImageError: If the file is missing, empty, cut short, too large or no image.
     """
-    name = (record or {}).get("path") or name
+    name = ((record or {}).get("path") or name).removeprefix(OUTSIDE)
     try:
         pixels = _decode(image_bytes(record), round(DRAFT_GAP * size_px / kept_share), max_pixels)
         if kept_share < 1:

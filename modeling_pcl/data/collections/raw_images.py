@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ...images_pcl import MAX_PIXELS, BrokenImageError, open_bytes, upright_8_bits
+from ..confinement import read_image_file
 from ..images import DRAFT_GAP
 from .layouts.base import Photo, check_inside
 
-MAX_FILE_BYTES = 256 * 2**20
 JPEG_QUALITY = 95
 CROP = re.compile(r"none|box|centre:(?P<share>\d*\.?\d+)")
 
@@ -82,7 +82,7 @@ def prepare_image(root: Path, photo: Photo, treatment: Treatment) -> Prepared:
     try:
         if isinstance(photo.source, np.ndarray):
             return _prepare_pixels(photo, treatment)
-        content = _read(root, photo.source)
+        content = read_image_file(str(check_inside(root, photo.source)))
         with open_bytes(content, treatment.max_pixels) as image:
             notes = _notes(image, photo.source)
             treated = _treat(image, photo.box, treatment)
@@ -90,13 +90,6 @@ def prepare_image(root: Path, photo: Photo, treatment: Treatment) -> Prepared:
         return Prepared(encoded, hashlib.sha256(content).hexdigest(), notes)
     except Exception as error:  # PIL's decoders raise whatever they stumble on in broken bytes.
         raise BrokenImageError.from_error(photo.name, error) from error
-
-
-def _read(root: Path, path: Path) -> bytes:
-    size = check_inside(root, path).stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ValueError(f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
-    return path.read_bytes()
 
 
 def _prepare_pixels(photo: Photo, treatment: Treatment) -> Prepared:

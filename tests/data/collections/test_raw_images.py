@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_pcl.data.collections import raw_images
+from modeling_pcl.data import confinement
 from modeling_pcl.data.collections.layouts.base import Photo
 from modeling_pcl.data.collections.raw_images import Treatment, prepare_image
 from modeling_pcl.data.images import decode_image
@@ -70,7 +70,7 @@ class TestWhatCannotBeUsedIsRefusedWithAReason:
             prepare(content, Treatment(max_pixels=4999))
 
     def test_a_file_of_more_bytes_than_the_limit_is_not_read(self, prepare, monkeypatch):
-        monkeypatch.setattr(raw_images, "MAX_FILE_BYTES", 100)
+        monkeypatch.setattr(confinement, "MAX_FILE_BYTES", 100)
         with pytest.raises(BrokenImageError, match=r"bytes, more than 100"):
             prepare(encoded(gradient(100, 100)))
 

@@ -1,6 +1,5 @@
 """What a layout makes of a raw collection: rows of images that are not opened yet, with labels of the one schema."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff", ".gif"}
+from ...image_folders import by_number, is_image
 
 
 class LayoutError(ValueError):
@@ -100,19 +99,13 @@ def photo(root: Path, path: Path, box: tuple[float, float, float, float] | None 
 
 def find_images(folder: Path) -> list[Path]:
     """Image files straight in `folder`, by name; hidden files (`._x.jpg` of a Mac) are left out."""
-    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((path for path in files if not path.name.startswith(".")), key=by_number)
+    files = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    return sorted((path for path in files if is_image(path)), key=by_number)
 
 
 def find_folders(folder: Path) -> list[Path]:
     """Folders straight in `folder`, by name; hidden ones are left out."""
     return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_number)
-
-
-def by_number(path: Path) -> list:
-    """Sort key by which `frame2.jpg` comes before `frame10.jpg`."""
-    parts = re.split(r"(\d+)", path.name)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)] + [path.name]
 
 
 def require(root: Path, *names: str) -> Path:

@@ -2,29 +2,20 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from datasets import ClassLabel
 
+from ...image_folders import SPLITS, list_folder
 from ...schema import columns
-from .base import IMAGE_SUFFIXES, Collection, LayoutError, Photo, Row, by_number, photo
+from .base import Collection, LayoutError, Photo, Row, photo
 
 # Terms of use, by layout. The owners' pages hold; these lines say where to look.
 TERMS = {
     "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
 }
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-    "testing": "test",
-}
 # A run of more than 18 digits does not fit into an int64: it is a name, not the number of a frame.
 LAST_NUMBER = re.compile(r"(?<!\d)\d{1,18}(?=\D*$)")
 
@@ -33,8 +24,8 @@ def read_folders(root: Path, folder_is: Literal["subject", "expression"] = "subj
     """Any images, in a folder for each subject or class, or in none.
 
         ROOT/<subject or class>/<image>               images may lie deeper, too
-        ROOT/train/<subject or class>/<image>         with splits: only train, validation and test (or training, val,
-        ROOT/test/<subject or class>/<image>          valid, testing) have images on the first level
+        ROOT/train/<subject or class>/<image>         with splits: all folders of the first level that have images
+        ROOT/test/<subject or class>/<image>          are named like one (train, val, validation, dev, test, eval, ...)
         ROOT/<image>, ROOT/train/<image>              without labels
 
     Once there are folders of subjects or classes, an image beside them is broken. Links to folders are not followed.
@@ -128,23 +119,13 @@ def find_photos(root: Path, broken: list[tuple[str, str]]) -> list[Photo]:
     Raises:
         LayoutError: If there is no image.
     """
-    photos = [photo(root, Path(path)) for path in _walk(root, root, broken)]
-    if not photos:
-        raise LayoutError(root, f"there is no image in it or below, no {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    return photos
-
-
-def _walk(root: Path, folder: Path | str, broken: list[tuple[str, str]]) -> Iterator[str]:
-    """Paths of the images, without a question to the disk for each: `scandir` knows what is a folder."""
-    with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=by_number)
-    for entry in visible:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, entry.path, broken)
-        elif entry.is_symlink() and entry.is_dir():
-            broken.append((Path(entry.path).relative_to(root).as_posix(), "a link to a folder, which is not followed"))
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-            yield entry.path
+    content = list_folder(root)
+    broken += [(name, "a link to a folder, which is not followed") for name in content.links]
+    content.links.clear()
+    content.report_others(root)
+    if not content.images:
+        raise LayoutError(root, "there is no image in it or below, no .bmp, .jpg, .png or what else Pillow opens.")
+    return [photo(root, root / name) for name in content.images]
 
 
 def refuse_if_mostly_broken(root: Path, broken: list[tuple[str, str]], count: int):
