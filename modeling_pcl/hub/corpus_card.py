@@ -11,6 +11,7 @@ from datasets import Features
 
 from ..data.collections.layouts import TERMS
 from ..data.schema import describe_columns
+from ..files import replacing
 from ..pictures.heads import draw_pose_convention
 
 logger = logging.getLogger(__name__)
@@ -85,10 +86,13 @@ def write_corpus_card(output_dir: Path, report: Mapping, name: str):
     file = output_dir / "README.md"
     first = next((output_dir / "data").glob("*.parquet"))
     columns = describe_columns(Features.from_arrow_schema(pq.read_schema(first)))
-    if file.exists() and not _is_our_card(file.read_text(encoding="utf-8"), report, columns):
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    if text.strip() and not _is_our_card(text, report, columns):
         logger.info("Keeping %s as it was edited", file)
     else:
-        file.write_text(corpus_card(TEMPLATE.read_text(encoding="utf-8"), name, report, columns), encoding="utf-8")
+        with replacing(file) as unfinished:
+            card = corpus_card(TEMPLATE.read_text(encoding="utf-8"), name, report, columns)
+            unfinished.write_text(card, encoding="utf-8")
     if "yaw" in columns:
         draw_pose_convention().save(output_dir / "head_pose.png")
 

@@ -94,6 +94,9 @@ def prepare_image(root: Path, photo: Photo, treatment: Treatment) -> Prepared:
 
 def _prepare_pixels(photo: Photo, treatment: Treatment) -> Prepared:
     pixels = np.ascontiguousarray(photo.source)
+    height, width = pixels.shape[:2]
+    if width * height > treatment.max_pixels:
+        raise ValueError(f"{width} x {height} px are more than `max_pixels` = {treatment.max_pixels}")
     image = Image.fromarray(pixels)
     treated = _treat(image, photo.box, treatment)
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()

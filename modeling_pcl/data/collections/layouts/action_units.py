@@ -7,7 +7,7 @@ from pathlib import Path
 from ...schema import INTENSITY, PRESENCE, columns
 from .base import Collection, LayoutError, Row, find_folders, find_images, photo, read_lines, require
 from .expression import broken_lines
-from .folders import frame_number
+from .folders import frame_numbers
 
 # Terms of use, by layout. The owners' pages hold; these lines say where to look.
 TERMS = {
@@ -31,13 +31,13 @@ def read_disfa(root: Path) -> Collection:
         ROOT/Images/SN001/<frame>.jpg                 extracted from the videos of the left camera
 
     The images' folder may be `images`, `Frames` or `Image`, and a subject's folder anything with SN001 in its name, as
-    LeftVideoSN001_comp. The last number in an image's name is its frame, and the first frame is 1, as in the label
-    files. An intensity goes from 0 to 5; one that is missing or bad is null. The folds of the literature are made of
-    subjects; all rows are in train.
+    LeftVideoSN001_comp. The number in an image's name that tells the images apart (`frame_numbers`) is its frame, and
+    the first frame is 1, as in the label files. An intensity goes from 0 to 5; one that is missing or bad is null. The
+    folds of the literature are made of subjects; all rows are in train.
 
     Raises:
         LayoutError: If no subject has both labels and images, a label file is missing or most of its lines are bad, a
-            subject has two folders of images, or frames are numbered from 0.
+            subject has two folders of images or two images of one frame, or frames are numbered from 0.
     """
     labelled = _by_subject(require(root, "ActionUnit_Labels"))
     pictured = _by_subject(require(root, "Images", "images", "Frames", "Image"))
@@ -95,8 +95,7 @@ def _read_intensities(path: Path) -> tuple[Codes, list[tuple[str, str]]]:
 def _disfa_rows(
     root: Path, folder: Path, subject: str, intensities: dict[int, Codes], broken: list[tuple[str, str]]
 ) -> Iterator[Row]:
-    for path in find_images(folder):
-        frame = frame_number(path.name)
+    for path, frame in frame_numbers(find_images(folder)).items():
         if frame == 0:
             raise LayoutError(path, "is frame 0, but DISFA's labels count from 1: number the frames from 1.")
         units = {f"AU{unit}": values.get(frame) for unit, values in intensities.items()}
@@ -113,13 +112,14 @@ def read_bp4d(root: Path) -> Collection:
         ROOT/2D+3D/F001/T1/<frame>.jpg
 
     The csv files may lie in ROOT, or one or two folders below. The images may lie in ROOT/F001/T1/, or in any folder
-    instead of `2D+3D`; the last number in a name is the frame, with any zeros before it. Of the codes, 0 is absent, 1
-    present and 9 not coded, which becomes null. The columns are the twelve action units that are usually evaluated.
-    An image of a frame that is not coded is no row; coded frames without an image are counted among the broken ones.
+    instead of `2D+3D`; the number in a name that tells the images apart (`frame_numbers`) is the frame. Of the codes, 0
+    is absent, 1 present and 9 not coded, which becomes null. The columns are the twelve action units that are usually
+    evaluated. An image of a frame that is not coded is no row; coded frames without an image are counted among the
+    broken ones.
 
     Raises:
         LayoutError: If there is no csv file, one lacks an action unit or is mostly bad, two are of one sequence, a
-            sequence has two folders of images, or no coded frame has an image.
+            sequence has two folders of images or two images of one frame, or no coded frame has an image.
     """
     rows: list[Row] = []
     broken: list[tuple[str, str]] = []
@@ -185,7 +185,7 @@ def _find_frames(folders: list[Path]) -> dict[int | None, Path]:
     matches = [(folder, images) for folder in folders if folder.is_dir() and (images := find_images(folder))]
     if len(matches) > 1:
         raise LayoutError(matches[1][0], f"holds images of this sequence, and so does `{matches[0][0]}`: keep one.")
-    return {frame_number(path.name): path for path in matches[0][1]} if matches else {}
+    return {frame: path for path, frame in frame_numbers(matches[0][1]).items()} if matches else {}
 
 
 def _name(root: Path, path: Path) -> str:

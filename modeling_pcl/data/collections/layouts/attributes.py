@@ -9,7 +9,7 @@ from typing import Any
 from datasets import ClassLabel, Value
 
 from ...schema import columns
-from .base import Collection, LayoutError, Row, find_images, photo, read_lines, require
+from .base import Collection, LayoutError, Row, base_name, find_images, index_images, photo, read_lines, require
 from .expression import broken_lines
 from .folders import filled, refuse_if_mostly_broken
 
@@ -25,7 +25,7 @@ UTKFACE_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d.*")
 UTKFACE_MAX_AGE = 116
 CELEBA_VALUES = {"-1": False, "0": False, "1": True}
 CELEBA_SPLITS = {"0": "train", "1": "validation", "2": "test"}
-CELEBA_IMAGE = re.compile(r"[^/\\]+\.jpg")
+CELEBA_IMAGE = re.compile(r"(?i)[^/\\]+\.(jpe?g|png)")
 
 
 def read_utkface(root: Path) -> Collection:
@@ -83,7 +83,8 @@ def read_celeba(root: Path) -> Collection:
     Every file may lie in ROOT, Anno or Eval, the images' folders in ROOT or Img, and img_align_celeba in a folder of
     the same name. Kaggle's csv files, with a header and no number of rows, do as well. Only the attributes must be
     there: without splits all rows are in train. An attribute is true at 1 and false at -1 or 0; the splits 0, 1 and 2
-    are train, validation and test. The boxes are those of the images in the wild, and not given to the aligned ones.
+    are train, validation and test. The images may have another suffix than in the files. The boxes are those of the
+    images in the wild, and not given to the aligned ones.
 
     Raises:
         LayoutError: If the attributes or the images are missing, a file does not have the number of rows or the header
@@ -91,25 +92,37 @@ def read_celeba(root: Path) -> Collection:
     """
     broken: list[tuple[str, str]] = []
     names, flags = _read_table(root, CELEBA_FLAGS, broken)
+    unnamed = len(broken) - sum(values is None for values in flags.values())
     _, identity = _read_table(root, CELEBA_IDENTITY, broken)
     _, partition = _read_table(root, CELEBA_PARTITION, broken)
     folder = _celeba_images(root)
     _, boxes = _read_table(root, CELEBA_BOX, broken) if folder.name == "img_celeba" else ([], None)
     splits: dict[str, list[Row]] = {split: [] for split in CELEBA_SPLITS.values()}
-    for name, values in flags.items():
-        image = photo(root, folder / name, boxes.get(name) if boxes else None)
+    images = index_images(find_images(folder))
+    readable = {name: values for name, values in flags.items() if values is not None}
+    without_identity = [name for name in readable if identity is not None and name not in identity]
+    for name, values in readable.items():
+        path = images.pop(name, folder / f"{name}.jpg")
+        image = photo(root, path, boxes.get(name) if boxes else None)
         labels = {"attributes": dict(zip(names, values))} | ({"subject": identity.get(name)} if identity else {})
         split = partition.get(name) if partition else "train"
         if split is None:
             broken.append((image.name, "is in no split"))
         else:
             splits[split].append(Row(image, labels))
+    left = [photo(root, path).name for name, path in images.items() if name not in flags]
+    if len(left) > unnamed:  # A line whose name cannot be read is that of one of them.
+        broken += [(name, f"has no line in `{CELEBA_FLAGS.stem}`") for name in left]
+    if without_identity:
+        reason = f"{len(without_identity)} images have no line, so no subject; the first is {without_identity[0]}"
+        broken.append((CELEBA_IDENTITY.stem, reason))
     features = (columns("subject") if identity else {}) | {"attributes": dict.fromkeys(names, Value("bool"))}
     return Collection(features, filled(splits), broken=broken)
 
 
 def _celeba_images(root: Path) -> Path:
-    aligned = [f"{base}{inner}img_align_celeba" for base in ("", "Img/") for inner in ("img_align_celeba/", "")]
+    names = ("img_align_celeba", "img_align_celeba_png")
+    aligned = [f"{base}{inner}{name}" for name in names for base in ("", "Img/") for inner in (f"{name}/", "")]
     return require(root, *aligned, "img_celeba", "Img/img_celeba")
 
 
@@ -156,7 +169,10 @@ CELEBA_BOX = _Table("list_bbox_celeba", 4, _parse_box)
 
 
 def _read_table(root: Path, table: _Table, broken: list[tuple[str, str]]) -> tuple[list[str], dict[str, Any] | None]:
-    """Names of the columns, and label by the image's name, None if there is no such file; bad lines go to `broken`."""
+    """Names of the columns, and label by the image's name, None if there is no such file.
+
+    Bad lines go to `broken`; the label of one whose name can be read is None.
+    """
     places = [f"{folder}{table.stem}{suffix}" for suffix in (".txt", ".csv") for folder in ("", "Anno/", "Eval/")]
     if not table.is_required and not any((root / place).exists() for place in places):
         return [], None
@@ -167,11 +183,14 @@ def _read_table(root: Path, table: _Table, broken: list[tuple[str, str]]) -> tup
     bad = []
     for line, text in lines:
         name, *cells = text.split(separator)
-        if not CELEBA_IMAGE.fullmatch(name) or len(cells) != table.width:
+        is_named = CELEBA_IMAGE.fullmatch(name)
+        if is_named:
+            rows[base_name(Path(name))] = None
+        if not is_named or len(cells) != table.width:
             bad.append((line, f"must be the name of a .jpg file and {table.width} values, has {len(cells)}: `{name}`"))
             continue
         try:
-            rows[name] = table.parse(cells)
+            rows[base_name(Path(name))] = table.parse(cells)
         except (ValueError, KeyError) as error:
             bad.append((line, f"a value of `{name}` is bad: {error}"))
     broken += broken_lines(path, bad, len(lines))

@@ -1,6 +1,7 @@
 """What a layout makes of a raw collection: rows of images that are not opened yet, with labels of the one schema."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,25 @@ def find_images(folder: Path) -> list[Path]:
     """Image files straight in `folder`, by name; hidden files (`._x.jpg` of a Mac) are left out."""
     files = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     return sorted((path for path in files if is_image(path)), key=by_number)
+
+
+def base_name(path: Path) -> str:
+    """Name of an image without its suffix, and without the `_0` by which face detectors count faces (`X_0001_0`)."""
+    return re.sub(r"(?<=\d|d)_0$", "", path.stem)
+
+
+def index_images(paths: Iterable[Path], key: Callable[[Path], str] = base_name) -> dict[str, Path]:
+    """Images by what a label file calls them.
+
+    Raises:
+        LayoutError: If two images have one name.
+    """
+    index: dict[str, Path] = {}
+    for path in paths:
+        other = index.setdefault(key(path), path)
+        if other is not path:
+            raise LayoutError(path, f"has the name of `{other}`: keep one.")
+    return index
 
 
 def find_folders(folder: Path) -> list[Path]:

@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel
 
-from .base import Collection, LayoutError, Photo, Row, find_folders, find_images, photo, read_lines, require
+from .base import (
+    Collection,
+    LayoutError,
+    Photo,
+    Row,
+    base_name,
+    find_folders,
+    find_images,
+    index_images,
+    photo,
+    read_lines,
+    require,
+)
 from .folders import SPLITS, filled
 
 # Terms of use, by layout. The owners' pages hold; these lines say where to look.
@@ -26,13 +38,21 @@ FER2013_SYNONYMS = {
     "sadness": "sad",
     "surprised": "surprise",
 }
-FER2013_TABLES = ("fer2013.csv", "icml_face_data.csv")
+FER2013_TABLES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 FER2013_SPLITS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 FER2013_SIZE_PX = 48
 GREY_LEVELS = {str(level): level for level in range(256)}  # To look 2304 texts up is faster than to parse them.
 RAFDB_NAMES = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
 RAFDB_LIST = "list_patition_label.txt"  # Its own spelling.
-RAFDB_IMAGE = re.compile(r"(train|test)_\d+\.jpg")
+RAFDB_IMAGE = re.compile(r"((?:train|test)_\d+)\.(?:jpe?g|png)", re.IGNORECASE)
+RAFDB_SYNONYMS = {str(number): name for number, name in enumerate(RAFDB_NAMES, 1)} | {
+    "surprised": "surprise",
+    "fearful": "fear",
+    "disgusted": "disgust",
+    "happy": "happiness",
+    "sad": "sadness",
+    "angry": "anger",
+}
 
 
 def read_fer2013(root: Path) -> Collection:
@@ -44,21 +64,23 @@ def read_fer2013(root: Path) -> Collection:
         ROOT/train/angry/<image>                      or class folders, in train, validation and test
         ROOT/test/angry/<image>
 
-    The table's emotions 0 to 6 are angry, disgust, fear, happy, sad, surprise, neutral; the class folders, whose names
-    may be capitalised, are numbered in the same way. Of its usages, Training is train, PublicTest validation and
-    PrivateTest test.
+    Both may lie in a folder of ROOT, or in one of that, as in Kaggle's archives. `train.csv` without usages is all
+    Training. The table's emotions 0 to 6 are angry, disgust, fear, happy, sad, surprise, neutral; the class folders,
+    whose names may be capitalised, are numbered in the same way. Of its usages, Training is train, PublicTest
+    validation and PrivateTest test.
 
     Raises:
         LayoutError: If there is neither, the table's header is another, most of its lines are bad, or a folder has
             another name.
     """
     splits: dict[str, list[Row]] = {split: [] for split in FER2013_SPLITS.values()}
-    table = next((root / name for name in FER2013_TABLES if (root / name).exists()), None)
+    tables = (place / name for place in _places(root) for name in FER2013_TABLES if (place / name).exists())
+    table = next(tables, None)
     broken = []
     if table is not None:
-        broken = _add_table_rows(require(root, table.name), splits)
-    else:
-        _add_class_rows(root, splits)
+        broken = _add_table_rows(require(root, table.relative_to(root).as_posix()), splits)
+    elif (folders := _split_folders(root)) is not None:
+        _add_class_rows(root, folders, splits, "FER2013", FER2013_NAMES, FER2013_SYNONYMS)
     if not any(splits.values()):
         raise LayoutError(root, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class folder.")
     features = {"expression": ClassLabel(names=FER2013_NAMES)}
@@ -85,9 +107,11 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         reader = csv.reader(file)
         try:
             header = [cell.strip() for cell in next(reader, [])]
-            if set(header) != {"emotion", "pixels", "Usage"}:
+            is_without_usage = path.name == "train.csv" and set(header) == {"emotion", "pixels"}
+            if set(header) != {"emotion", "pixels", "Usage"} and not is_without_usage:
                 raise LayoutError(path, f"the header must be `emotion,pixels,Usage`, it is `{','.join(header)}`.", 1)
-            yield from ((reader.line_num, dict(zip(header, cells))) for cells in reader if cells)
+            no_usage = {"Usage": "Training"} if is_without_usage else {}
+            yield from ((reader.line_num, dict(zip(header, cells)) | no_usage) for cells in reader if cells)
         except (csv.Error, UnicodeDecodeError) as error:
             raise LayoutError(path, f"is not a table of text: {error}", reader.line_num) from error
 
@@ -111,22 +135,44 @@ def _parse_face(cells: dict[str, str]) -> tuple[str, int, np.ndarray]:
     return FER2013_SPLITS[usage], int(emotion), levels.reshape(FER2013_SIZE_PX, FER2013_SIZE_PX)
 
 
-def _add_class_rows(root: Path, splits: dict[str, list[Row]]):
-    for folder in find_folders(root):
+def _places(root: Path) -> list[Path]:
+    """The folder, and those in it and one level below, where archives put what they hold."""
+    below = find_folders(root)
+    return [root, *below, *(folder for inner in below for folder in find_folders(inner))]
+
+
+def _split_folders(root: Path) -> list[Path] | None:
+    """The folders of the place whose folders are splits, if possible all of them; None if there is none."""
+    folders = [inner for place in _places(root) if (inner := find_folders(place))]
+    for is_one in (all, any):
+        for inner in folders:
+            if is_one(folder.name.lower() in SPLITS and find_folders(folder) for folder in inner):
+                return inner
+    return None
+
+
+def _add_class_rows(
+    root: Path, folders: list[Path], splits: dict[str, list[Row]], collection: str, names: list[str], synonyms: dict
+):
+    """Sort the images of class folders into splits.
+
+    Raises:
+        LayoutError: If a folder is no split, or is named like no class.
+    """
+    for folder in folders:
         split = SPLITS.get(folder.name.lower())
-        if split is None:
-            raise LayoutError(folder, "is no split: its name must be train, validation or test.")
+        if split not in splits:
+            *others, last = splits
+            raise LayoutError(folder, f"is no split: its name must be {', '.join(others)} or {last}.")
         for class_folder in find_folders(folder):
-            labels = {"expression": _class_number(class_folder)}
-            splits[split] += [Row(photo(root, path), labels.copy()) for path in find_images(class_folder)]
-
-
-def _class_number(folder: Path) -> int:
-    name = folder.name.lower()
-    name = FER2013_SYNONYMS.get(name, name)
-    if name not in FER2013_NAMES:
-        raise LayoutError(folder, f"is no class of FER2013: its name must be one of {', '.join(FER2013_NAMES)}.")
-    return FER2013_NAMES.index(name)
+            name = class_folder.name.lower()
+            name = synonyms.get(name, name)
+            if name not in names:
+                raise LayoutError(
+                    class_folder, f"is no class of {collection}: its name must be one of {', '.join(names)}."
+                )
+            for path in find_images(class_folder):
+                splits[split].append(Row(photo(root, path), {"expression": names.index(name)}))
 
 
 def read_rafdb(root: Path) -> Collection:
@@ -135,15 +181,26 @@ def read_rafdb(root: Path) -> Collection:
         ROOT/EmoLabel/list_patition_label.txt         train_00001.jpg 5
         ROOT/Image/aligned/train_00001_aligned.jpg
 
-    Both may lie in ROOT/basic/, and the list in ROOT itself; the images may lie in `aligned/` beside the list. The
-    labels 1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. The split is in the image's name.
+        ROOT/train/5/train_00001_aligned.jpg          or class folders, as on Kaggle, named by number or word, in
+        ROOT/test/5/test_0001_aligned.jpg             ROOT or a folder in it
+
+    Images may have another suffix. Both may lie in ROOT/basic/, and the list in ROOT itself; the images may lie in
+    `aligned/` beside the list. The labels 1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. The
+    split is in the image's name.
 
     Raises:
         LayoutError: If there is no list, there are no aligned images, or most lines are bad.
     """
-    labels = require(root, f"basic/EmoLabel/{RAFDB_LIST}", f"EmoLabel/{RAFDB_LIST}", RAFDB_LIST)
-    folder = _find_aligned(labels)
     splits: dict[str, list[Row]] = {"train": [], "test": []}
+    features = {"expression": ClassLabel(names=RAFDB_NAMES)}
+    places = (f"basic/EmoLabel/{RAFDB_LIST}", f"EmoLabel/{RAFDB_LIST}", RAFDB_LIST)
+    folders = _split_folders(root)
+    if folders is not None and not any((root / place).exists() for place in places):
+        _add_class_rows(root, folders, splits, "RAF-DB", RAFDB_NAMES, RAFDB_SYNONYMS)
+        return Collection(features, filled(splits))
+    labels = require(root, *places)
+    folder = _find_aligned(labels)
+    images = index_images(find_images(folder), lambda path: base_name(path).removesuffix("_aligned"))
     bad = []
     lines = list(read_lines(labels))
     for line, text in lines:
@@ -152,10 +209,10 @@ def read_rafdb(root: Path) -> Collection:
         except ValueError as error:
             bad.append((line, str(error)))
         else:
-            image = photo(root, folder / f"{name}_aligned.jpg")
+            image = photo(root, images.pop(name, folder / f"{name}_aligned.jpg"))
             splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
     broken = broken_lines(labels, bad, len(lines))
-    features = {"expression": ClassLabel(names=RAFDB_NAMES)}
+    broken += [(photo(root, path).name, f"has no line in `{labels.name}`") for path in images.values()]
     return Collection(features, filled(splits), broken=broken)
 
 
@@ -176,11 +233,12 @@ def _parse_label(text: str) -> tuple[str, int]:
     if len(fields) != 2:
         raise ValueError(f"has {len(fields)} fields, not a name and a label")
     name, label = fields
-    if not RAFDB_IMAGE.fullmatch(name):
+    match = RAFDB_IMAGE.fullmatch(name)
+    if match is None:
         raise ValueError(f"the name `{name}` is not like train_00001.jpg or test_0001.jpg")
     if label not in list("1234567"):
         raise ValueError(f"the label `{label}` is no number from 1 to 7")
-    return name.removesuffix(".jpg"), int(label) - 1
+    return match[1], int(label) - 1
 
 
 def broken_lines(path: Path, bad: list[tuple[int, str]], count: int) -> list[tuple[str, str]]:

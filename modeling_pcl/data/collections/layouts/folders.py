@@ -1,7 +1,8 @@
 """Images without label files: what is known of them is the names of their folders."""
 
-import os
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,9 @@ TERMS = {
 }
 
 # A run of more than 18 digits does not fit into an int64: it is a name, not the number of a frame.
-LAST_NUMBER = re.compile(r"(?<!\d)\d{1,18}(?=\D*$)")
+NUMBER = re.compile(r"(?<!\d)\d{1,18}(?!\d)")
+# What those who cut faces out of frames add to a name: `_crop256`, `_112x112`, `_face1`, `_0` after the number.
+ADDED = re.compile(r"(?i)(?<![a-z0-9])(\d+x\d+|\d+px|(crop|cropped|face|size|resized|aligned)[ _-]?\d+)(?![a-z0-9])")
 
 
 def read_folders(root: Path, folder_is: Literal["subject", "expression"] = "subject") -> Collection:
@@ -82,19 +85,23 @@ def read_voxceleb(root: Path) -> Collection:
 
         ROOT/<identity>/<video>/<frame>.jpg           id10001/1zcIwhmdeo4/0000375.jpg
 
-    `frame` is the last number in the file's name. An image at another depth is broken, and links to
-    folders are not followed.
+    `frame` is the number in the file's name that tells the images of a video apart (`frame_numbers`). An image at
+    another depth is broken, and links to folders are not followed.
 
     Raises:
-        LayoutError: If most images lie at another depth, or there is none.
+        LayoutError: If most images lie at another depth, there is none, or two of a video have one number.
     """
     broken: list[tuple[str, str]] = []
     photos = find_photos(root, broken)
+    videos = defaultdict(list)
+    for image in photos:
+        videos[image.source.parent].append(image.source)
+    frames = {path: number for paths in videos.values() for path, number in frame_numbers(paths).items()}
     rows = []
     for image in photos:
-        *folders, file = image.name.split("/")
+        folders = image.name.split("/")[:-1]
         if len(folders) == 2:
-            labels = {"subject": folders[0], "video": folders[1], "frame": frame_number(file)}
+            labels = {"subject": folders[0], "video": folders[1], "frame": frames[image.source]}
             rows.append(Row(image, labels))
         else:
             broken.append((image.name, f"must lie in `<identity>/<video>/`, {len(folders)} folders deep is not 2"))
@@ -107,10 +114,34 @@ def filled(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
     return {split: rows for split, rows in splits.items() if rows}
 
 
-def frame_number(file: str) -> int | None:
-    """The last number in the name of a file, its suffix aside."""
-    match = LAST_NUMBER.search(os.path.splitext(file)[0])
-    return int(match[0]) if match else None
+def frame_numbers(paths: Sequence[Path]) -> dict[Path, int | None]:
+    """The numbers of the frames of one sequence, by their names; None where a name has no number.
+
+    Among names that are alike but for their numbers, as `SN001_0017_left`, it is the number in which most of them
+    differ; in a name like no other, the last. Sizes and counts of faces that were added to a name are none.
+
+    Raises:
+        LayoutError: If two images have one number.
+    """
+    alike = defaultdict(list)
+    for path in paths:
+        bare = ADDED.sub("", re.sub(r"(?<=\d)_0$", "", path.stem))
+        stem = bare if NUMBER.search(bare) else path.stem
+        alike[NUMBER.sub("#", stem)].append((path, [int(number) for number in NUMBER.findall(stem)]))
+    numbers: dict[Path, int | None] = {}
+    for group in alike.values():
+        counts = [len(set(values)) for values in zip(*(found for _, found in group))]
+        # The first of the places with most values; of a single name all places have one.
+        place = counts.index(max(counts)) if counts and len(group) > 1 else -1
+        numbers |= {path: found[place] if found else None for path, found in group}
+    first: dict[int, Path] = {}
+    for path in paths:
+        number = numbers[path]
+        if number is not None and first.setdefault(number, path) is not path:
+            raise LayoutError(
+                path, f"is a second image of frame {number}, as its name says, beside `{first[number].name}`: keep one."
+            )
+    return numbers
 
 
 def find_photos(root: Path, broken: list[tuple[str, str]]) -> list[Photo]:

@@ -7,7 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from ...schema import columns
-from .base import Collection, LayoutError, Pair, Photo, Row, find_folders, find_images, photo, read_lines, require
+from .base import (
+    Collection,
+    LayoutError,
+    Pair,
+    Photo,
+    Row,
+    base_name,
+    find_folders,
+    find_images,
+    index_images,
+    photo,
+    read_lines,
+    require,
+)
 from .expression import broken_lines
 from .folders import refuse_if_mostly_broken
 
@@ -22,7 +35,7 @@ LFW_FOLDERS = ("", "lfw", "lfw_funneled", "lfw-deepfunneled", "lfw-deepfunneled/
 LFW_LISTS = {"test": "pairs.txt", "dev_train": "pairsDevTrain.txt", "dev_test": "pairsDevTest.txt"}
 LFW_HEADER = re.compile(r"(?:([1-9]\d{0,5})\s+)?([1-9]\d{0,5})")
 PERSON = re.compile(r"[^./\\][^/\\]*")
-IMAGE_NAME = re.compile(r"(.+)_(\d+)\.jpg")
+IMAGE_NAME = re.compile(r"(.+)_\d+")
 ENTRY = re.compile(r"(\S+)\s+(\d{1,2})")
 FOLDS = 10
 
@@ -35,7 +48,8 @@ def read_lfw(root: Path) -> Collection:
         ROOT/pairsDevTrain.txt            View 1: the pairs `dev_train`
         ROOT/pairsDevTest.txt             View 1: the pairs `dev_test`
 
-    The lists may also lie beside the people's folders or beside their parent; one of them must be there. Kaggle's csv
+    The images, or aligned ones in a folder of another name, may have another suffix, and `_0` before it. The lists may
+    also lie beside the people's folders or beside their parent; one of them must be there. Kaggle's csv
     lists are not read. All images are in the split `train`, and `subject` is the folder's name. A bad line of a list
     keeps its place, so that the others keep their folds.
 
@@ -46,15 +60,16 @@ def read_lfw(root: Path) -> Collection:
     folder = _lfw_folder(root)
     lists = _lfw_lists(root, folder)
     rows, broken = _rows(root, _lfw_images(folder))
+    images = index_images((row.image.source for row in rows), _lfw_name)
     pairs: dict[str, list[Pair]] = {}
     for split, path in lists.items():
-        pairs[split], bad = _read_lfw_pairs(root, folder, path)
+        pairs[split], bad = _read_lfw_pairs(root, folder, path, images)
         broken += bad
     return Collection(columns("subject"), {"train": rows}, pairs, broken)
 
 
 def _lfw_folder(root: Path) -> Path:
-    for folder in (root / name for name in LFW_FOLDERS):
+    for folder in (*(root / name for name in LFW_FOLDERS), *find_folders(root)):
         if folder.is_dir() and any(_subject(path) == path.parent.name for path in _lfw_images(folder)):
             return folder
     places = ", ".join(f"`{name}`" for name in LFW_FOLDERS[1:])
@@ -63,6 +78,10 @@ def _lfw_folder(root: Path) -> Path:
 
 def _lfw_images(folder: Path) -> Iterable[Path]:
     return (path for person in find_folders(folder) for path in find_images(person))
+
+
+def _lfw_name(path: Path) -> str:
+    return f"{path.parent.name}/{base_name(path)}"
 
 
 def _lfw_lists(root: Path, folder: Path) -> dict[str, Path]:
@@ -78,7 +97,9 @@ def _lfw_lists(root: Path, folder: Path) -> dict[str, Path]:
     return lists
 
 
-def _read_lfw_pairs(root: Path, folder: Path, path: Path) -> tuple[list[Pair], list[tuple[str, str]]]:
+def _read_lfw_pairs(
+    root: Path, folder: Path, path: Path, images: dict[str, Path]
+) -> tuple[list[Pair], list[tuple[str, str]]]:
     lines = list(read_lines(path))
     per_fold = _lfw_pairs_per_fold(path, lines)
     pairs: list[Pair] = []
@@ -90,7 +111,7 @@ def _read_lfw_pairs(root: Path, folder: Path, path: Path) -> tuple[list[Pair], l
         if names is None:
             bad.append((number, f"must be {'`Name n1 n2`' if same else '`Name1 n1 Name2 n2`'}, got `{line}`"))
         else:
-            image_a, image_b = (photo(root, folder / name) for name in names)
+            image_a, image_b = (photo(root, images.get(name, folder / f"{name}.jpg")) for name in names)
             pairs.append(Pair(image_a, image_b, same, fold + 1))
     return pairs, broken_lines(path, bad, len(lines) - 1)
 
@@ -121,7 +142,7 @@ def _lfw_names(fields: list[str], same: bool) -> list[str] | None:
     people, numbers = fields[::2], fields[1::2]
     if not all(map(PERSON.fullmatch, people)) or not all(re.fullmatch(r"\d{1,4}", number) for number in numbers):
         return None
-    return [f"{person}/{person}_{int(number):04d}.jpg" for person, number in zip(people, numbers)]
+    return [f"{person}/{person}_{int(number):04d}" for person, number in zip(people, numbers)]
 
 
 def read_cplfw(root: Path) -> Collection:
@@ -162,7 +183,8 @@ def _read_flat(root: Path, list_name: str) -> Collection:
     folder = require(root, "aligned images", "aligned_images", "images")
     path = require(root, list_name, f"txts/{list_name}")
     rows, broken = _rows(root, find_images(folder))
-    photos = {row.image.source.name: row.image for row in rows}
+    paths = index_images(row.image.source for row in rows)
+    photos = {name: photo(root, path) for name, path in paths.items()}
     pairs, bad = _read_two_line_pairs(path, photos)
     return Collection(columns("subject"), {"train": rows}, {"test": pairs}, broken + bad)
 
@@ -181,7 +203,7 @@ def _rows(root: Path, paths: Iterable[Path]) -> tuple[list[Row], list[tuple[str,
 
 
 def _subject(path: Path) -> str | None:
-    match = IMAGE_NAME.fullmatch(path.name)
+    match = IMAGE_NAME.fullmatch(base_name(path))
     return match[1] if match else None
 
 
@@ -194,7 +216,7 @@ def _read_two_line_pairs(path: Path, photos: dict[str, Photo]) -> tuple[list[Pai
     pairs: list[Pair] = []
     bad: list[tuple[int, str]] = []
     for couple, flag, fold in zip(couples, flags, _folds(path, flags)):
-        images = [photos.get(line.split()[0]) if ENTRY.fullmatch(line) else None for _, line in couple]
+        images = [photos.get(base_name(Path(line.split()[0]))) if ENTRY.fullmatch(line) else None for _, line in couple]
         if None in images:
             number, line = couple[images.index(None)]
             bad.append((number, f"must be an image's name and a flag, got `{line}`"))

@@ -135,9 +135,10 @@ def read_genki4k(root: Path) -> Collection:
     or more in the extreme, by more than 5 in one image of 14.
     """
     path, folder = require(root, "labels.txt"), require(root, "files")
-    lines = dict(read_lines(path))
+    lines, images = dict(read_lines(path)), find_images(folder)
+    last = max(lines, default=0)
     rows, bad = [], {}
-    for number in range(1, max(lines, default=0) + 1):  # A blank line is its image's, and no shift.
+    for number in range(1, last + 1):  # A blank line is its image's, and no shift.
         try:
             labels = _genki_labels(lines.get(number, ""))
         except ValueError as error:
@@ -147,10 +148,17 @@ def read_genki4k(root: Path) -> Collection:
     if 2 * len(bad) > len(rows) + len(bad):
         first = min(bad)
         raise LayoutError(path, f"{bad[first]}, as are {len(bad)} lines. Is this the file of GENKI-4K?", first)
+    unlabelled = next((image for image in images if (_genki_number(image) or 0) > last), None)
+    if unlabelled is not None:
+        raise LayoutError(
+            path,
+            f"has {last} lines, and there is an image `{unlabelled.name}`: a line is missing, and all behind it belong "
+            "to other images. Download it again.",
+        )
     broken = [(f"{path.name}:{number}", reason) for number, reason in bad.items()]
-    last = len(rows) + len(bad)
+    misnamed = (image.name for image in images if not _genki_number(image))
     broken += [
-        (f"{folder.name}/{image.name}", reason) for image in find_images(folder) if (reason := _no_line(image, last))
+        (f"{folder.name}/{name}", "is not named `fileNNNN.jpg` after a line of `labels.txt`") for name in misnamed
     ]
     return _collection(root, "a line of labels", {"train": rows}, broken, "smile")
 
@@ -316,10 +324,13 @@ def _biwi_row(root: Path, image: Path, camera: _Camera | None) -> Row:
     lines = _number_lines(check_inside(root, pose))
     if [len(line) for line in lines] != [3] * 4:
         raise ValueError(f"`{pose.name}` must have 4 lines of 3 numbers: a rotation and the head's centre")
+    frame = image.name.split("_")[1]
+    if len(frame) > 18:
+        raise ValueError("its frame has a number of more than 18 digits")
     labels = {
         "subject": image.parent.name,
         "video": image.parent.name,
-        "frame": int(image.name.split("_")[1]),
+        "frame": int(frame),
         **_angles(*_biwi_angles(np.array(lines[:3]))),
     }
     return Row(photo(root, image, camera and camera.head_box(np.array(lines[3]))), labels)
@@ -339,9 +350,7 @@ def _genki_labels(line: str) -> dict[str, float]:
     return {"smile": int(fields[0]), **_angles(*(math.degrees(float(field)) for field in fields[1:]))}
 
 
-def _no_line(image: Path, last: int) -> str | None:
-    """Why an image of GENKI-4K has no labels, None if it has."""
-    number = re.fullmatch(r"file([0-9]{4,})\.jpg", image.name)
-    if not number:
-        return "is not named `fileNNNN.jpg` after a line of `labels.txt`"
-    return None if 1 <= int(number[1]) <= last else f"`labels.txt` has no line {int(number[1])}, but {last}"
+def _genki_number(image: Path) -> int | None:
+    """Line of an image of GENKI-4K, None if its name has none."""
+    number = re.fullmatch(r"file([0-9]{4,18})\.jpg", image.name)
+    return int(number[1]) if number and int(number[1]) else None

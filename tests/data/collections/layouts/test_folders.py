@@ -6,7 +6,7 @@ from datasets import Value
 from PIL import Image
 
 from modeling_pcl.data.collections.layouts.base import LayoutError
-from modeling_pcl.data.collections.layouts.folders import frame_number, read_folders, read_voxceleb
+from modeling_pcl.data.collections.layouts.folders import frame_numbers, read_folders, read_voxceleb
 
 
 def make(root: Path, *names: str):
@@ -133,7 +133,33 @@ def test_voxceleb_with_a_level_too_many_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "frame"), [("0012.jpg", 12), ("v1_f034_face.png", 34), ("face.jp2", None), (f"{'9' * 19}.jpg", None)]
+    ("names", "frames"),
+    [
+        (["0012.jpg"], [12]),
+        (["v1_f034_face.png"], [34]),
+        (["face.jpg"], [None]),
+        ([f"{'9' * 19}.jpg"], [None]),
+        (["SN001_00001_crop256.jpg"], [1]),
+        (["SN001_00001_crop256.jpg", "SN001_00002_crop256.jpg"], [1, 2]),
+        (["0001_112x112.jpg", "0010_112x112.jpg"], [1, 10]),
+        (["0001_2.jpg", "0002_2.jpg", "0003_1.jpg"], [1, 2, 3]),
+        (["7_0.png", "9_0.png"], [7, 9]),
+        (["frame7_left_2019.jpg", "frame8_left_2019.jpg", "cover.jpg"], [7, 8, None]),
+        (["crop_0003.jpg", "crop_0005.jpg"], [3, 5]),
+        (["face1.jpg", "face2.jpg"], [1, 2]),
+        (["001-224px.jpg", "002-224px.jpg"], [1, 2]),
+    ],
 )
-def test_the_frame_is_the_last_number_of_the_stem(file, frame):
-    assert frame_number(file) == frame
+def test_the_frame_is_the_number_that_tells_the_images_of_a_sequence_apart(names, frames):
+    assert list(frame_numbers([Path(name) for name in names]).values()) == frames
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("0001.jpg", "0001.png"), ("0007_crop1.jpg", "0007_crop2.jpg"), ("1.jpg", "001.jpg"), ("a_5.jpg", "b_5.jpg")],
+)
+def test_two_images_of_one_frame_are_an_error_that_names_both(tmp_path, names):
+    make(tmp_path, *(f"id10001/video/{name}" for name in names))
+    with pytest.raises(LayoutError, match="is a second image of frame") as error:
+        read_voxceleb(tmp_path)
+    assert all(name in str(error.value) for name in names)

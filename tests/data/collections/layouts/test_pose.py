@@ -404,14 +404,19 @@ def test_genki4k_blank_lines_at_the_end_are_no_lines(tmp_path):
     assert (len(collection.splits["train"]), collection.broken) == (3, [])
 
 
-def test_genki4k_a_file_without_a_line_is_broken_and_a_line_without_a_file_is_a_row(tmp_path):
-    genki(tmp_path, images=4)
+def test_genki4k_a_line_without_a_file_is_a_row_and_a_file_of_another_name_is_broken(tmp_path):
+    genki(tmp_path)
     os.remove(tmp_path / "files/file0002.jpg")
     draw(tmp_path / "files/other.jpg")
     collection = read_genki4k(tmp_path)
     assert [row.image.name for row in collection.splits["train"]][1] == "files/file0002.jpg"
-    assert [name for name, _ in collection.broken] == ["files/file0004.jpg", "files/other.jpg"]
-    assert "has no line 4, but 3" in collection.broken[0][1]
+    assert [name for name, _ in collection.broken] == ["files/other.jpg"]
+
+
+def test_genki4k_a_lost_line_is_refused_as_all_behind_it_would_be_anothers(tmp_path):
+    genki(tmp_path, images=4)
+    with pytest.raises(LayoutError, match=r"has 3 lines, and there is an image `file0004.jpg`: a line is missing"):
+        read_genki4k(tmp_path)
 
 
 @pytest.mark.parametrize("lines", [["1 0 0 0", "a b", "c d"], ["file0001.jpg 1", "file0002.jpg 0"]])
