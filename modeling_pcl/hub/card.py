@@ -11,10 +11,12 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from markupsafe import Markup
 from tabulate import tabulate
 
 from ..data.collections.layouts import TERMS
 from .models import model_kind
+from .published import in_markdown, shown, without_private
 
 # Not measures of how good a model is: what was chosen, and how many images there were.
 NO_MEASURES = ("threshold", "images", "dropped", "pairs", "inverse_penalty", "converged")
@@ -26,8 +28,6 @@ TASK_NAMES = {
     "verification": "face verification",
     "disentanglement": "what each feature holds",
 }
-ABSOLUTE_PATH = re.compile(r"(?<![\w/:.~])(?:~?/|[A-Za-z]:\\)(?:[^\s/\\,]+[/\\])*([^\s/\\,]+)")
-WHOLE_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[^,]*")
 UNFILLED = re.compile(r"\{\{|\}\}|\{%|%\}|\b(None|nan|NaN|Undefined|TODO)\b|\[More Information Needed\]")
 NUMBER = re.compile(r"(?<![\w.,/-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
 UNREAD = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)|https?://\S+", re.DOTALL)
@@ -39,6 +39,8 @@ def gather_facts(
     license: str | None = None,
     training_data: Sequence[str] = (),
     base_model: str | None = None,
+    parameters: int | None = None,
+    gmacs: float | None = None,
     pictures: Sequence[str] = (),
     examples: Sequence[Mapping] = (),
 ) -> dict[str, Any]:
@@ -50,6 +52,8 @@ def gather_facts(
         license: Of the weights, as the Hub names it; none is stated without.
         training_data: Collections by a name of `TERMS`, or `name: terms`.
         base_model: Hub id of the encoder that a head was trained on.
+        parameters: Of what answers for an image: the encoder, with the head where it has one.
+        gmacs: Billions of multiply-accumulate operations that it takes for one image.
         pictures: Paths in the folder.
         examples: `{"file": path in the folder, "output": ...}`, images that may be published, and the model's answers.
 
@@ -77,6 +81,8 @@ def gather_facts(
         "license": license,
         "training_data": [_with_terms(name) for name in training_data],
         "base_model": base_model,
+        "parameters": parameters,
+        "gmacs": gmacs,
         "pictures": list(pictures),
         "has_onnx": (folder / "onnx").exists(),
         "examples": list(examples),
@@ -84,20 +90,7 @@ def gather_facts(
 
 
 def _read(path: Path) -> dict | None:
-    return without_paths(json.loads(path.read_text())) if path.exists() else None
-
-
-def without_paths(value: Any) -> Any:
-    """A JSON value in which absolute paths are their last part: where a file lay on a machine is nobody's business."""
-    if isinstance(value, dict):
-        return {key: without_paths(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_paths(entry) for entry in value]
-    if not isinstance(value, str):
-        return value
-    if WHOLE_PATH.fullmatch(value):
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return ABSOLUTE_PATH.sub(r"\1", value)
+    return without_private(json.loads(path.read_text())) if path.exists() else None
 
 
 def _hours(run: Mapping) -> float | None:
@@ -129,14 +122,17 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
         ValueError: If a template asks for a fact that is not there.
     """
     loader = jinja2.DictLoader(dict(templates))
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    tables = [_probe_table(name, probe) for name, probe in facts["probes"].items()]
+    # Names of labels, corpora, runs and files are text of somebody's, not of this card.
+    options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "finalize": shown}
+    environment = jinja2.Environment(loader=loader, **options)
+    tables = [_checked_table(name, probe) for name, probe in facts["probes"].items()]
     template = environment.get_template(f"{model_kind(facts['config'])}.md")
     try:
         text = template.render(
-            **facts,
+            **facts | {"repo_id": Markup(facts["repo_id"])},
             name=facts["repo_id"].split("/")[-1],
-            metadata=metadata(facts).to_yaml(),
+            developer=facts["repo_id"].split("/")[0],
+            metadata=Markup(metadata(facts).to_yaml()),
             tables=tables,
             has_groups=any(table["groups"] for table in tables),
             labels=list(facts["config"]["id2label"].values()),
@@ -211,6 +207,17 @@ def _eval_results(probe: Mapping) -> Iterator[EvalResult]:
         )
 
 
+def _checked_table(name: str, probe: Mapping) -> dict[str, Any]:
+    try:
+        list(_eval_results(probe))
+        return _probe_table(name, probe)
+    except (AttributeError, IndexError, KeyError, StopIteration, TypeError) as error:
+        raise ValueError(
+            f"the results of `{name}` are not as `pcl probe` writes them ({type(error).__name__}: {error}): probe "
+            "again, or take its results.json away"
+        ) from error
+
+
 def _probe_table(name: str, probe: Mapping) -> dict[str, Any]:
     test = _test_set(probe)
     train = probe["parts"][0].get("train") if test else None
@@ -239,8 +246,9 @@ def _markdown(results: Mapping[str, Mapping[str, Mapping]], first: str = "featur
         counted = {unit: f"{results[feature][method][unit]['mean']:,.0f}" for unit in sizes}
         rows.setdefault((feature, method), counted)[measure] = _cell(figures)
     measures = list(dict.fromkeys(measure for row in rows.values() for measure in row))
-    cells = [[*key, *(row.get(measure, "") for measure in measures)] for key, row in rows.items()]
-    return tabulate(cells, [first, "method", *measures], tablefmt="github", disable_numparse=True)
+    cells = [[*map(in_markdown, key), *(row.get(measure, "") for measure in measures)] for key, row in rows.items()]
+    names = [first, "method", *map(in_markdown, measures)]
+    return Markup(tabulate(cells, names, tablefmt="github", disable_numparse=True))
 
 
 def _cell(figures: Mapping) -> str:

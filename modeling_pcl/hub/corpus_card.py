@@ -1,6 +1,7 @@
 """A corpus's dataset card: from facts to text."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +9,18 @@ from pathlib import Path
 import jinja2
 import pyarrow.parquet as pq
 from datasets import Features
+from markupsafe import Markup
 
 from ..data.collections.layouts import TERMS
 from ..data.schema import describe_columns
 from ..files import replacing
 from ..pictures.heads import draw_pose_convention
+from .published import in_markdown, shown
 
 logger = logging.getLogger(__name__)
 
+# As the Hub names the number of rows.
+SIZES = {"n<1K": 1e3, "1K<n<10K": 1e4, "10K<n<100K": 1e5, "100K<n<1M": 1e6, "1M<n<10M": 1e7, "n>10M": math.inf}
 TEMPLATE = Path(__file__).parent / "templates" / "corpus.md"
 
 
@@ -29,20 +34,23 @@ def corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str,
         columns: What each of its columns holds, by name. With `yaw` among them, the card shows `head_pose.png`.
     """
     options, rows = report["options"], report["rows"]
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=shown)
     return environment.from_string(template).render(
-        configs=_configs(rows, report["digest"]),
-        name=name,
+        configs=Markup(_configs(rows, report["digest"])),
+        name=Markup(name),
+        title=name,
+        size=Markup(next(size for size, most in SIZES.items() if sum(rows["data"].values()) < most)),
+        task="image-classification" if "expression" in columns else "image-feature-extraction",
         layout=options["layout"],
-        counts=_counts(rows),
-        columns="\n".join(f"| `{column}` | {what} |" for column, what in columns.items()),
-        picture="\n![Which way a head turns](head_pose.png)\n" if "yaw" in columns else "",
+        counts=Markup(_counts(rows)),
+        columns=Markup("\n".join(f"| `{column}` | {in_markdown(what)} |" for column, what in columns.items())),
+        picture=Markup("\n![Which way a head turns](head_pose.png)\n" if "yaw" in columns else ""),
         split=next(iter(rows["data"])),
         changes=_changes(options),
         broken=len(report["broken"]),
         copies=report["copies"]["images"],
         dropped=f"{report['dropped_copies']} of them dropped",
-        terms=f"\nThe collection's terms: {TERMS[options['layout']]}.\n" if options["layout"] in TERMS else "",
+        terms=Markup(f"\nThe collection's terms: {TERMS[options['layout']]}.\n" if options["layout"] in TERMS else ""),
         shared=report["subjects"]["in_several_splits"],
     )
 
@@ -99,5 +107,5 @@ def write_corpus_card(output_dir: Path, report: Mapping, name: str):
 
 def _is_our_card(text: str, report: dict, columns: dict) -> bool:
     """Whether a card says what `corpus_card` wrote, under this or another name."""
-    title = re.search(r"^# (.*)$", text, re.MULTILINE)
-    return title is not None and text == corpus_card(TEMPLATE.read_text(encoding="utf-8"), title[1], report, columns)
+    name = re.search(r'^corpus = load_dataset\("(.*)", split=', text, re.MULTILINE)
+    return name is not None and text == corpus_card(TEMPLATE.read_text(encoding="utf-8"), name[1], report, columns)

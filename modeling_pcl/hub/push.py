@@ -4,12 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
 from ..image_processing_pcl import PCLImageProcessor
+from ..modeling_pcl import PCLForPreTraining, PCLPreTrainedModel
 from ..progress import progress
 from .arguments import PushArguments
 from .card import gather_facts, lint, model_card
@@ -32,8 +35,11 @@ def build_repository(arguments: PushArguments) -> Path:
     """Write the repository's folder and check it.
 
     Raises:
+        ImportError: If ONNX files are wanted and the packages for them are not there.
         ValueError: If the run's model does not open, the card has faults, or the folder computes something else.
     """
+    if arguments.onnx:
+        from .onnx_export import export_files  # It needs packages that a push without ONNX does not.
     run_dir, repo_id = arguments.model, arguments.repo_id
     model, folder = open_model(str(run_dir)).eval(), run_dir / "repository"
     if folder.exists() and not (folder / "config.json").exists():
@@ -49,14 +55,12 @@ def build_repository(arguments: PushArguments) -> Path:
             shutil.copyfile(TEMPLATES / name, folder / name)
         bar.update()
         if arguments.onnx:
-            from .onnx_export import export_files  # It needs packages that a push without ONNX does not.
-
             export_files(str(folder), folder / "onnx", int8=True, recorded_name=repo_id)
         bar.update()
         pictures = copy_records(run_dir, folder, model_digest(model.base_model), arguments.include_faces)
         examples = [answer_example(folder, path) for path in arguments.example_images]
         bar.update()
-        write_card(folder, arguments, pictures, examples)
+        write_card(folder, arguments, model, pictures, examples)
         bar.update()
         check_parity(folder)
     return folder
@@ -83,13 +87,26 @@ def answer_example(folder: Path, image: Path) -> dict:
     return {"file": f"examples/{image.name}", "output": answer}
 
 
-def write_card(folder: Path, arguments: PushArguments, pictures: list[str], examples: list[dict]):
+def count_operations(model: PCLPreTrainedModel) -> dict[str, float]:
+    """Parameters, and billions of multiply-accumulate operations for one image, of what answers for an image."""
+    answering = model.base_model if isinstance(model, PCLForPreTraining) else model
+    side_px = model.config.image_size
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        answering(torch.zeros(1, model.config.num_channels, side_px, side_px))
+    parameters = sum(parameter.numel() for parameter in answering.parameters())
+    return {"parameters": parameters, "gmacs": counter.get_total_flops() / 2e9}
+
+
+def write_card(
+    folder: Path, arguments: PushArguments, model: PCLPreTrainedModel, pictures: list[str], examples: list[dict]
+):
     """Write README.md from the facts that lie in the folder.
 
     Raises:
         ValueError: If the card has faults.
     """
     given = {"license": arguments.license, "training_data": arguments.training_data, "base_model": arguments.base_model}
+    given |= count_operations(model)
     facts = gather_facts(folder, arguments.repo_id, **given, pictures=pictures, examples=examples)
     templates = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.md")}
     card = model_card(templates, facts)
@@ -110,6 +127,8 @@ def push(api: HfApi, arguments: PushArguments) -> str:
     """
     repo_id = arguments.repo_id
     check_name(repo_id)
+    if arguments.onnx:
+        from . import onnx_export  # noqa: F401  Said before anybody is asked who they are, and anything is made.
     if not arguments.dry_run:
         check_token(api)
     folder = build_repository(arguments)

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,15 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from .card import without_paths
+from .published import without_private
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 PROBE_KEYS = {"task", "protocol", "parts", "results", "model_revision"}
-SHOW_FACES = ("faces.png", "swaps.png", "step-")  # How the names of pictures begin that show images of the corpus.
+# Pictures that `pcl` draws, without a face in them and with faces of the corpus; no other leaves this machine.
+CHARTS = {"comparison", "confusion", "disentanglement", "epochs", "f1", "head_pose", "losses", "roc"}
+FACES = re.compile(r"faces|reconstructions|swaps|step-\d+")
 TEXTS = (".json", ".md", ".py", ".txt")
 KEPT = (".gitattributes",)
 
@@ -43,7 +46,7 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
     if results:
         _write(folder / RESULTS, results)
     pictures = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
-    chosen = [path for path in pictures if include_faces or not path.name.startswith(SHOW_FACES)]
+    chosen = [path for path in pictures if path.stem in CHARTS or (include_faces and FACES.fullmatch(path.stem))]
     for path in chosen:
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "pictures" / path.name)
@@ -51,27 +54,27 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
 
 
 def _write(path: Path, record: dict):
-    path.write_text(json.dumps(without_paths(record), indent=2) + "\n")
+    path.write_text(json.dumps(without_private(record), indent=2) + "\n")
 
 
 def collect_results(run_dir: Path, encoder_digest: str) -> dict[str, dict]:
-    """The probe of a folder under the name of its task, or those in the folders below under the folders' names.
+    """The probe of a folder under the name of its task, or those in the folders below, down to the third, under theirs.
 
     What `probe.py` did not write is left out, and so are probes of another model, which a warning names.
 
     Raises:
-        ValueError: If a file is not JSON.
+        ValueError: If a file is not JSON, or of a probe and incomplete.
     """
     probe_of_folder = _read_probe(run_dir / RESULTS)
     if probe_of_folder is not None:
         return {probe_of_folder["task"]: probe_of_folder}
     probes = {}
-    for path in sorted(run_dir.glob(f"*/{RESULTS}")):
+    for path in sorted(path for depth in ("*", "*/*", "*/*/*") for path in run_dir.glob(f"{depth}/{RESULTS}")):
         probe = _read_probe(path)
         if probe is not None and probe["model_revision"] != encoder_digest:
             logger.warning("%s is left out: it measured another model, or this one before it was trained on", path)
         elif probe is not None:
-            probes[path.parent.name] = probe
+            probes[path.parent.relative_to(run_dir).as_posix()] = probe
     return probes
 
 
@@ -83,7 +86,12 @@ def _read_probe(path: Path) -> dict | None:
         record = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    return record if record.keys() >= PROBE_KEYS else None
+    if not isinstance(record, dict) or "task" not in record:
+        return None
+    missing = sorted(PROBE_KEYS - record.keys())
+    if missing:
+        raise ValueError(f"{path} is of a probe, but lacks {', '.join(missing)}: probe again, or take it away.")
+    return record
 
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, tuple[int, str]]:

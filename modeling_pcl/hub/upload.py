@@ -67,8 +67,14 @@ def _upload(
         names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         names = list(filter_repo_objects(names, ignore_patterns=list(NEVER_SENT)))
         _check_without_token(folder, names, api.token or get_token())
+        is_new = not api.repo_exists(repo_id, repo_type=kind)
         _make_repository(api, repo_id, kind, private, revision)
-        commit = _commit(api, folder, names, repo_id, kind, revision, deletes)
+        try:
+            commit = _commit(api, folder, names, repo_id, kind, revision, deletes)
+        except Exception:
+            if is_new:
+                _delete_if_empty(api, repo_id, kind)
+            raise
     except Exception as error:  # Whatever network or Hub raise must not hide that the work is safe.
         raise ValueError(f"the upload to {repo_id} failed: {_in_one_line(error)}\n{way_out}") from error
     logger.info("Uploaded to %s", commit.repo_url)
@@ -92,6 +98,15 @@ def _make_repository(api: HfApi, repo_id: str, kind: str, private: bool, revisio
         raise ValueError("it exists and is public, not private as asked for; its settings on the Hub change that.")
     if revision is not None:
         api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
+
+
+def _delete_if_empty(api: HfApi, repo_id: str, kind: str):
+    """Take away a repository that was made for a commit that then failed."""
+    try:
+        if set(api.list_repo_files(repo_id, repo_type=kind)) <= {".gitattributes"}:
+            api.delete_repo(repo_id, repo_type=kind)
+    except Exception as error:  # The failure of the commit is what matters.
+        logger.warning("%s was made and is empty; it could not be deleted: %s", repo_id, _in_one_line(error))
 
 
 def _commit(

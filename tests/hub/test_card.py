@@ -19,8 +19,9 @@ from modeling_pcl import (
 )
 from modeling_pcl.data.collections.layouts import LAYOUTS, TERMS
 from modeling_pcl.hub import push
-from modeling_pcl.hub.card import gather_facts, lint, model_card, without_paths
+from modeling_pcl.hub.card import gather_facts, lint, model_card
 from modeling_pcl.hub.models import model_kind
+from modeling_pcl.hub.published import without_private
 
 TEMPLATES = {path.name: path.read_text() for path in push.TEMPLATES.glob("*.md")}
 
@@ -175,7 +176,7 @@ def test_stored_outputs_are_the_widgets(folder):
     ],
 )
 def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expected):
-    assert without_paths({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
+    assert without_private({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
 
 
 class TestLint:
