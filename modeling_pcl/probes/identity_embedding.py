@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from ..progress import progress
+from .linear import LinearLayer
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +21,18 @@ SCALE = 16.0
 
 
 @dataclass(frozen=True)
-class IdentityEmbedding:
-    """A linear layer on raw features: the standardisation is folded in. Compare its outputs by their cosine.
+class IdentityEmbedding(LinearLayer):
+    """A linear layer `(dim, features)`, whose outputs, of any length, are compared by their cosine.
 
     Args:
-        weight: `(dim, features)` float32.
-        bias: `(dim,)` float32.
         learning_rate: The candidate that was kept.
         epoch: Its epoch, from 1.
         score: What the held-out people gave; None without.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
     learning_rate: float
     epoch: int
     score: float | None
-
-    def embed(self, features: torch.Tensor) -> torch.Tensor:
-        """`(images, dim)` float32, of any length, of features `(images, features)`."""
-        return F.linear(features.float(), self.weight, self.bias)
 
 
 def normalised_softmax_loss(embeddings: torch.Tensor, centres: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch.nn import functional as F
 
 from ..progress import progress
+from .linear import LinearLayer
 
 logger = logging.getLogger(__name__)
 
@@ -26,28 +26,20 @@ Labels = Sequence | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
-class LogisticProbe:
-    """A logistic regression as one linear layer on raw features: the standardisation is folded in.
+class LogisticProbe(LinearLayer):
+    """A logistic regression as one linear layer; it has two rows for two classes.
 
     Args:
-        weight: `(classes, dim)` float32; two rows for two classes.
-        bias: `(classes,)` float32.
         classes: What each row stands for, sorted, `(classes,)`; a class without training images has no row.
         inverse_penalty: scikit-learn's C, of the standardised problem.
         score: Accuracy on the validation images; None without.
         converged: Whether the solver reached its tolerance at this penalty.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
     classes: np.ndarray
     inverse_penalty: float
     score: float | None
     converged: bool
-
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """`(images, classes)` float32 of features `(images, dim)`."""
-        return F.linear(features.float(), self.weight, self.bias)
 
 
 def fit_logistic_regression(

@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
 from transformers import AutoImageProcessor, pipeline
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
@@ -27,7 +28,6 @@ from modeling_pcl.probes import subset as subset_module
 from modeling_pcl.probes.arguments import ExpressionArguments
 from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
-from modeling_pcl.probes.neighbours import nearest_neighbours
 from modeling_pcl.probes.objectives import OBJECTIVES
 
 NAMES = ["angry", "happy", "sad"]
@@ -237,7 +237,8 @@ class TestFaceAndPoseTogether:
         torch.testing.assert_close(saved["classifier.weight"], expected.weight)
         torch.testing.assert_close(saved["classifier.bias"], expected.bias)
         (head,) = results(together)["head"]
-        assert (head["learning_rate"], head["epoch"]) == (expected.learning_rate, expected.epoch)
+        chosen = expected.selection
+        assert {name: head[name] for name in ("learning_rate", "epoch")} == chosen.candidate | {"epoch": chosen.epoch}
         rows, targets = concatenated["test"]
         accuracy = (expected.logits(rows).argmax(dim=1) == targets).float().mean().item()
         assert results(together)["results"]["face+pose"]["linear"]["accuracy"]["values"] == [pytest.approx(accuracy)]
@@ -245,9 +246,10 @@ class TestFaceAndPoseTogether:
     def test_neighbours_and_logistic_regression_read_the_concatenated_features_too(self, together, concatenated):
         measured = results(together)["results"]["face+pose"]
         (train, labels), (test, targets) = concatenated["train"], concatenated["test"]
-        for k, predicted in ((k, nearest_neighbours(train, labels, test, k)) for k in (5, 20)):
+        for k in (5, 20):
+            classifier = KNeighborsClassifier(k, metric="cosine").fit(train.float(), labels)
             accuracy = measured[f"{k} nearest neighbours"]["accuracy"]["mean"]
-            assert accuracy == pytest.approx((predicted == targets.numpy()).mean())
+            assert accuracy == pytest.approx(classifier.score(test.float(), targets))
         expected = fit_logistic_regression(train, labels, concatenated["validation"])
         assert measured["logistic regression"]["inverse_penalty"]["mean"] == expected.inverse_penalty
         predicted = expected.classes[expected.logits(test).argmax(dim=1).numpy()]
@@ -274,7 +276,8 @@ class TestFaceAndPoseTogether:
 
     @pytest.mark.parametrize(("scores", "best"), [((0.7, 0.6, 0.5, 0.9), "face+pose"), ((0.7, 0.9, 0.5, 0.8), "face")])
     def test_it_takes_part_in_the_choice_of_the_best_head(self, scores, best):
-        heads = [SimpleNamespace(feature=name, score=score) for name, score in zip(READABLE_FEATURES, scores)]
+        scored = [SimpleNamespace(score=score) for score in scores]
+        heads = [SimpleNamespace(feature=name, selection=one) for name, one in zip(READABLE_FEATURES, scored)]
         assert [head.feature for head in head_probe.choose_heads([heads, heads])] == [best, best]
 
     @pytest.mark.parametrize("name", ["nose", "pose+face", "both"])
@@ -346,7 +349,7 @@ class TestProtocols:
         (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
         encoder = encoder_module.Encoder(str(model), str(tmp_path / "features"))
         (trained,) = heads.HeadProbe(arguments, tasks.head_task(arguments), encoder, found).train_linear_heads()
-        ((rate, scores),) = trained.history.items()
+        ((rate, scores),) = trained.selection.history.items()
         assert rate == "learning rate 0.01"
         assert len(set(scores)) > 1
         assert record["head"] == [
