@@ -14,7 +14,7 @@ from huggingface_hub.constants import HF_HOME
 from ..data.corpora import corpus_revision
 from ..data.image_decoder import CorpusImages
 from ..hub.models import model_digest, open_encoder
-from .feature_cache import FeatureKey, FeatureTable, cached_features
+from .feature_cache import FeatureTable, cached_features
 from .features import Precision, encode
 
 BATCH_SIZE = 128
@@ -115,7 +115,7 @@ class Encoder(TorchEncoder):
 
         # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
         identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
-        key = FeatureKey(self.digest, identity, image_size, precision)
+        key = {"model": self.digest, "corpus": identity, "image_size": image_size, "precision": precision}
         return cached_features(self.cache_dir, key, len(corpus), encode_from, images.broken)
 
 

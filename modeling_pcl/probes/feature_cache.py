@@ -11,7 +11,7 @@ One folder for each model, corpus, image size and precision:
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,30 +24,8 @@ from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from ..files import write_json
 from ..progress import progress
 from .feature_files import FeatureFiles, rows_of_a_file
-from .features import Precision
 
 Batches = Iterator[Mapping[str, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class FeatureKey:
-    """What features are of; another value anywhere means other features.
-
-    Args:
-        model: Digest of the encoder.
-        corpus: Digest of the rows, in their order.
-        image_size: Side of the square images that were encoded, in px.
-        precision: Of the encoder's computation and of what is kept.
-    """
-
-    model: str
-    corpus: str
-    image_size: int
-    precision: Precision
-
-    @property
-    def folder_name(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
 
 
 class ShardedFeatures:
@@ -99,7 +77,7 @@ class FeatureTable:
 
 def cached_features(
     folder: Path,
-    key: FeatureKey,
+    key: dict[str, str | int],
     rows: int,
     encode_from: Callable[[int], Batches],
     broken: MutableMapping[int, str],
@@ -108,7 +86,8 @@ def cached_features(
 
     Args:
         folder: Of all keys. It may be deleted at any time; everything in it can be computed again.
-        key: What the features are of.
+        key: What the features are of: `model` and `corpus`, digests of weights and rows, `image_size` in px and
+            `precision`. Another value anywhere means other features.
         rows: How many rows the table has, at least 1.
         encode_from: From a row's number to the features of the batches from there on, as `features.encode` gives them.
         broken: Filled by `encode_from` as it goes; what was found before a stop is put in first.
@@ -117,13 +96,14 @@ def cached_features(
         ValueError: If `encode_from` ends before the last row, or goes on behind it.
         OSError: If the disk is full; the same call goes on where this one stopped.
     """
-    files = FeatureFiles(folder / key.folder_name, "safetensors", Columns({"row": Value("int64")}))
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    files = FeatureFiles(folder / name, "safetensors", Columns({"row": Value("int64")}))
     files.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
         for number in range(files.count()):
             broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
         if files.rows() < rows:
-            write_json(files.folder / "key.json", asdict(key))
+            write_json(files.folder / "key.json", key)
             _write_missing(files, rows, encode_from, broken)
     shards = [load_file(files.path(number)) for number in range(files.count())]
     features = {

@@ -57,14 +57,7 @@ class TrainedHead:
 
 
 class HeadProbe:
-    """A task on one model: one training set, one test set.
-
-    Args:
-        arguments: The options.
-        task: What they name.
-        encoder: The model.
-        parts: What to train, choose and test on.
-    """
+    """A task on one model: one training set, one test set."""
 
     def __init__(self, arguments: HeadArguments, task: HeadTask, encoder: Encoder, parts: Round):
         self.arguments, self.encoder, self.parts = arguments, encoder, parts

@@ -81,15 +81,9 @@ def save_head(model: Head, folder: str | Path):
 def save_embedding(
     encoder: PCLModel, weight: torch.Tensor, bias: torch.Tensor, feature: str, image_size: int, folder: str | Path
 ):
-    """Write a linear embedding as a `PCLForImageClassification` whose logits are the embedding.
+    """Write a linear embedding, `(dim, head_size)`, as a `PCLForImageClassification` whose logits are the embedding.
 
-    Args:
-        encoder: What it reads.
-        weight: `(dim, head_size)`.
-        bias: `(dim,)`.
-        feature: `trunk`, `face`, `pose` or `face+pose`.
-        image_size: Side of the images, in px.
-        folder: Where to.
+    All other arguments are as for `build_head`.
     """
     names = [f"dimension {number}" for number in range(len(bias))]
     model = build_head(encoder, "embedding", names, feature, image_size)

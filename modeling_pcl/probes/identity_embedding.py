@@ -82,7 +82,9 @@ def train_identity_embedding(
             score above minus infinity.
     """
     rows, identities = _usable(features, subjects)
-    scaler = _statistics(features, rows)
+    scaler = StandardScaler()
+    for some in rows.split(BATCH_SIZE):  # Without a copy of all features.
+        scaler.partial_fit(features[some].float().numpy())
     kept, highest = None, -math.inf
     for rate in learning_rates if held_out_score else learning_rates[:1]:
         run = _epochs(features, rows, identities, scaler, dim, epochs, rate, seed)
@@ -110,14 +112,6 @@ def _usable(features: torch.Tensor, subjects: Sequence[str]) -> tuple[torch.Tens
     (rows,) = np.nonzero(usable[people])
     numbers = np.cumsum(usable) - 1
     return torch.from_numpy(rows), torch.from_numpy(numbers[people[rows]])
-
-
-def _statistics(features: torch.Tensor, rows: torch.Tensor) -> StandardScaler:
-    """Mean and scale of each feature, without a copy of all of them."""
-    scaler = StandardScaler()
-    for some in rows.split(BATCH_SIZE):
-        scaler.partial_fit(features[some].float().numpy())
-    return scaler
 
 
 def _epochs(

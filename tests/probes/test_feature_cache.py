@@ -1,7 +1,6 @@
 import json
 import re
 import threading
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ from safetensors.torch import load_file
 
 from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes import feature_files
-from modeling_pcl.probes.feature_cache import FeatureKey, cached_features
+from modeling_pcl.probes.feature_cache import cached_features
 
-KEY = FeatureKey("sha256:model", "10 rows, sha256:corpus", 64, "bf16")
+KEY = {"model": "sha256:model", "corpus": "10 rows, sha256:corpus", "image_size": 64, "precision": "bf16"}
 ROWS, DIMS = 10, {"trunk": 6, "face": 4, "pose": 5}
 
 
@@ -37,7 +36,7 @@ class Encoded:
             yield {name: rows[first : first + 4] for name, rows in self.rows.items()}
 
 
-def table(cache: Path, encoded: Encoded, key: FeatureKey = KEY):
+def table(cache: Path, encoded: Encoded, key: dict = KEY):
     return cached_features(cache, key, ROWS, encoded, encoded.seen)
 
 
@@ -50,7 +49,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)])
 def test_what_comes_back_is_what_was_encoded(cache, precision, dtype):
-    found = table(cache, Encoded(dtype=dtype), replace(KEY, precision=precision)).features
+    found = table(cache, Encoded(dtype=dtype), KEY | {"precision": precision}).features
     assert list(found) == list(READABLE_FEATURES)
     for name, rows in features(dtype).items():
         torch.testing.assert_close(found[name][:], rows, rtol=0, atol=0)
@@ -88,7 +87,7 @@ def test_a_second_probe_encodes_nothing(cache):
 def test_another_model_corpus_size_or_precision_is_encoded_anew(cache, change):
     table(cache, Encoded())
     other = Encoded()
-    table(cache, other, replace(KEY, **change))
+    table(cache, other, KEY | change)
     assert other.starts == [0]
 
 
@@ -115,7 +114,7 @@ def test_the_files_open_as_safetensors_and_say_what_they_are(cache):
     (folder,) = cache.iterdir()
     shards = [load_file(folder / f"features-0000{number}.safetensors") for number in range(3)]
     assert torch.equal(torch.cat([shard["trunk"] for shard in shards]), features()["trunk"])
-    assert json.loads((folder / "key.json").read_text()) == asdict(KEY)
+    assert json.loads((folder / "key.json").read_text()) == KEY
     assert not list(folder.rglob("*.part"))
 
 
