@@ -67,8 +67,13 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
             `learning_rate * layer_decay`.
         weight_decay: Of all weights; the biases have none.
     """
+    head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
+    parts = feature_parts(model.config.head_feature)
+    branches = [getattr(model.pcl, f"{part}_branch") for part in parts if part != "trunk"]
+    # From the head down; the branches lie side by side, and so are one layer.
+    layers = [head, *([nn.ModuleList(branches)] if branches else []), *reversed(model.pcl.trunk.stages)]
     groups = []
-    for depth, layer in enumerate(_layers(model)):
+    for depth, layer in enumerate(layers):
         trainable = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         weights = [parameter for parameter in trainable if parameter.dim() > 1]
         biases = [parameter for parameter in trainable if parameter.dim() == 1]
@@ -76,16 +81,6 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
             if parameters:
                 groups.append({"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": decay})
     return groups
-
-
-def _layers(model: Head) -> list[nn.Module]:
-    """What lies between logits and pixels, from the head down."""
-    head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
-    parts = feature_parts(model.config.head_feature)
-    branches = [getattr(model.pcl, f"{part}_branch") for part in parts if part != "trunk"]
-    # The branches lie side by side, and so are one layer.
-    beside = [nn.ModuleList(branches)] if branches else []
-    return [head, *beside, *reversed(model.pcl.trunk.stages)]
 
 
 class _DivergenceError(Exception):

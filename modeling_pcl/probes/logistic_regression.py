@@ -77,9 +77,12 @@ def fit_logistic_regression(
     best, unconverged = None, []
     candidates = sorted(inverse_penalties) if validation is not None else [DEFAULT_INVERSE_PENALTY]
     for penalty in progress(candidates, desc="logistic regression", unit="penalty", leave=False):
-        converged = _fit(model.set_params(C=penalty), rows, train_labels)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.set_params(C=penalty).fit(rows, train_labels)
+        converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         if not converged:
-            unconverged.append(penalty)
+            unconverged.append(f"{penalty:g}")
         score = float(model.score(validation_rows, validation_labels)) if validation is not None else None
         if best is None or score > best.score:
             best = LogisticProbe(*_folded(model, scaler), model.classes_, penalty, score, converged)
@@ -87,18 +90,10 @@ def fit_logistic_regression(
         logger.warning(
             "Logistic regression did not converge in %d iterations at C = %s; C = %g is kept.",
             MAX_ITERATIONS,
-            ", ".join(f"{penalty:g}" for penalty in unconverged),
+            ", ".join(unconverged),
             best.inverse_penalty,
         )
     return best
-
-
-def _fit(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray) -> bool:
-    """Fit in place; whether it converged."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(rows, labels)
-    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 def _folded(model: LogisticRegression, scaler: StandardScaler) -> tuple[torch.Tensor, torch.Tensor]:

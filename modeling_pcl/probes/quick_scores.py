@@ -59,7 +59,12 @@ def read_score_data(corpora: ScoreCorpora, side_px: int) -> ScoreData:
         order = torch.arange(len(corpus))
         if is_pose:
             order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))
-        images[name] = _decode(corpus, side_px, HEAD_POSE_SHARE if is_pose else 1.0)[order]
+        records = corpus.select_columns("image").with_format(None)["image"]
+        decoded = [
+            decode_image(record, side_px, name=f"row {row}", kept_share=HEAD_POSE_SHARE if is_pose else 1.0)
+            for row, record in enumerate(records)
+        ]
+        images[name] = torch.stack(decoded)[order]
         labels[name] = {names[0]: _column(corpus, name, names)[order.numpy()] for names in columns}
     return ScoreData(images, labels)
 
@@ -69,11 +74,6 @@ def _column(corpus: Dataset, name: str, names: tuple[str, ...]) -> np.ndarray:
     if not present:
         raise ValueError(f"`--{name}` needs a column `{names[0]}`; it has {corpus.column_names}.")
     return np.array(corpus.select_columns(present[0])[:][present[0]])
-
-
-def _decode(corpus: Dataset, side_px: int, kept_share: float) -> torch.Tensor:
-    records = enumerate(corpus.select_columns("image").with_format(None)["image"])
-    return torch.stack([decode_image(each, side_px, name=f"row {row}", kept_share=kept_share) for row, each in records])
 
 
 def quick_scores(

@@ -1,5 +1,6 @@
 """The verification probe: cosines of features, or of a linear embedding of them, in folds that share no person."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,11 +96,11 @@ def train_embeddings(
     people, held_out, judge = encoded.part, None, None
     if arguments.protocol == "strict":
         people, held_out = split_off(people, VALIDATION_SHARE)
-        judge = HeldOutPeople(held_out.subjects())
+        judge = make_judge(held_out.subjects())
     trained = {}
     for feature in arguments.feature_names():
         rows = replace(encoded, part=people).rows(feature)
-        score = judge and partial(judge.auc, replace(encoded, part=held_out).rows(feature).float())
+        score = judge and partial(judge, replace(encoded, part=held_out).rows(feature).float())
         for seed in arguments.seeds:
             trained[feature, seed] = train_identity_embedding(rows, people.subjects(), score, seed=seed)
     return trained, {"train": people.describe(), "validation": held_out and held_out.describe()}
@@ -118,32 +119,29 @@ def _without_people_of(people: Subset, pairs: TestPairs) -> Subset:
     return people.keeping(people.rows[kept], f"{people.source}, without the people of the test pairs")
 
 
-class HeldOutPeople:
-    """All pairs of held-out images, or a million of them.
+def make_judge(subjects: list) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]:
+    """From features, `(images, dim)`, and weight and bias of an embedding to its AUC over pairs of held-out images.
 
     Args:
-        subjects: Who each image shows.
+        subjects: Who each image shows. All pairs are taken, or a million of them.
 
     Raises:
         ValueError: If the pairs are all of one kind.
     """
-
-    def __init__(self, subjects: list):
-        people = np.array(subjects, dtype=object)
-        self.first, self.second = np.triu_indices(len(people), k=1)
-        if len(self.first) > MOST_HELD_OUT_PAIRS:
-            chosen = np.random.default_rng(PAIR_SEED).choice(len(self.first), MOST_HELD_OUT_PAIRS, replace=False)
-            self.first, self.second = self.first[chosen], self.second[chosen]
-        self.same = people[self.first] == people[self.second]
-        if self.same.all() or not self.same.any():
-            raise ValueError(
-                f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch: that must be two, and "
-                "two images of one of them. Give a larger `--train`."
-            )
-
-    def auc(self, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> float:
-        """Of the cosines of an embedding."""
-        return float(roc_auc_score(self.same, pair_cosines(features @ weight.T + bias, self.first, self.second)))
+    people = np.array(subjects, dtype=object)
+    first, second = np.triu_indices(len(people), k=1)
+    if len(first) > MOST_HELD_OUT_PAIRS:
+        chosen = np.random.default_rng(PAIR_SEED).choice(len(first), MOST_HELD_OUT_PAIRS, replace=False)
+        first, second = first[chosen], second[chosen]
+    same = people[first] == people[second]
+    if same.all() or not same.any():
+        raise ValueError(
+            f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch: that must be two, and "
+            "two images of one of them. Give a larger `--train`."
+        )
+    return lambda features, weight, bias: float(
+        roc_auc_score(same, pair_cosines(features @ weight.T + bias, first, second))
+    )
 
 
 def _measure_groups(pairs: TestPairs, groups: dict[str, np.ndarray], name: str, cosines: np.ndarray) -> dict:
