@@ -1,6 +1,6 @@
 """Groups of people, measured apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset, Value
@@ -40,27 +40,28 @@ def _group_names(corpus: Dataset, column: str) -> list[str | None]:
 
 
 def measure_groups(
-    groups: np.ndarray, method: str, unit: str, measure: Callable[[np.ndarray], Sequence[dict]]
-) -> Groups:
+    columns: Mapping[str, np.ndarray], method: str, unit: str, measure: Callable[[np.ndarray], Sequence[dict]]
+) -> dict[str, Groups]:
     """Measure each group.
 
     Args:
-        groups: Of each test image or pair, None for those that are left out.
+        columns: Of each test image or pair, None for those that are left out; by column.
         method: What is measured, in words.
         unit: `images` or `pairs`.
         measure: From the places of a group to its measures, one for each seed, or none where they do not exist.
 
     Returns:
-        By group and method, its measures and how many images or pairs they are of.
+        By column, group and method, its measures and how many images or pairs they are of.
     """
-    result = {}
-    for group in sorted(set(groups) - {None}, key=_order):
-        places = np.flatnonzero(groups == group)
-        measured = measure(places)
-        if measured:
-            count = {"mean": len(places), "spread": None, "values": [len(places)]}
-            result[group] = {method: over_seeds(measured) | {unit: count}}
-    return result
+    results: dict[str, Groups] = {column: {} for column in columns}
+    for column, groups in columns.items():
+        for group in sorted(set(groups) - {None}, key=_order):
+            places = np.flatnonzero(groups == group)
+            measured = measure(places)
+            if measured:
+                count = {"mean": len(places), "spread": None, "values": [len(places)]}
+                results[column][group] = {method: over_seeds(measured) | {unit: count}}
+    return results
 
 
 def _order(group: str) -> tuple:

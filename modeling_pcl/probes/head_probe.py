@@ -89,11 +89,10 @@ def _measure_groups(
     def measure(places: np.ndarray) -> list[dict]:
         return [task.measure(rows[places], targets[places], tests[0].labels.names) for rows in logits]
 
-    result = {}
-    for column in groups[0]:
-        of_image = np.concatenate([fold[column][test.rows] for fold, test in zip(groups, tests)])
-        result[column] = measure_groups(of_image, method, "images", measure)
-    return result
+    of_images = {
+        column: np.concatenate([fold[column][test.rows] for fold, test in zip(groups, tests)]) for column in groups[0]
+    }
+    return measure_groups(of_images, method, "images", measure)
 
 
 def choose_heads(trained: Sequence[Sequence[TrainedHead]]) -> list[TrainedHead]:

@@ -85,10 +85,30 @@ def train_identity_embedding(
     scaler = StandardScaler()
     for some in rows.split(BATCH_SIZE):  # Without a copy of all features.
         scaler.partial_fit(features[some].float().numpy())
+    mean, scale = torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float()
+
+    def train(rate: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight and bias on raw features after every epoch."""
+        generator = torch.Generator().manual_seed(seed)
+        weight = (torch.randn(dim, len(mean), generator=generator) / math.sqrt(len(mean))).requires_grad_()
+        bias = torch.zeros(dim, requires_grad=True)
+        centres = torch.randn(int(identities.max()) + 1, dim, generator=generator).requires_grad_()
+        optimizer = torch.optim.Adam([weight, bias, centres], lr=rate, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(rows) / BATCH_SIZE))
+        for _ in progress(range(epochs), desc=f"identities, learning rate {rate:g}", unit="epoch", leave=False):
+            for places in torch.randperm(len(rows), generator=generator).split(BATCH_SIZE):
+                standardised = (features[rows[places]].float() - mean) / scale
+                optimizer.zero_grad()
+                normalised_softmax_loss(F.linear(standardised, weight, bias), centres, identities[places]).backward()
+                optimizer.step()
+                schedule.step()
+            # W (x - mean) / scale + b  =  (W / scale) x + (b - (W / scale) mean)
+            folded = weight.detach() / scale
+            yield folded, bias.detach() - folded @ mean
+
     kept, highest = None, -math.inf
     for rate in learning_rates if held_out_score else learning_rates[:1]:
-        run = _epochs(features, rows, identities, scaler, dim, epochs, rate, seed)
-        for epoch, (weight, bias) in enumerate(run, start=1):
+        for epoch, (weight, bias) in enumerate(train(rate), start=1):
             score = held_out_score(weight, bias) if held_out_score else None
             if score is None or score > highest:
                 kept, highest = IdentityEmbedding(weight, bias, rate, epoch, score), score
@@ -112,33 +132,3 @@ def _usable(features: torch.Tensor, subjects: Sequence[str]) -> tuple[torch.Tens
     (rows,) = np.nonzero(usable[people])
     numbers = np.cumsum(usable) - 1
     return torch.from_numpy(rows), torch.from_numpy(numbers[people[rows]])
-
-
-def _epochs(
-    features: torch.Tensor,
-    rows: torch.Tensor,
-    identities: torch.Tensor,
-    scaler: StandardScaler,
-    dim: int,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Weight and bias on raw features after every epoch."""
-    mean, scale = torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float()
-    generator = torch.Generator().manual_seed(seed)
-    weight = (torch.randn(dim, len(mean), generator=generator) / math.sqrt(len(mean))).requires_grad_()
-    bias = torch.zeros(dim, requires_grad=True)
-    centres = torch.randn(int(identities.max()) + 1, dim, generator=generator).requires_grad_()
-    optimizer = torch.optim.Adam([weight, bias, centres], lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(rows) / BATCH_SIZE))
-    for _ in progress(range(epochs), desc=f"identities, learning rate {learning_rate:g}", unit="epoch", leave=False):
-        for places in torch.randperm(len(rows), generator=generator).split(BATCH_SIZE):
-            standardised = (features[rows[places]].float() - mean) / scale
-            optimizer.zero_grad()
-            normalised_softmax_loss(F.linear(standardised, weight, bias), centres, identities[places]).backward()
-            optimizer.step()
-            schedule.step()
-        # W (x - mean) / scale + b  =  (W / scale) x + (b - (W / scale) mean)
-        folded = weight.detach() / scale
-        yield folded, bias.detach() - folded @ mean

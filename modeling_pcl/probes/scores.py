@@ -126,7 +126,11 @@ def angular_errors(
             `max_angle` is not above 0.
     """
     predictions, references = _angle_table("predictions", predictions), _angle_table("references", references)
-    kept = _within(references, max_angle)
+    if max_angle is not None and not max_angle > 0:
+        raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
+    kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
+    if not kept.any():
+        raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
     errors = np.abs(predictions - references)
     means = errors[kept].mean(axis=0)  # (images, 3) -> (3,)
     results = {
@@ -147,18 +151,6 @@ def _angle_table(name: str, rows) -> np.ndarray:
     if not np.isfinite(table).all():
         raise ValueError(f"`{name}` must be finite angles in degrees, got NaN, None or infinity.")
     return table
-
-
-def _within(references: np.ndarray, max_angle: float | None) -> np.ndarray:
-    """Which images are kept, `(images,)`."""
-    if max_angle is None:
-        return np.ones(len(references), dtype=bool)
-    if not max_angle > 0:
-        raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
-    kept = (np.abs(references) <= max_angle).all(axis=1)
-    if not kept.any():
-        raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
-    return kept
 
 
 def action_unit_scores(
@@ -203,7 +195,13 @@ def action_unit_scores(
         raise ValueError(f"`names` must be {count} different names, one for each unit, got {names!r}.")
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be a probability above 0, got {threshold}.")
-    known = _known(probabilities, labels)
+    known = ~(np.isnan(labels) | (labels == -1))
+    if not known.any():
+        raise ValueError("`references` must hold labels, got only missing ones.")
+    if not np.isin(labels[known], [0, 1]).all():
+        raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
+    if not ((probabilities[known] >= 0) & (probabilities[known] <= 1)).all():
+        raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
     scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
     existing = [score for score in scores if score is not None]
     return {
@@ -212,16 +210,3 @@ def action_unit_scores(
         "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
         "frames": int(known.any(axis=1).sum()),
     }
-
-
-def _known(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which labels are there, `(frames, units)`."""
-    known = ~(np.isnan(labels) | (labels == -1))
-    if not known.any():
-        raise ValueError("`references` must hold labels, got only missing ones.")
-    if not np.isin(labels[known], [0, 1]).all():
-        raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
-    labelled = probabilities[known]
-    if not ((labelled >= 0) & (labelled <= 1)).all():
-        raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
-    return known

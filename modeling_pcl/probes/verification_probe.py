@@ -152,8 +152,6 @@ def _measure_groups(pairs: TestPairs, groups: dict[str, np.ndarray], name: str, 
         has_both = 0 < of_group.same.sum() < len(of_group.same) and len(set(of_group.fold)) > 1
         return [of_group.measure(cosines[places])] if has_both else []
 
-    result = {}
-    for column, of_row in groups.items():
-        first, second = of_row[pairs.first], of_row[pairs.second]
-        result[column] = measure_groups(np.where(first == second, first, None), name, "pairs", measure)
-    return result
+    sides = {column: (of_row[pairs.first], of_row[pairs.second]) for column, of_row in groups.items()}
+    within = {column: np.where(first == second, first, None) for column, (first, second) in sides.items()}
+    return measure_groups(within, name, "pairs", measure)

@@ -327,19 +327,17 @@ def test_an_epoch_of_another_length_is_refused_and_not_read_further(train, steps
         run(train=train, steps_per_epoch=steps)
 
 
-def test_epochs_without_steps_are_refused():
-    with pytest.raises(ValueError, match="`steps_per_epoch` must be at least 1, got 0"):
-        run(steps_per_epoch=0)
-
-
-def test_held_out_images_are_required():
-    with pytest.raises(ValueError, match="`held_out_batches` must yield at least one batch"):
-        run(held_out_batches=list)
-
-
-def test_images_that_are_divided_already_are_refused():
-    with pytest.raises(ValueError, match=r"uint8, got torch.float32"):
-        run(train=[(images / 255, labels) for images, labels in TRAIN])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps_per_epoch": 0}, "`steps_per_epoch` must be at least 1, got 0"),
+        ({"held_out_batches": list}, "`held_out_batches` must yield at least one batch"),
+        ({"train": [(images / 255, labels) for images, labels in TRAIN]}, "uint8, got torch.float32"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
 
 
 @pytest.mark.parametrize(

@@ -119,14 +119,13 @@ def test_bfloat16_features_and_a_constant_one_train():
     assert embedding.logits(features.bfloat16()).isfinite().all()
 
 
-def test_fewer_than_two_people_with_two_images_are_refused():
-    with pytest.raises(ValueError, match="at least 2 people with at least 2 images each, got 1 of 2"):
-        train_identity_embedding(torch.rand(3, 2), ["a", "a", "b"], None)
-
-
-def test_a_subject_for_each_image_is_required():
-    with pytest.raises(ValueError, match="must name 3 images, got 2"):
-        train_identity_embedding(torch.rand(3, 2), ["a", "a"], None)
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [("aab", "at least 2 people with at least 2 images each, got 1 of 2"), ("aa", "must name 3 images, got 2")],
+)
+def test_two_people_with_two_images_and_a_name_for_each_image_are_required(subjects, message):
+    with pytest.raises(ValueError, match=message):
+        train_identity_embedding(torch.rand(3, 2), list(subjects), None)
 
 
 def test_scores_that_are_no_numbers_are_refused():

@@ -128,13 +128,6 @@ def test_too_few_examples_are_refused():
         train(EXPRESSION, examples(60, 1), examples(0, 2))
 
 
-def test_the_published_recipes():
-    assert PUBLISHED["expression"] == LinearRecipe("adam", (1e-2,), 256, False, True, 300)
-    assert PUBLISHED["head_pose"] == LinearRecipe("adamw", (1e-3,), 128, True, False, 300)
-    assert PUBLISHED["expression"].searched().learning_rates == pytest.approx((1e-2, 1e-3, 1e-4))
-    assert PUBLISHED["expression"].searched().batch_norm
-
-
 def test_a_last_batch_of_one_does_not_stop_batch_norm():
     probe = train(replace(EXPRESSION, batch_norm=True), examples(17, 1), examples(30, 2))
     assert probe.weight.isfinite().all()

@@ -96,23 +96,25 @@ def test_a_fit_that_does_not_converge_is_recorded_and_logged_once(monkeypatch, c
     assert len(recwarn) == 0
 
 
-def test_one_class_is_refused():
-    with pytest.raises(ValueError, match=r"at least 2 classes, got \[3\]"):
-        fit_logistic_regression(torch.rand(4, 2), [3, 3, 3, 3])
-
-
-def test_a_label_for_each_image_is_required():
-    with pytest.raises(ValueError, match="`train` must be 4 classes"):
-        fit_logistic_regression(torch.rand(4, 2), [0, 1])
-    with pytest.raises(ValueError, match="`validation` must be 4 classes"):
-        fit_logistic_regression(torch.rand(2, 2), [0, 1], (torch.rand(4, 2), [0]))
+@pytest.mark.parametrize(
+    ("labels", "validation", "message"),
+    [
+        ([3, 3, 3, 3], None, r"at least 2 classes, got \[3\]"),
+        ([0, 1], None, "`train` must be 4 classes"),
+        ([0, 1, 0, 1], (torch.rand(4, 2), [0]), "`validation` must be 4 classes"),
+    ],
+)
+def test_two_classes_and_a_label_for_each_image_are_required(labels, validation, message):
+    with pytest.raises(ValueError, match=message):
+        fit_logistic_regression(torch.rand(4, 2), labels, validation)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused(value):
-    features = torch.rand(4, 2)
-    features[0, 1] = value
+    labels, features = [0, 1, 0, 1], torch.rand(4, 2)
+    broken = features.clone()
+    broken[0, 1] = value
     with pytest.raises(ValueError, match="`train` must be finite"):
-        fit_logistic_regression(features, [0, 1, 0, 1])
+        fit_logistic_regression(broken, labels)
     with pytest.raises(ValueError, match="`validation` must be finite"):
-        fit_logistic_regression(torch.rand(4, 2), [0, 1, 0, 1], (features, [0, 1, 0, 1]))
+        fit_logistic_regression(features, labels, (broken, labels))
