@@ -101,6 +101,8 @@ class HeadProbe:
             SubsetImages(part, self.image_size, batch_size)
             for part in (self.parts.train, self.parts.validation, self.parts.test)
         )
+        # Classes and units are those of the mirrored images, too.
+        signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
         for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
             model, selection = Finetuning(
                 partial(train.shuffled, seed),
@@ -109,7 +111,7 @@ class HeadProbe:
                 finetuning_recipe(self.arguments),
                 seed,
                 train.steps,
-                mirror_pose if self.arguments.task == "head_pose" else mirror_nothing,
+                lambda targets: targets * signs,
             ).run(partial(self._make_head, feature, probe))
             logits, tested = test.logits(model)
             yield TrainedHead(feature, seed, selection, logits, tested, lambda model=model: model)
@@ -159,16 +161,6 @@ def finetuning_recipe(arguments: HeadArguments) -> FinetuningRecipe:
     given = {"learning_rates": tuple(arguments.learning_rates), "layer_decays": tuple(arguments.layer_decays)}
     given |= {"epochs": arguments.epochs}
     return FinetuningRecipe(**{name: value for name, value in given.items() if value})
-
-
-def mirror_pose(targets: torch.Tensor) -> torch.Tensor:
-    """Angles of mirrored images."""
-    return targets * MIRRORED_SIGNS.to(targets.device)
-
-
-def mirror_nothing(targets: torch.Tensor) -> torch.Tensor:
-    """Classes and units are those of the mirrored images, too."""
-    return targets
 
 
 class SubsetImages:
