@@ -73,6 +73,24 @@ class FeatureArguments(ProbeArguments):
 
 
 @dataclass
+class ClassArguments:
+    """Where classes stand."""
+
+    label_column: str | None = option(None, "Column of the classes; by default `expression` or `label`.")
+    label_names: list[str] = option([], "Names of the classes, in the order of their numbers, where they have none.")
+
+
+@dataclass
+class PairArguments:
+    """How pairs of people are drawn."""
+
+    subject_column: str = option("subject", "Column of the people.")
+    test_subjects: str | None = option(None, "Test on these people only.")
+    pairs: int = option(6000, "Pairs to draw where the corpus of people has none.")
+    folds: int = option(10, "Folds of pairs that are drawn; no person is in two.")
+
+
+@dataclass
 class HeadArguments(FeatureArguments):
     """What tasks have that end in a head. Without `--test` the training corpus gives its split `test`, or a fifth."""
 
@@ -108,12 +126,10 @@ class HeadArguments(FeatureArguments):
 
 
 @dataclass
-class ExpressionArguments(HeadArguments):
+class ExpressionArguments(ClassArguments, HeadArguments):
     """One class of several: expressions, or any column of classes."""
 
     task: str = "expression"
-    label_column: str | None = option(None, "Column of the classes; by default `expression` or `label`.")
-    label_names: list[str] = option([], "Names of the classes, in the order of their numbers, where they have none.")
 
 
 @dataclass
@@ -137,13 +153,10 @@ class ActionUnitArguments(HeadArguments):
 
 
 @dataclass
-class VerificationArguments(FeatureArguments):
+class VerificationArguments(PairArguments, FeatureArguments):
     """Same or different person."""
 
     task: str = "verification"
-    subject_column: str = option("subject", "Column of the people.")
-    pairs: int = option(6000, "Pairs to draw where the test corpus has people and no pairs.")
-    folds: int = option(10, "Folds of pairs that are drawn; no person is in two.")
     identity_embedding: bool = option(False, "Compare by a linear embedding trained on the people of `--train`.")
 
     def __post_init__(self):
@@ -154,19 +167,13 @@ class VerificationArguments(FeatureArguments):
 
 
 @dataclass
-class DisentanglementArguments(ProbeArguments):
+class DisentanglementArguments(PairArguments, ClassArguments, ProbeArguments):
     """What each branch holds of pose, identity and expression."""
 
     task: str = "disentanglement"
     pose: str | None = option(None, "Corpus with head pose.")
     identity: str | None = option(None, "Corpus with people, or list of pairs.")
     expression: str | None = option(None, "Corpus with classes.")
-    label_column: str | None = option(None, "Column of the classes; by default `expression` or `label`.")
-    label_names: list[str] = option([], "Names of the classes, in the order of their numbers, where they have none.")
-    subject_column: str = option("subject", "Column of the people.")
-    test_subjects: str | None = option(None, "Verify these people only.")
-    pairs: int = option(6000, "Verification pairs to draw where the corpus of people has none.")
-    folds: int = option(10, "Folds of these pairs.")
 
     def __post_init__(self):
         super().__post_init__()

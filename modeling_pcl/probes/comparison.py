@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ..pictures.comparison import draw_comparison
 from ..progress import progress
 from .arguments import TASKS, ComparisonArguments
 from .probe import probe
-from .results import mean_and_spread
+from .results import mean_and_spread, over_seeds
 
 RANDOM = "random initialisation"
 OF_ONE_MODEL = {"model", "output_dir", "batch_size", "cache_dir"}  # Options that are not of the task.
@@ -61,11 +60,8 @@ def _main_probe(probes: Mapping[str, Mapping]) -> Mapping:
 def _merge_runs(runs: Sequence[Mapping]) -> dict:
     if len(runs) == 1:
         return {"mean": runs[0]["mean"], "spread": runs[0]["spread"]}
-    means = [run["mean"] for run in runs if run["mean"] is not None]
-    return {
-        "mean": statistics.fmean(means) if means else None,
-        "spread": statistics.stdev(means) if means[1:] else None,
-    }
+    (merged,) = over_seeds([{"measure": run["mean"]} for run in runs]).values()
+    return {"mean": merged["mean"], "spread": merged["spread"]}
 
 
 def direction(measure: str) -> int:
@@ -78,35 +74,24 @@ def as_markdown(summary: Summary) -> str:
     """Write a line for each measure and feature, a column for each model; the best of a line is bold."""
     lines = []
     for measure, models in summary.items():
+        sign = direction(measure)
         for feature in (name for name in READABLE_FEATURES if any(name in row for row in models.values())):
             cells = {model: row[feature] for model, row in models.items() if feature in row}
-            name = measure + ARROWS[direction(measure)]
-            lines.append({"measure": name, "feature": feature} | _cells(cells, direction(measure)))
+            known = {model: sign * cell["mean"] for model, cell in cells.items() if sign and cell["mean"] is not None}
+            line = {model: mean_and_spread(cell) for model, cell in cells.items()}
+            line |= {model: f"**{line[model]}**" for model in known if known[model] == max(known.values())}
+            lines.append({"measure": measure + ARROWS[sign], "feature": feature} | line)
     return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
-
-
-def _cells(cells: Mapping[str, Mapping], sign: int) -> dict[str, str]:
-    known = {model: sign * cell["mean"] for model, cell in cells.items() if sign and cell["mean"] is not None}
-    best = max(known.values(), default=None)
-    return {
-        model: f"**{mean_and_spread(cell)}**" if known.get(model) == best is not None else mean_and_spread(cell)
-        for model, cell in cells.items()
-    }
 
 
 def draw_summary(summary: Summary) -> Image.Image:
     """Draw what `as_markdown` writes."""
-    rows = {
-        measure: {
-            model: {
-                feature: (cell["mean"], cell["spread"])
-                for feature, cell in features.items()
-                if cell["mean"] is not None
-            }
-            for model, features in models.items()
-        }
-        for measure, models in summary.items()
-    }
+
+    def bars(cells: Mapping[str, Mapping]) -> dict[str, tuple]:
+        known = {feature: cell for feature, cell in cells.items() if cell["mean"] is not None}
+        return {feature: (cell["mean"], cell["spread"]) for feature, cell in known.items()}
+
+    rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
     return draw_comparison(rows, {measure: DIRECTIONS[direction(measure)] for measure in summary})
 
 
@@ -136,13 +121,12 @@ def compare(arguments: ComparisonArguments) -> str:
     gathered: dict[str, dict[str, list]] = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
-            for name, paths in groups.items():
-                for path in paths:
-                    same = (r for r in records if r["model_revision"] == digests[path] and task_options(r) == options)
-                    place = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
-                    record = next(same, None) or measure(options, path, place)
-                    gathered.setdefault(task, {}).setdefault(name, []).append(record)
-                    bar.update()
+            gathered[task] = {name: [] for name in groups}
+            for name, path in ((name, path) for name, paths in groups.items() for path in paths):
+                same = (r for r in records if r["model_revision"] == digests[path] and task_options(r) == options)
+                place = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
+                gathered[task][name].append(next(same, None) or measure(options, path, place))
+                bar.update()
     summary = summarise(gathered)
     markdown = as_markdown(summary)
     folder.mkdir(parents=True, exist_ok=True)

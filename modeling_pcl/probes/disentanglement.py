@@ -46,8 +46,13 @@ def read_pose(
     Raises:
         ValueError: If the angles are not three for each image, or features or angles are not finite.
     """
-    _check_pose("train", train, train_angles)
-    _check_pose("test", test, test_angles)
+    for name, features, angles in (("train", train, train_angles), ("test", test, test_angles)):
+        if angles.shape != (features.shape[0], 3):
+            raise ValueError(f"`{name}_angles` must be ({features.shape[0]}, 3), got {tuple(angles.shape)}.")
+        if not features.isfinite().all() or not angles.isfinite().all():
+            raise ValueError(
+                f"`{name}` and `{name}_angles` must be finite, got NaN or infinity; leave out such images."
+            )
     # float64, since float32 cannot tell the smallest penalties from rounding of the largest eigenvalues.
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES, alpha_per_target=True))
     model.fit(train.double().numpy(), train_angles.double().numpy())
@@ -64,13 +69,6 @@ def _by_angle(values) -> dict[str, float | None]:
     known = [value for value in values if value is not None]
     named = {angle: None if value is None else float(value) for angle, value in zip(ANGLES, values)}
     return named | {"mean": float(np.mean(known)) if known else None}
-
-
-def _check_pose(name: str, features: torch.Tensor, angles: torch.Tensor):
-    if angles.shape != (features.shape[0], 3):
-        raise ValueError(f"`{name}_angles` must be ({features.shape[0]}, 3), got {tuple(angles.shape)}.")
-    if not features.isfinite().all() or not angles.isfinite().all():
-        raise ValueError(f"`{name}` and `{name}_angles` must be finite, got NaN or infinity; leave out such images.")
 
 
 def leakage(readings: Mapping[str, Mapping[str, float | None]], chance: float) -> dict[str, dict]:
@@ -91,19 +89,21 @@ def leakage(readings: Mapping[str, Mapping[str, float | None]], chance: float) -
         KeyError: If a reading lacks `face` or `pose`.
     """
     levels = {"pose": POSE_CHANCE, "identity": IDENTITY_CHANCE, "expression": chance}
-    return {
-        name: _leak(kind, other, home, readings[kind], levels[kind])
-        for name, (kind, other, home) in LEAKS.items()
-        if kind in readings
-    }
-
-
-def _leak(kind: str, other: str, home: str, reading: Mapping[str, float | None], chance: float) -> dict:
-    if reading[home] is None or reading[other] is None:
-        return {"value": None, "reason": f"{kind} could not be read"}
-    if reading[home] <= chance:
-        return {"value": None, "reason": f"{kind} from {home} is not above chance, {reading[home]:.3f} <= {chance:.3f}"}
-    return {"value": max(0.0, reading[other] - chance) / (reading[home] - chance)}
+    leaks = {}
+    for name, (kind, other, home) in LEAKS.items():
+        if kind not in readings:
+            continue
+        there, here, level = readings[kind][other], readings[kind][home], levels[kind]
+        if here is None or there is None:
+            leaks[name] = {"value": None, "reason": f"{kind} could not be read"}
+        elif here <= level:
+            leaks[name] = {
+                "value": None,
+                "reason": f"{kind} from {home} is not above chance, {here:.3f} <= {level:.3f}",
+            }
+        else:
+            leaks[name] = {"value": max(0.0, there - level) / (here - level)}
+    return leaks
 
 
 def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> float:

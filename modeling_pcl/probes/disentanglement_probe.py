@@ -1,10 +1,11 @@
 """What trunk, face and pose features hold of pose, identity and expression, and how far they move with the image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
@@ -25,140 +26,110 @@ from .encoder import Encoder
 from .features import extract_features
 from .labels import Labels, read_classes, read_head_pose
 from .logistic_regression import fit_logistic_regression
-from .results import over_seeds, remove_old_results, results_table, write_results
+from .results import over_seeds, results_table
 from .scores import accuracy
-from .subset import CUT_SEED, TEST_SHARE, VALIDATION_SHARE, Subset, check_same_labels, open_subset, split_off
-from .verification import Verification
+from .subset import (
+    CUT_SEED,
+    TEST_SHARE,
+    VALIDATION_SHARE,
+    EncodedSubset,
+    Subset,
+    check_same_labels,
+    encode_subset,
+    open_subset,
+    split_off,
+)
+from .verification import open_pairs
 
 SWAPPED, MIRRORED = 8, 1000
 
 
-def run_disentanglement_probe(arguments: DisentanglementArguments) -> str:
-    """Measure what each branch holds of pose, identity and expression.
-
-    Returns:
-        A table of the results; all that remains is in `output_dir`.
-
-    Raises:
-        ValueError, OSError: If an option, a corpus or the model is not as it must be.
-    """
-    folder = Path(arguments.output_dir)
-    remove_old_results(folder)
-    encoder = Encoder(arguments.model, arguments.cache_dir, arguments.batch_size)
-    size = arguments.image_size or encoder.model.config.image_size
-    poses = Labelled(encoder, size, arguments.pose, read_head_pose)
-    names = tuple(arguments.label_names)
-    faces = Labelled(
-        encoder, size, arguments.expression, partial(read_classes, column=arguments.label_column, names=names)
+def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Encoder, folder: Path) -> tuple[dict, str]:
+    """Measure what each branch holds of pose, identity and expression; as `probe.RUNS` says."""
+    size = arguments.image_size or encoder.image_size
+    read = partial(read_classes, column=arguments.label_column, names=tuple(arguments.label_names))
+    poses, faces = (
+        [encode_subset(encoder, part, size, "float32") for part in open_train_and_test(name, reader)]
+        for name, reader in ((arguments.pose, read_head_pose), (arguments.expression, read))
     )
-    pairs = Verification(arguments, encoder, arguments.identity)
-    pose, expression = poses.read(read_pose), faces.read(_read_classes)
-    identity = {name: pairs.pairs.compute(pairs.cosines(name)) for name in FEATURES}
-    movement = _mirror_movement(encoder, size, poses.test)
-    majority = float(faces.test.targets().bincount().max() / len(faces.test.rows))
-    readings = {
-        "pose": {name: pose[name]["r2"]["mean"] for name in FEATURES},
-        "identity": {name: identity[name]["auc"] for name in FEATURES},
-        "expression": {name: expression[name]["accuracy"] for name in FEATURES},
-    }
+    pairs = open_pairs(arguments, arguments.identity)
+    table = encoder.table(pairs.corpus, size, "float32", pairs.source)
+    pairs = pairs.without(table.broken)
+    movement = _mirror_movement(encoder, size, poses[1].part)
+    results = {}
+    for feature in FEATURES:
+        pose, identity = _read(read_pose, poses, feature), pairs.measure(pairs.cosines(table.features[feature]))
+        values = {"pose R²": pose["r2"]["mean"], "pose MAE": pose["mae"]["mean"]}
+        values |= {f"{angle} R²": pose["r2"][angle] for angle in ANGLES}
+        values |= {"identity AUC": identity["auc"], "identity accuracy": identity["accuracy"]}
+        values |= {"expression accuracy": _read(_read_classes, faces, feature), "mirror movement": movement[feature]}
+        results[feature] = values
+    measures = ("pose R²", "identity AUC", "expression accuracy")
+    readings = {measure: {name: values[measure] for name, values in results.items()} for measure in measures}
+    majority = float(faces[1].part.targets().bincount().max() / len(faces[1].part.rows))
+    leaks = leakage(dict(zip(("pose", "identity", "expression"), readings.values())), chance=majority)
+    ratio = movement["face"] / movement["pose"] if movement["pose"] else None
+    parts = {name: _describe(*encoded) for name, encoded in (("pose", poses), ("expression", faces))}
     facts = {
         "metric": "pose_in_face",
         "selection": "ridge regression with the best leave-one-out penalty, logistic regression with the best on a "
         "tenth of the training images",
         "image_size": size,
-        "parts": {"pose": poses.describe(), "expression": faces.describe(), "identity": pairs.pairs.describe()},
+        "parts": parts | {"identity": pairs.describe()},
         "chance": {"pose": 0.0, "identity": 0.5, "expression": majority},
-        "results": {name: _summary(pose[name], identity[name], expression[name], movement[name]) for name in FEATURES},
-        "leakage": leakage(readings, chance=majority),
-        "mirror_movement_face_over_pose": movement["face"] / movement["pose"] if movement["pose"] else None,
+        "results": {name: {"linear readings": over_seeds([values])} for name, values in results.items()},
+        "leakage": leaks,
+        "mirror_movement_face_over_pose": ratio,
     }
-    titled = dict(zip(("pose R²", "identity AUC", "expression accuracy"), readings.values()))
-    picture = draw_leakage(titled, movement, _swaps(arguments.model, poses.test), f"{encoder.name} at {size} px")
+    swaps = _swaps(arguments.model, poses[1].part)
+    picture = draw_leakage(readings, movement, swaps, f"{encoder.name} at {size} px")
     picture.save(folder / "disentanglement.png")
-    write_results(arguments, encoder, facts)
-    return _in_words(facts)
-
-
-def _in_words(facts: dict) -> str:
-    measures = list(facts["results"]["face"]["linear readings"])
-    lines = [f"{name.replace('_', ' ')}: {_leak_in_words(leak)}" for name, leak in facts["leakage"].items()]
-    ratio = facts["mirror_movement_face_over_pose"]
+    lines = [results_table(facts["results"], list(results["face"])), ""]
+    for name, leak in leaks.items():
+        value = f"not known, {leak['reason']}" if leak["value"] is None else f"{leak['value']:.3f}"
+        lines.append(f"{name.replace('_', ' ')}: {value}")
     lines.append(f"mirror movement, face over pose: {'not known' if ratio is None else format(ratio, '.3f')}")
-    return "\n".join([results_table(facts["results"], measures), "", *lines])
+    return facts, "\n".join(lines)
 
 
-def _summary(pose: dict, identity: dict, classes: dict, movement: float) -> dict:
-    values = {"pose R²": pose["r2"]["mean"], "pose MAE": pose["mae"]["mean"]}
-    values |= {f"{angle} R²": pose["r2"][angle] for angle in ANGLES}
-    values |= {"identity AUC": identity["auc"], "identity accuracy": identity["accuracy"]}
-    values |= {"expression accuracy": classes["accuracy"], "mirror movement": movement}
-    return {"linear readings": over_seeds([values])}
+def open_train_and_test(name: str, read: Callable[[Dataset], Labels]) -> tuple[Subset, Subset]:
+    """The splits of a labelled corpus, or four fifths of it and one, with no image in both."""
+    train = open_subset(name, "train", read)
+    if "test" in corpus_splits(name) and len(corpus_splits(name)) > 1:
+        test = open_subset(name, "test", read)
+        check_same_labels(train, test)
+        return train.without_images_of(test), test
+    return split_off(train, TEST_SHARE)
 
 
-def _leak_in_words(leak: dict) -> str:
-    return f"not known, {leak['reason']}" if leak["value"] is None else f"{leak['value']:.3f}"
+def _describe(train: EncodedSubset, test: EncodedSubset) -> dict:
+    return {"train": train.part.describe(), "test": test.part.describe()}
 
 
-class Labelled:
-    """A labelled corpus under one model.
-
-    Args:
-        encoder: The model.
-        size: Side of the images, in px.
-        name: Of the corpus: its own splits are taken, or four fifths and one.
-        read: From the corpus to its labels.
-    """
-
-    def __init__(self, encoder: Encoder, size: int, name: str, read: Callable[[Dataset], Labels]):
-        train = open_subset(name, "train", read)
-        if "test" in corpus_splits(name) and len(corpus_splits(name)) > 1:
-            test = open_subset(name, "test", read)
-            check_same_labels(train, test)
-            train = train.without_images_of(test)
-        else:
-            train, test = split_off(train, TEST_SHARE)
-        self.train, self.train_features = self._encoded(encoder, size, train)
-        self.test, self.test_features = self._encoded(encoder, size, test)
-
-    def _encoded(self, encoder: Encoder, size: int, part: Subset) -> tuple[Subset, Mapping[str, torch.Tensor]]:
-        encoded = encoder.table(part.corpus, size, "float32", part.source)
-        return part.without(encoded.broken), encoded.features
-
-    def read(self, reader: Callable[..., dict]) -> dict[str, dict]:
-        """What a reader makes of each feature."""
-        train, test = (torch.from_numpy(part.rows) for part in (self.train, self.test))
-        return {
-            name: reader(
-                self.train_features[name][train],
-                self.train.targets(),
-                self.test_features[name][test],
-                self.test.targets(),
-            )
-            for name in FEATURES
-        }
-
-    def describe(self) -> dict:
-        return {"train": self.train.describe(), "test": self.test.describe()}
+def _read(reader: Callable, encoded: list[EncodedSubset], feature: str):
+    """What a reader makes of a feature."""
+    train, test = encoded
+    return reader(train.rows(feature), train.part.targets(), test.rows(feature), test.part.targets())
 
 
-def _read_classes(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> dict:
+def _read_classes(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, test_labels: torch.Tensor) -> float:
+    """Accuracy of a logistic regression whose penalty is chosen on a tenth of the training images."""
     shares = {"kept": 1 - VALIDATION_SHARE, "held_out": VALIDATION_SHARE}
-    rows = split_stratified(train_labels.tolist(), shares, CUT_SEED)
-    kept, held_out = ((train[part], train_labels[part]) for part in map(torch.from_numpy, rows.values()))
+    rows = split_stratified(labels.tolist(), shares, CUT_SEED)
+    kept, held_out = ((train[part], labels[part]) for part in map(torch.from_numpy, rows.values()))
     probe = fit_logistic_regression(*kept, held_out)
-    predicted = probe.classes[probe.logits(test).argmax(dim=1).numpy()]
-    return {"accuracy": accuracy(predicted, test_labels.numpy())}
+    return accuracy(probe.classes[probe.logits(test).argmax(dim=1).numpy()], test_labels.numpy())
 
 
-def _images(part: Subset, size: int, count: int) -> torch.Tensor:
-    """Some of the part's images, evenly spaced, `(count, 3, size, size)` uint8."""
-    chosen = part.rows[torch.linspace(0, len(part.rows) - 1, min(count, len(part.rows))).long().numpy()]
-    with ThreadPoolExecutor() as pool:
-        return CorpusImages(part.corpus, size, part.source).load(chosen.tolist(), pool)
+def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """Some of the rows, evenly spaced."""
+    return rows[torch.linspace(0, len(rows) - 1, count).long().numpy()]
 
 
 def _mirror_movement(encoder: Encoder, size: int, part: Subset) -> dict[str, float]:
-    images = _images(part, size, MIRRORED)
+    chosen = _evenly(part.rows, min(MIRRORED, len(part.rows)))
+    with ThreadPoolExecutor() as pool:
+        images = CorpusImages(part.corpus, size, part.source).load(chosen.tolist(), pool)  # uint8
     seen, mirrored = (
         extract_features(encoder.model, batches.split(encoder.batch_size)) for batches in (images, images.flip(3))
     )
@@ -170,8 +141,7 @@ def _swaps(model_name: str, part: Subset) -> Image.Image | None:
     model = open_model(model_name)
     if not isinstance(model, PCLForPreTraining):
         return None
-    order = torch.argsort(part.targets()[:, 0])  # By yaw, so that the poses differ.
-    chosen = part.rows[order[torch.linspace(0, len(order) - 1, SWAPPED).long()].numpy()]
-    rows = part.corpus.with_format(None).select(chosen)["image"]
+    order = torch.argsort(part.targets()[:, 0]).numpy()  # By yaw, so that the poses differ.
+    rows = part.corpus.with_format(None).select(_evenly(part.rows[order], SWAPPED))["image"]
     images = torch.stack([decode_image(row, model.config.image_size) for row in rows]).float() / 255
     return draw_face_rows(swap_rows(model, images), title="face of each row in the pose of each column")

@@ -45,14 +45,6 @@ def open_source(arguments: EmbeddingArguments, size_px: int) -> Source:
     return source
 
 
-def describe_embedding(arguments: EmbeddingArguments, encoder: BatchEncoder, source: Source) -> dict:
-    """The beginning of embed.json."""
-    record = describe_run(asdict(arguments), source.revision)
-    used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
-    record["versions"] |= {package: importlib.metadata.version(package) for package, is_used in used.items() if is_used}
-    return record | {"model_revision": encoder.digest}
-
-
 def begin_record(path: Path, record: dict) -> dict:
     """Write embed.json, or, if there is one of the same features, take that.
 
@@ -67,7 +59,7 @@ def begin_record(path: Path, record: dict) -> dict:
         return record
     try:
         earlier = json.loads(path.read_text())
-        before, now = (feature_facts(entry) for entry in (earlier, record))
+        before, now = (_feature_facts(entry) for entry in (earlier, record))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what `pcl embed` wrote: choose another `--output_dir`.") from error
     changed = [f"`--{name}` ({before.get(name)}, now {now[name]})" for name in now if before.get(name) != now[name]]
@@ -79,29 +71,15 @@ def begin_record(path: Path, record: dict) -> dict:
     return earlier
 
 
-def feature_facts(record: dict) -> dict:
+def _feature_facts(record: dict) -> dict:
     """What features depend on, by the option that says it."""
     chosen = {name: value for name, value in record["options"].items() if name not in WITHOUT_EFFECT}
     return {"model": record["model_revision"], "corpus": record["data_revision"], **chosen}
 
 
-def read_batches(rows: Iterator[dict], first: int, rows_per_file: int, size: int) -> Iterator[tuple[int, list[dict]]]:
-    """Number of the first row, and rows; none are of two files, so that a file's batches are always the same."""
-    # No batch is of two files: so a file's batches, and with them its bytes, do not depend on where a run was stopped.
-    while taken := list(islice(rows, min(size, rows_per_file - first % rows_per_file))):
-        yield first, taken
-        first += len(taken)
-
-
 @dataclass
 class EncodedRows:
-    """Rows that have features.
-
-    Args:
-        end: The number behind that of the last row that was read for them.
-        rows: Those whose image decodes.
-        features: Of them, each `(rows, dim)`.
-    """
+    """Rows whose image decodes, with their features, each `(rows, dim)`; `end` is behind the last row that was read."""
 
     end: int
     rows: list[dict]
@@ -134,26 +112,33 @@ def write_files(
     notes = [files.notes(number) for number in range(done)]
     source.broken = [entry for note in notes for entry in note["broken"]]
     position, last = (notes[-1]["end"], files.last_row(done - 1)) if notes else (0, None)
-    read = read_batches(source.rows(position, last), position, rows_per_file, arguments.batch_size)
-    shard: list[EncodedRows] = []
+    rows = source.rows(position, last)
 
-    def write():
-        first, end = position - position % rows_per_file, shard[-1].end
+    def read_batches() -> Iterator[tuple[int, list[dict]]]:
+        # No batch is of two files: so a file's batches, and with them its bytes, do not depend on where a run was
+        # stopped.
+        first = position
+        while taken := list(islice(rows, min(arguments.batch_size, rows_per_file - first % rows_per_file))):
+            yield first, taken
+            first += len(taken)
+
+    def write(shard: list[EncodedRows]):
+        end = shard[-1].end
+        number = (end - 1) // rows_per_file
         features = {name: torch.cat([part.features[name] for part in shard]) for name in arguments.features}
-        broken = [entry for entry in source.broken if first <= entry["row"] < end]
-        rows = [row for part in shard for row in part.rows]
-        files.write(first // rows_per_file, rows, features, {"end": end, "broken": broken})
-        shard.clear()
+        broken = [entry for entry in source.broken if number * rows_per_file <= entry["row"] < end]
+        files.write(number, [row for part in shard for row in part.rows], features, {"end": end, "broken": broken})
 
+    shard: list[EncodedRows] = []
     with progress(total=source.count, initial=position, desc="Features", unit=source.unit) as bar:
-        for part in encode_rows(source, encoder, arguments.features, read):
+        for part in encode_rows(source, encoder, arguments.features, read_batches()):
             shard.append(part)
             bar.update(part.end - bar.n)
             if part.end % rows_per_file == 0:
-                write()
-                position = part.end
+                write(shard)
+                shard = []
         if shard:
-            write()
+            write(shard)
 
 
 def embed(arguments: EmbeddingArguments) -> dict:
@@ -176,7 +161,10 @@ def embed(arguments: EmbeddingArguments) -> dict:
     files = FeatureFiles(folder, arguments.format, source.columns)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            record = begin_record(folder / "embed.json", describe_embedding(arguments, encoder, source))
+            facts = describe_run(asdict(arguments), source.revision) | {"model_revision": encoder.digest}
+            used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
+            facts["versions"] |= {name: importlib.metadata.version(name) for name, is_used in used.items() if is_used}
+            record = begin_record(folder / "embed.json", facts)
             if "files" in record and files.count() == len(record["files"]):
                 return record
             write_files(arguments, source, encoder, files, rows_per_file)

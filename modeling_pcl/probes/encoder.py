@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,7 +14,7 @@ from huggingface_hub.constants import HF_HOME
 from ..data.corpora import corpus_revision
 from ..data.image_decoder import CorpusImages
 from ..hub.models import model_digest, open_encoder
-from .feature_cache import FeatureCache, FeatureKey, FeatureTable
+from .feature_cache import FeatureTable, cached_features
 from .features import Precision, encode
 
 BATCH_SIZE = 128
@@ -40,53 +39,6 @@ def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iter
                 running.extend(pool.submit(work, item) for item in islice(items, 1))
     finally:
         torch.set_num_threads(cores)
-
-
-class Encoder:
-    """A frozen model with its features of corpora, extracted once.
-
-    Args:
-        name: Folder or Hub id.
-        cache_dir: Folder of the features; None is `modeling_pcl/features` in the Hugging Face home folder.
-        batch_size: Images encoded at once, by all cores together.
-
-    Raises:
-        ValueError: If the model does not open.
-    """
-
-    def __init__(self, name: str, cache_dir: str | None = None, batch_size: int | None = None):
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = open_encoder(name).to(device, memory_format=torch.channels_last).eval()
-        self.name, self.batch_size = name, batch_size or BATCH_SIZE
-        self.digest = model_digest(self.model)
-        self.cache = FeatureCache(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features")
-
-    def table(self, corpus: Dataset, image_size: int, precision: Precision, name: str) -> FeatureTable:
-        """Give the features of every row of a corpus, extracted or from the cache.
-
-        Args:
-            corpus: With a column `image`.
-            image_size: Side of the images, in px.
-            precision: As for `encode`.
-            name: What to call the corpus in errors.
-        """
-        # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
-        identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
-        images = CorpusImages(corpus, image_size, name)
-        key = FeatureKey(self.digest, identity, image_size, precision)
-        on_cpu = self.model.device.type == "cpu"
-        encode_from = partial(self._on_every_core if on_cpu else self._on_accelerator, images, precision)
-        return self.cache.table(key, len(corpus), encode_from, images.broken)
-
-    def _on_accelerator(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
-        return encode(self.model, images.batches(self.batch_size, start), precision)
-
-    def _on_every_core(self, images: CorpusImages, precision: Precision, start: int) -> Iterator[dict]:
-        def features(rows: range) -> dict[str, torch.Tensor]:
-            return next(encode(self.model, [images.load(rows)], precision))
-
-        count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
-        return on_every_core(features, (range(first, min(first + size, count)) for first in range(start, count, size)))
 
 
 class BatchEncoder(Protocol):
@@ -119,11 +71,52 @@ class TorchEncoder:
     def __init__(self, name: str, precision: Precision):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = open_encoder(name).to(self.device, memory_format=torch.channels_last).eval()
-        self.precision: Precision = precision
+        self.name, self.precision = name, precision
         self.image_size, self.digest = self.model.config.image_size, model_digest(self.model)
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return next(encode(self.model, [images], self.precision))
+
+
+class Encoder(TorchEncoder):
+    """A frozen model with its features of corpora, extracted once.
+
+    Args:
+        name: Folder or Hub id.
+        cache_dir: Folder of the features; None is `modeling_pcl/features` in the Hugging Face home folder.
+        batch_size: Images encoded at once, by all cores together.
+
+    Raises:
+        ValueError: If the model does not open.
+    """
+
+    def __init__(self, name: str, cache_dir: str | None = None, batch_size: int | None = None):
+        super().__init__(name, "float32")
+        self.batch_size = batch_size or BATCH_SIZE
+        self.cache_dir = Path(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features").expanduser()
+
+    def table(self, corpus: Dataset, image_size: int, precision: Precision, name: str) -> FeatureTable:
+        """Give the features of every row of a corpus, extracted or from the cache.
+
+        Args:
+            corpus: With a column `image`.
+            image_size: Side of the images, in px.
+            precision: As for `encode`.
+            name: What to call the corpus in errors.
+        """
+        images = CorpusImages(corpus, image_size, name)
+
+        def encode_from(start: int) -> Iterator[dict[str, torch.Tensor]]:
+            if self.device.type != "cpu":
+                return encode(self.model, images.batches(self.batch_size, start), precision)
+            count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
+            parts = (range(first, min(first + size, count)) for first in range(start, count, size))
+            return on_every_core(lambda rows: next(encode(self.model, [images.load(rows)], precision)), parts)
+
+        # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
+        identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
+        key = {"model": self.digest, "corpus": identity, "image_size": image_size, "precision": precision}
+        return cached_features(self.cache_dir, key, len(corpus), encode_from, images.broken)
 
 
 def open_backend(name: str, backend: str, precision: Precision) -> BatchEncoder:

@@ -11,7 +11,7 @@ One folder for each model, corpus, image size and precision:
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,91 +24,42 @@ from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from ..files import write_json
 from ..progress import progress
 from .feature_files import FeatureFiles, rows_of_a_file
-from .features import Precision
 
-
-@dataclass(frozen=True)
-class FeatureKey:
-    """What features are of; another value anywhere means other features.
-
-    Args:
-        model: Digest of the encoder.
-        corpus: Digest of the rows, in their order.
-        image_size: Side of the square images that were encoded, in px.
-        precision: Of the encoder's computation and of what is kept.
-    """
-
-    model: str
-    corpus: str
-    image_size: int
-    precision: Precision
-
-    @property
-    def folder_name(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
+Batches = Iterator[Mapping[str, torch.Tensor]]
 
 
 class ShardedFeatures:
-    """Rows of several tensors that are read as one, without a copy of all of them.
+    """Rows of several tensors that are read as one.
+
+    They are put together when they are taken: the tensors are memory-mapped, and a copy of all rows would have to fit
+    into memory, for face and pose of 61,225 images at 256 px 8 GB in bfloat16.
 
     Args:
-        shards: Each `(rows, dim)`, of rows that follow each other.
+        shards: Of rows that follow each other: tensors `(rows, dim)`, whose entries follow each other.
     """
 
-    def __init__(self, shards: Sequence[torch.Tensor]):
+    def __init__(self, shards: Sequence[Sequence[torch.Tensor]]):
         self.shards = shards
-        self.ends = torch.tensor([len(shard) for shard in shards]).cumsum(0)
+        self.ends = torch.tensor([len(parts[0]) for parts in shards]).cumsum(0)
 
     @property
     def shape(self) -> torch.Size:
-        return torch.Size((len(self), self.shards[0].shape[1]))
+        return torch.Size((len(self), sum(part.shape[1] for part in self.shards[0])))
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
-        """`(taken rows, dim)`."""
+        """`(taken rows, sum of the dims)`."""
         rows = torch.arange(len(self))[rows]
         shard_of_row = torch.bucketize(rows, self.ends, right=True)
-        taken = torch.empty(len(rows), self.shape[1], dtype=self.shards[0].dtype)
-        for number, shard in enumerate(self.shards):
+        taken = torch.empty(len(rows), self.shape[1], dtype=self.shards[0][0].dtype)
+        for number, parts in enumerate(self.shards):
             is_here = shard_of_row == number
-            taken[is_here] = shard[rows[is_here] - (int(self.ends[number]) - len(shard))]
+            places = rows[is_here] - (int(self.ends[number]) - len(parts[0]))
+            found = [part[places] for part in parts]
+            taken[is_here] = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         return taken
-
-
-class JoinedFeatures:
-    """Features that are read as one, the first one's entries first.
-
-    Rows are joined when they are taken: the features are memory-mapped, and a joined copy of all rows would have to fit
-    into memory, for face and pose of 61,225 images at 256 px 8 GB in bfloat16.
-
-    Args:
-        features: Each `(rows, dim)`, of the same rows.
-    """
-
-    def __init__(self, features: Sequence[ShardedFeatures]):
-        self.features = features
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), sum(part.shape[1] for part in self.features)))
-
-    def __len__(self) -> int:
-        return len(self.features[0])
-
-    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
-        """`(taken rows, sum of the dims)`."""
-        return torch.cat([part[rows] for part in self.features], dim=1)
-
-
-class Features(dict):
-    """Features by name, `(rows, dim)`; `face+pose` reads the two others."""
-
-    def __missing__(self, name: str) -> JoinedFeatures:
-        if name not in READABLE_FEATURES:
-            raise KeyError(name)
-        return JoinedFeatures([self[part] for part in feature_parts(name)])
 
 
 @dataclass(frozen=True)
@@ -116,65 +67,66 @@ class FeatureTable:
     """Features of a corpus, row by row.
 
     Args:
-        features: `trunk`, `face` and `pose`, each `(rows, dim)`; `face+pose` reads two of them.
+        features: `trunk`, `face`, `pose` and `face+pose`, which reads two of them, each `(rows, dim)`.
         broken: Rows whose image does not decode, with the reason; what stands there means nothing.
     """
 
-    features: Mapping[str, ShardedFeatures | JoinedFeatures]
+    features: Mapping[str, ShardedFeatures]
     broken: Mapping[int, str]
 
 
-class FeatureCache:
-    """Feature tables in a folder.
+def cached_features(
+    folder: Path,
+    key: dict[str, str | int],
+    rows: int,
+    encode_from: Callable[[int], Batches],
+    broken: MutableMapping[int, str],
+) -> FeatureTable:
+    """Give the features of a key, from disk or, as far as they are not there, computed.
 
     Args:
-        folder: Made if it does not exist. It may be deleted at any time; everything in it can be computed again.
+        folder: Of all keys. It may be deleted at any time; everything in it can be computed again.
+        key: What the features are of: `model` and `corpus`, digests of weights and rows, `image_size` in px and
+            `precision`. Another value anywhere means other features.
+        rows: How many rows the table has, at least 1.
+        encode_from: From a row's number to the features of the batches from there on, as `features.encode` gives them.
+        broken: Filled by `encode_from` as it goes; what was found before a stop is put in first.
+
+    Raises:
+        ValueError: If `encode_from` ends before the last row, or goes on behind it.
+        OSError: If the disk is full; the same call goes on where this one stopped.
     """
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder).expanduser()
-
-    def table(
-        self,
-        key: FeatureKey,
-        rows: int,
-        encode_from: Callable[[int], Iterator[Mapping[str, torch.Tensor]]],
-        broken: MutableMapping[int, str],
-    ) -> FeatureTable:
-        """Give the table of a key, from disk or, as far as it is not there, computed.
-
-        Args:
-            key: What the features are of.
-            rows: How many rows the table has, at least 1.
-            encode_from: From a row's number to the features of the batches from there on, as `features.encode` gives
-                them.
-            broken: Filled by `encode_from` as it goes; what was found before a stop is put in first.
-
-        Raises:
-            ValueError: If `encode_from` ends before the last row, or goes on behind it.
-            OSError: If the disk is full; the same call goes on where this one stopped.
-        """
-        files = FeatureFiles(self.folder / key.folder_name, "safetensors", Columns({"row": Value("int64")}))
-        files.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
-            for number in range(files.count()):
-                broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
-            if files.rows() < rows:
-                write_json(files.folder / "key.json", asdict(key))
-                _write_missing(files, rows, encode_from, broken)
-        shards = [load_file(files.path(number)) for number in range(files.count())]
-        features = {name: ShardedFeatures([shard[name] for shard in shards]) for name in FEATURES}
-        return FeatureTable(Features(features), dict(broken))
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    files = FeatureFiles(folder / name, "safetensors", Columns({"row": Value("int64")}))
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
+        for number in range(files.count()):
+            broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
+        if files.rows() < rows:
+            write_json(files.folder / "key.json", key)
+            _write_missing(files, rows, encode_from, broken)
+    shards = [load_file(files.path(number)) for number in range(files.count())]
+    features = {
+        name: ShardedFeatures([[shard[part] for part in feature_parts(name)] for shard in shards])
+        for name in READABLE_FEATURES
+    }
+    return FeatureTable(features, dict(broken))
 
 
-def _write_missing(
-    files: FeatureFiles,
-    rows: int,
-    encode_from: Callable[[int], Iterator[Mapping[str, torch.Tensor]]],
-    broken: Mapping[int, str],
-):
+def _write_missing(files: FeatureFiles, rows: int, encode_from: Callable[[int], Batches], broken: Mapping[int, str]):
     """Write shards of one size, but for the last, from the first row on that is not there."""
     first, waiting, count = files.rows(), [], 0
+
+    def write_shard(size: int):
+        nonlocal first, waiting, count
+        features = {name: torch.cat([batch[name] for batch in waiting]) for name in FEATURES}
+        numbers = range(first, first + size)
+        notes = {str(row): reason for row, reason in list(broken.items()) if row in numbers}
+        shard = {name: tensor[:size] for name, tensor in features.items()}
+        files.write(files.count(), [{"row": row} for row in numbers], shard, {"broken": notes})
+        waiting = [{name: tensor[size:] for name, tensor in features.items()}]
+        first, count = first + size, count - size
+
     with progress(total=rows, initial=first, desc="Features", unit="image", leave=False) as bar:
         for batch in encode_from(first):
             waiting.append(batch)
@@ -182,17 +134,8 @@ def _write_missing(
             bar.update(len(batch["trunk"]))
             size = rows_of_a_file(sum(batch[name].shape[1] for name in FEATURES))
             while count >= size:
-                features = {name: torch.cat([batch[name] for batch in waiting]) for name in FEATURES}
-                _write_shard(files, first, {name: tensor[:size] for name, tensor in features.items()}, broken)
-                waiting = [{name: tensor[size:] for name, tensor in features.items()}]
-                first, count = first + size, count - size
+                write_shard(size)
     if first + count != rows:
         raise ValueError(f"The features must be of {rows} rows, got {first + count}.")
     if count:
-        _write_shard(files, first, {name: torch.cat([batch[name] for batch in waiting]) for name in FEATURES}, broken)
-
-
-def _write_shard(files: FeatureFiles, first: int, features: Mapping[str, torch.Tensor], broken: Mapping[int, str]):
-    numbers = range(first, first + len(features["trunk"]))
-    notes = {str(row): reason for row, reason in list(broken.items()) if row in numbers}
-    files.write(files.count(), [{"row": row} for row in numbers], features, {"broken": notes})
+        write_shard(count)

@@ -46,14 +46,13 @@ def _encode_batch(model, images: torch.Tensor, dtype: torch.dtype) -> dict[str, 
 
 
 def extract_features(
-    model, batches: Iterable[torch.Tensor], total: int | None = None, precision: Precision = "float32"
+    model, batches: Iterable[torch.Tensor], precision: Precision = "float32"
 ) -> dict[str, torch.Tensor]:
     """Encode images with a frozen encoder, all features kept in memory.
 
     Args:
         model: A `PCLModel`; put into eval mode and channels-last order.
         batches: As for `encode`.
-        total: Number of batches, for the progress bar.
         precision: As for `encode`.
 
     Returns:
@@ -62,7 +61,7 @@ def extract_features(
     Raises:
         ValueError: If there are no images.
     """
-    encoded = list(progress(encode(model, batches, precision), total=total, desc="features", unit="batch", leave=False))
+    encoded = list(progress(encode(model, batches, precision), desc="features", unit="batch", leave=False))
     if not encoded:
         raise ValueError("There are no images to extract features from.")
     return {name: torch.cat([rows[name] for rows in encoded]) for name in FEATURES}

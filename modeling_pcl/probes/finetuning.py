@@ -15,6 +15,7 @@ from ..modeling_pcl import PCLForHeadPoseEstimation
 from ..progress import progress
 from .heads import Head
 from .objectives import Objective
+from .selection import Selection, in_words
 
 logger = logging.getLogger(__name__)
 
@@ -56,28 +57,6 @@ class FinetuningRecipe:
             raise ValueError(f"`warmup_share` must be in [0, 1), got {self.warmup_share}.")
 
 
-@dataclass(frozen=True)
-class FinetunedModel:
-    """The best candidate at its best epoch.
-
-    Args:
-        model: In eval mode.
-        learning_rate: Of its head.
-        layer_decay: Of its layers.
-        epoch: From 1.
-        score: The objective's score on the held-out images.
-        history: For each candidate `learning_rate`, `layer_decay` and `scores`, one after each epoch; fewer than
-            epochs where it diverged.
-    """
-
-    model: Head
-    learning_rate: float
-    layer_decay: float
-    epoch: int
-    score: float
-    history: list[dict]
-
-
 def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_decay: float) -> list[dict]:
     """AdamW's parameter groups. The layers are the head, the branch or branches that it reads, and the trunk's stages.
 
@@ -88,8 +67,13 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
             `learning_rate * layer_decay`.
         weight_decay: Of all weights; the biases have none.
     """
+    head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
+    parts = feature_parts(model.config.head_feature)
+    branches = [getattr(model.pcl, f"{part}_branch") for part in parts if part != "trunk"]
+    # From the head down; the branches lie side by side, and so are one layer.
+    layers = [head, *([nn.ModuleList(branches)] if branches else []), *reversed(model.pcl.trunk.stages)]
     groups = []
-    for depth, layer in enumerate(_layers(model)):
+    for depth, layer in enumerate(layers):
         trainable = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         weights = [parameter for parameter in trainable if parameter.dim() > 1]
         biases = [parameter for parameter in trainable if parameter.dim() == 1]
@@ -99,33 +83,18 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
     return groups
 
 
-def _layers(model: Head) -> list[nn.Module]:
-    """What lies between logits and pixels, from the head down."""
-    head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
-    parts = feature_parts(model.config.head_feature)
-    branches = [getattr(model.pcl, f"{part}_branch") for part in parts if part != "trunk"]
-    # The branches lie side by side, and so are one layer.
-    beside = [nn.ModuleList(branches)] if branches else []
-    return [head, *beside, *reversed(model.pcl.trunk.stages)]
+class _DivergenceError(Exception):
+    """A candidate's numbers are not finite any more."""
 
 
-def finetune(
-    make_model: Callable[[], Head],
-    train_batches: Callable[[int], Batches],
-    held_out_batches: Callable[[], Batches],
-    objective: Objective,
-    recipe: FinetuningRecipe,
-    seed: int,
-    steps_per_epoch: int,
-    mirror_targets: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> FinetunedModel:
-    """Train a model for each learning rate and layer decay and keep the best one at its best epoch.
+@dataclass(frozen=True)
+class Finetuning:
+    """Training of a whole model for each learning rate and layer decay, of which the best is kept at its best epoch.
 
     Training computes in bfloat16 by autocast; the held-out score is of the model in float32, as it will be run. With
     one seed, the same models and the same batches the result is the same, on a GPU up to the order of its sums.
 
     Args:
-        make_model: Gives a new model with the same weights each time, on the device to train on.
         train_batches: From an epoch, counted from 1, to its batches: images `(batch, 3, image_size, image_size)` uint8
             with targets `(batch, ...)`, what the objective's loss takes. A batch without images makes no step.
         held_out_batches: Gives batches of the same kind. If they are the test set, the score is no estimate for new
@@ -138,38 +107,8 @@ def finetune(
             training image is flipped with probability 0.5; None flips none.
 
     Raises:
-        ValueError: If an epoch has another number of batches, there are no held-out images, images are not uint8, or
-            every candidate diverges.
+        ValueError: If `steps_per_epoch` is less than 1.
     """
-    if steps_per_epoch < 1:
-        raise ValueError(f"`steps_per_epoch` must be at least 1, got {steps_per_epoch}.")
-    task = _Task(train_batches, held_out_batches, objective, recipe, seed, steps_per_epoch, mirror_targets)
-    kept, weights, history = None, None, []
-    for learning_rate, layer_decay in product(recipe.learning_rates, recipe.layer_decays):
-        model = make_model().to(memory_format=torch.channels_last)
-        scores = []
-        history.append({"learning_rate": learning_rate, "layer_decay": layer_decay, "scores": scores})
-        try:
-            for score in task.train(model, learning_rate, layer_decay):
-                scores.append(score)
-                if kept is None or score > kept[-1]:
-                    kept = (learning_rate, layer_decay, len(scores), score)
-                    weights = {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-        except _DivergenceError as divergence:
-            logger.warning("Learning rate %g with layer decay %g diverged: %s.", learning_rate, layer_decay, divergence)
-    if kept is None:
-        raise ValueError(f"Every candidate diverged; lower the recipe's `learning_rates`, {recipe.learning_rates}.")
-    model.load_state_dict(weights)
-    return FinetunedModel(model.eval(), *kept, history)
-
-
-class _DivergenceError(Exception):
-    """A candidate's numbers are not finite any more."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is the same for all candidates; the arguments of `finetune`."""
 
     train_batches: Callable[[int], Batches]
     held_out_batches: Callable[[], Batches]
@@ -177,17 +116,51 @@ class _Task:
     recipe: FinetuningRecipe
     seed: int
     steps_per_epoch: int
-    mirror_targets: Callable[[torch.Tensor], torch.Tensor] | None
+    mirror_targets: Callable[[torch.Tensor], torch.Tensor] | None = None
 
-    def train(self, model: Head, learning_rate: float, layer_decay: float) -> Iterator[float]:
+    def __post_init__(self):
+        if self.steps_per_epoch < 1:
+            raise ValueError(f"`steps_per_epoch` must be at least 1, got {self.steps_per_epoch}.")
+
+    def run(self, make_model: Callable[[], Head]) -> tuple[Head, Selection]:
+        """Train all candidates.
+
+        Args:
+            make_model: Gives a new model with the same weights each time, on the device to train on.
+
+        Returns:
+            The best model, in eval mode, and which it is.
+
+        Raises:
+            ValueError: If an epoch has another number of batches, there are no held-out images, images are not uint8,
+                or every candidate diverges.
+        """
+        selection, weights = Selection(), None
+        for rate, decay in product(self.recipe.learning_rates, self.recipe.layer_decays):
+            candidate = {"learning_rate": rate, "layer_decay": decay}
+            selection.history[in_words(candidate)] = []
+            model = make_model().to(memory_format=torch.channels_last)
+            try:
+                for epoch, score in enumerate(self._train(model, candidate), 1):
+                    if selection.add(candidate, epoch, score):
+                        weights = {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+            except _DivergenceError as divergence:
+                logger.warning("Learning rate %g with layer decay %g diverged: %s.", rate, decay, divergence)
+        if weights is None:
+            rates = self.recipe.learning_rates
+            raise ValueError(f"Every candidate diverged; lower the recipe's `learning_rates`, {rates}.")
+        model.load_state_dict(weights)
+        return model.eval(), selection
+
+    def _train(self, model: Head, candidate: dict[str, float]) -> Iterator[float]:
         """Train a model, and give its held-out score after each epoch."""
         steps = self.recipe.epochs * self.steps_per_epoch
-        groups = layer_groups(model, learning_rate, layer_decay, self.recipe.weight_decay)
-        optimizer = torch.optim.AdamW(groups, fused=True)
+        optimizer = torch.optim.AdamW(
+            layer_groups(model, **candidate, weight_decay=self.recipe.weight_decay), fused=True
+        )
         schedule = get_cosine_schedule_with_warmup(optimizer, round(self.recipe.warmup_share * steps), steps)
         generator = torch.Generator().manual_seed(self.seed)
-        description = f"learning rate {learning_rate:g}, layer decay {layer_decay:g}"
-        with progress(total=steps, desc=description, unit="step", leave=False) as bar:
+        with progress(total=steps, desc=in_words(candidate), unit="step", leave=False) as bar:
             for epoch in range(1, self.recipe.epochs + 1):
                 model.train()
                 for images, targets in self._batches(epoch, generator):
@@ -204,23 +177,19 @@ class _Task:
             count += 1
             if count > self.steps_per_epoch:
                 break
+            if len(images) and self.mirror_targets:
+                mirrored = torch.rand(len(images), generator=generator) < 0.5
+                images, targets = images.clone(), targets.clone()  # What the caller holds stays as it is.
+                images[mirrored] = images[mirrored].flip(3)
+                targets[mirrored] = self.mirror_targets(targets[mirrored])
             if len(images):
-                yield self._mirrored(images, targets, generator) if self.mirror_targets else (images, targets)
+                yield images, targets
         if count != self.steps_per_epoch:
             counted = "more" if count > self.steps_per_epoch else count
             raise ValueError(
                 f"`steps_per_epoch` must be the number of batches that `train_batches` yields, got "
                 f"{self.steps_per_epoch}, but epoch {epoch} has {counted}."
             )
-
-    def _mirrored(
-        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        mirrored = torch.rand(len(images), generator=generator) < 0.5
-        images, targets = images.clone(), targets.clone()  # What the caller holds stays as it is.
-        images[mirrored] = images[mirrored].flip(3)
-        targets[mirrored] = self.mirror_targets(targets[mirrored])
-        return images, targets
 
     def _step(self, model: Head, optimizer: torch.optim.Optimizer, images, targets) -> float:
         optimizer.zero_grad()

@@ -2,31 +2,31 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
 from ..data.image_decoder import CorpusImages
 from .arguments import HeadArguments
 from .encoder import Encoder
-from .finetuning import FinetunedModel, FinetuningRecipe, finetune
+from .finetuning import Finetuning, FinetuningRecipe
 from .heads import Head, build_head, set_head
-from .linear import PUBLISHED, Examples, LinearProbe, train_linear
+from .linear import PUBLISHED, LinearProbe, train_linear
 from .logistic_regression import fit_logistic_regression
-from .neighbours import nearest_neighbours
 from .objectives import OBJECTIVES
 from .scores import classification_scores
-from .subset import Round, Subset
+from .selection import Selection
+from .subset import EncodedSubset, Round, Subset, encode_subset
 from .tasks import HeadTask
 from .thresholds import with_best_thresholds
 
-PUBLISHED_EPOCHS = 300
 NEIGHBOURS = (5, 20)
-FINETUNING_EPOCHS, FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 20, 64, 50
+FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50
 MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll
 
 
@@ -37,9 +37,7 @@ class TrainedHead:
     Args:
         feature: What it reads.
         seed: Of its training.
-        score: On what the epoch was chosen on.
-        chosen: Hyper-parameters and epoch.
-        history: Score after each epoch, by candidate.
+        selection: Hyper-parameters and epoch that were chosen, and how they scored.
         logits: Of the test images, `(images, outputs)` float32.
         test: The test images.
         make: Builds the model.
@@ -47,166 +45,122 @@ class TrainedHead:
 
     feature: str
     seed: int
-    score: float
-    chosen: dict
-    history: dict
+    selection: Selection
     logits: torch.Tensor
     test: Subset
-    make: partial
+    make: Callable[[], Head]
+
+    def describe(self) -> dict:
+        chosen = self.selection
+        facts = {"feature": self.feature, "seed": self.seed, "score": chosen.score}
+        return facts | chosen.candidate | {"epoch": chosen.epoch}
 
 
 class HeadProbe:
-    """A task on one model: one training set, one test set.
-
-    Args:
-        arguments: The options.
-        task: What they name.
-        encoder: The model.
-        parts: What to train, choose and test on.
-    """
+    """A task on one model: one training set, one test set."""
 
     def __init__(self, arguments: HeadArguments, task: HeadTask, encoder: Encoder, parts: Round):
-        self.arguments, self.encoder = arguments, encoder
+        self.arguments, self.encoder, self.parts = arguments, encoder, parts
         self.image_size = arguments.image_size or task.image_size
         self.objective = OBJECTIVES[arguments.task]
         self.names = parts.train.labels.names
-        self.parts = parts
 
-    def train_linear_heads(self) -> list[TrainedHead]:
-        """A linear head for each feature and seed, tested."""
-        test, features = self._encode(self.parts.test, "float32")  # As a pipeline computes it.
-        trained = []
-        for feature, seed, probe in self.train_probes(self.arguments.epochs or PUBLISHED_EPOCHS):
-            chosen = {"learning_rate": probe.learning_rate, "epoch": probe.epoch}
-            make = partial(self.make_head, feature, probe)
-            logits = probe.logits(features[feature][torch.from_numpy(test.rows)])
-            trained.append(TrainedHead(feature, seed, probe.score, chosen, probe.history, logits, test, make))
-        return trained
+    @cached_property
+    def train(self) -> EncodedSubset:
+        return encode_subset(self.encoder, self.parts.train, self.image_size, "bf16")
 
-    def train_probes(self, epochs: int) -> Iterator[tuple[str, int, LinearProbe]]:
-        """Train a linear layer for each feature and seed."""
+    @cached_property
+    def test(self) -> EncodedSubset:
+        # In the precision of a pipeline, and in no other.
+        return encode_subset(self.encoder, self.parts.test, self.image_size, "float32")
+
+    @cached_property
+    def held_out(self) -> EncodedSubset:
+        """What the epoch is chosen on."""
+        if self.parts.validation is None:
+            return self.test
+        return encode_subset(self.encoder, self.parts.validation, self.image_size, "bf16")
+
+    def train_linear_heads(self) -> Iterator[TrainedHead]:
+        """Train and test a linear head for each feature and seed."""
+        for feature, seed, probe in self._train_probes(self.arguments.epochs):
+            logits = probe.logits(self.test.rows(feature))
+            make = partial(self._make_head, feature, probe)
+            yield TrainedHead(feature, seed, probe.selection, logits, self.test.part, make)
+
+    def finetune_heads(self) -> Iterator[TrainedHead]:
+        """Train the whole network for each feature and seed, and test it.
+
+        It starts with a linear probe as its head, so that the first steps do not spoil the features for a random one.
+
+        Source:
+            Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution.
+        """
+        batch_size = self.arguments.batch_size or FINETUNING_BATCH_SIZE
+        train, held_out, test = (
+            SubsetImages(part, self.image_size, batch_size)
+            for part in (self.parts.train, self.parts.validation, self.parts.test)
+        )
+        # Classes and units are those of the mirrored images, too.
+        signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
+        for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
+            model, selection = Finetuning(
+                partial(train.shuffled, seed),
+                held_out.in_order,
+                self.objective,
+                finetuning_recipe(self.arguments),
+                seed,
+                train.steps,
+                lambda targets: targets * signs,
+            ).run(partial(self._make_head, feature, probe))
+            logits, tested = test.logits(model)
+            yield TrainedHead(feature, seed, selection, logits, tested, lambda model=model: model)
+
+    def _train_probes(self, epochs: int | None) -> Iterator[tuple[str, int, LinearProbe]]:
+        """Train a linear layer for each feature and seed, by default for the published number of epochs."""
         recipe = PUBLISHED[self.arguments.task]
         if self.arguments.protocol == "strict":
             recipe = recipe.searched()
-        recipe = dataclasses.replace(recipe, epochs=epochs)
-        train, held_out = self._encode(self.parts.train, "bf16"), self._encode_held_out()
+        recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs)
         for feature, seed in itertools.product(self.arguments.feature_names(), self.arguments.seeds):
-            tables = (_examples(encoded, feature) for encoded in (train, held_out))
+            train, held_out = self.train.examples(feature), self.held_out.examples(feature)
             words = f"{feature}, seed {seed}"
-            probe = train_linear(*tables, len(self.names), self.objective, recipe, seed, words)
+            probe = train_linear(train, held_out, len(self.names), self.objective, recipe, seed, words)
             if getattr(self.arguments, "tune_thresholds", False):
-                probe = with_best_thresholds(probe, _examples(held_out, feature))
+                probe = with_best_thresholds(probe, held_out)
             yield feature, seed, probe
 
-    def make_head(self, feature: str, probe: LinearProbe) -> Head:
-        """The model with a linear probe as its head."""
+    def _make_head(self, feature: str, probe: LinearProbe) -> Head:
         model = build_head(self.encoder.model, self.arguments.task, self.names, feature, self.image_size)
         set_head(model, probe.weight, probe.bias)
         return model
 
-    def _encode_held_out(self) -> tuple[Subset, dict]:
-        """What the epoch is chosen on, with features; the test set is encoded in one precision only."""
-        if self.parts.validation is None:
-            return self._encode(self.parts.test, "float32")
-        return self._encode(self.parts.validation, "bf16")
-
-    def _encode(self, part: Subset, precision) -> tuple[Subset, dict]:
-        table = self.encoder.table(part.corpus, self.image_size, precision, part.source)
-        return part.without(table.broken), table.features
-
-    def measure_others(self) -> dict[str, dict[str, dict]]:
-        """Measure nearest neighbours and logistic regression, for each feature; they have no seed."""
-        train, train_features = self._encode(self.parts.train, "bf16")
-        test, test_features = self._encode(self.parts.test, "float32")
-        held_out = self._encode_held_out()
+    def measure_others(self, feature: str) -> dict[str, dict]:
+        """Measure nearest neighbours, by cosine, and logistic regression; they have no seed."""
+        rows, labels, test_rows = self.train.rows(feature), self.train.part.targets(), self.test.rows(feature)
         results = {}
-        for feature in self.arguments.feature_names():
-            rows = train_features[feature][torch.from_numpy(train.rows)]
-            test_rows = test_features[feature][torch.from_numpy(test.rows)]
-            ks = [k for k in NEIGHBOURS if k <= len(rows)]
-            results[feature] = {
-                f"{k} nearest neighbours": _measure(nearest_neighbours(rows, train.targets(), test_rows, k), test)
-                for k in ks
-            }
-            validation = None
-            if self.parts.validation is not None:
-                validation = _examples(held_out, feature).at(torch.arange(len(held_out[0].rows)))
-            logistic = fit_logistic_regression(rows, train.targets(), validation)
-            predicted = logistic.classes[logistic.logits(test_rows).argmax(dim=1).numpy()]
-            results[feature]["logistic regression"] = _measure(predicted, test) | {
-                "inverse_penalty": logistic.inverse_penalty,
-                "converged": logistic.converged,
-            }
-        return results
+        for k in NEIGHBOURS:
+            if k <= len(rows):
+                classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+                classifier.fit(rows.float().numpy(), labels.numpy())
+                results[f"{k} nearest neighbours"] = self._measure(classifier.predict(test_rows.float().numpy()))
+        validation = None
+        if self.parts.validation is not None:
+            validation = self.held_out.rows(feature), self.held_out.part.targets()
+        logistic = fit_logistic_regression(rows, labels, validation)
+        predicted = logistic.classes[logistic.logits(test_rows).argmax(dim=1).numpy()]
+        facts = {"inverse_penalty": logistic.inverse_penalty, "converged": logistic.converged}
+        return results | {"logistic regression": self._measure(predicted) | facts}
 
-
-def _measure(predictions: np.ndarray, test: Subset) -> dict:
-    return classification_scores(predictions.tolist(), test.targets().tolist())
-
-
-def _examples(encoded: tuple[Subset, dict], feature: str) -> Examples:
-    part, features = encoded
-    return Examples(features[feature], part.labels.targets, torch.from_numpy(part.rows))
-
-
-def finetune_heads(task: HeadProbe) -> list[TrainedHead]:
-    """Train the whole network for each feature and seed, and test it.
-
-    It starts with a linear probe as its head, so that the first steps do not spoil the features for a random one.
-
-    Source:
-        Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution.
-    """
-    arguments, recipe = task.arguments, finetuning_recipe(task.arguments)
-    train, held_out, test = (
-        SubsetImages(part, task.image_size, arguments.batch_size or FINETUNING_BATCH_SIZE)
-        for part in (task.parts.train, task.parts.validation, task.parts.test)
-    )
-    trained = []
-    for feature, seed, probe in task.train_probes(PROBE_EPOCHS):
-        result = finetune(
-            partial(task.make_head, feature, probe),
-            partial(train.shuffled, seed),
-            held_out.in_order,
-            task.objective,
-            recipe,
-            seed,
-            train.steps,
-            _mirror_pose if arguments.task == "head_pose" else _mirror_nothing,
-        )
-        chosen = {name: getattr(result, name) for name in ("learning_rate", "layer_decay", "epoch")}
-        logits, tested = test.logits(result.model)
-        make = partial(_identity, result.model)
-        trained.append(TrainedHead(feature, seed, result.score, chosen, _histories(result), logits, tested, make))
-    return trained
+    def _measure(self, predictions: np.ndarray) -> dict:
+        return classification_scores(predictions.tolist(), self.test.part.targets().tolist())
 
 
 def finetuning_recipe(arguments: HeadArguments) -> FinetuningRecipe:
     """The recipe that the options ask for."""
-    candidates = {"learning_rates": arguments.learning_rates, "layer_decays": arguments.layer_decays}
-    given = {name: tuple(values) for name, values in candidates.items() if values}
-    return dataclasses.replace(FinetuningRecipe(epochs=arguments.epochs or FINETUNING_EPOCHS), **given)
-
-
-def _histories(result: FinetunedModel) -> dict[str, list[float]]:
-    return {
-        f"learning rate {run['learning_rate']:g}, layer decay {run['layer_decay']:g}": run["scores"]
-        for run in result.history
-    }
-
-
-def _mirror_pose(targets: torch.Tensor) -> torch.Tensor:
-    """Angles of mirrored images."""
-    return targets * MIRRORED_SIGNS.to(targets.device)
-
-
-def _mirror_nothing(targets: torch.Tensor) -> torch.Tensor:
-    """Classes and units are those of the mirrored images, too."""
-    return targets
-
-
-def _identity(model: Head) -> Head:
-    return model
+    given = {"learning_rates": tuple(arguments.learning_rates), "layer_decays": tuple(arguments.layer_decays)}
+    given |= {"epochs": arguments.epochs}
+    return FinetuningRecipe(**{name: value for name, value in given.items() if value})
 
 
 class SubsetImages:

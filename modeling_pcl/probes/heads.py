@@ -19,26 +19,6 @@ PROBLEM_TYPES = {
 Head = PCLForImageClassification | PCLForHeadPoseEstimation
 
 
-def head_config(config: PCLConfig, task: HeadTask, labels: Sequence[str], feature: str, image_size: int) -> PCLConfig:
-    """The encoder's config, with what a head on it needs.
-
-    Args:
-        config: Of the encoder.
-        task: What the head says: one class, several units, three angles, or an embedding.
-        labels: Names of the classes or units, in order; not read for head pose.
-        feature: What the head reads: `trunk`, `face`, `pose` or `face+pose`.
-        image_size: Side of the images it reads, in px.
-    """
-    changes: dict = {"head_feature": feature, "image_size": image_size}
-    if task != "head_pose":
-        changes |= {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: number for number, label in enumerate(labels)},
-            "problem_type": PROBLEM_TYPES[task],
-        }
-    return PCLConfig(**(config.to_dict() | changes))
-
-
 def build_head(
     encoder: PCLModel, task: HeadTask, labels: Sequence[str], feature: str, image_size: int, seed: int = 0
 ) -> Head:
@@ -46,9 +26,9 @@ def build_head(
 
     Args:
         encoder: Its weights are copied.
-        task: As for `head_config`, like the next three.
-        labels: Names of the classes or units.
-        feature: What the head reads.
+        task: What the head says: one class, several units, three angles, or an embedding.
+        labels: Names of the classes or units, in order.
+        feature: What the head reads: `trunk`, `face`, `pose` or `face+pose`.
         image_size: Side of the images it reads, in px.
         seed: Of the head's weights.
 
@@ -57,11 +37,15 @@ def build_head(
     """
     if len(set(labels)) < len(labels):
         raise ValueError(f"`labels` must be different names, got {list(labels)}.")
-    model_class = PCLForHeadPoseEstimation if task == "head_pose" else PCLForImageClassification
+    model_class, changes = PCLForHeadPoseEstimation, {"head_feature": feature, "image_size": image_size}
+    if task != "head_pose":
+        model_class = PCLForImageClassification
+        changes |= {"id2label": dict(enumerate(labels)), "problem_type": PROBLEM_TYPES[task]}
+        changes |= {"label2id": {label: number for number, label in enumerate(labels)}}
     # The caller's random state must not depend on how many heads were built.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class(head_config(encoder.config, task, labels, feature, image_size))
+        model = model_class(PCLConfig(**(encoder.config.to_dict() | changes)))
     model.pcl.load_state_dict(encoder.state_dict())
     return model.to(encoder.device).eval()
 
@@ -97,15 +81,9 @@ def save_head(model: Head, folder: str | Path):
 def save_embedding(
     encoder: PCLModel, weight: torch.Tensor, bias: torch.Tensor, feature: str, image_size: int, folder: str | Path
 ):
-    """Write a linear embedding as a `PCLForImageClassification` whose logits are the embedding.
+    """Write a linear embedding, `(dim, head_size)`, as a `PCLForImageClassification` whose logits are the embedding.
 
-    Args:
-        encoder: What it reads.
-        weight: `(dim, head_size)`.
-        bias: `(dim,)`.
-        feature: `trunk`, `face`, `pose` or `face+pose`.
-        image_size: Side of the images, in px.
-        folder: Where to.
+    All other arguments are as for `build_head`.
     """
     names = [f"dimension {number}" for number in range(len(bias))]
     model = build_head(encoder, "embedding", names, feature, image_size)

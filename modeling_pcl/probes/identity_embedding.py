@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from ..progress import progress
+from .linear import LinearLayer
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +21,18 @@ SCALE = 16.0
 
 
 @dataclass(frozen=True)
-class IdentityEmbedding:
-    """A linear layer on raw features: the standardisation is folded in. Compare its outputs by their cosine.
+class IdentityEmbedding(LinearLayer):
+    """A linear layer `(dim, features)`, whose outputs, of any length, are compared by their cosine.
 
     Args:
-        weight: `(dim, features)` float32.
-        bias: `(dim,)` float32.
         learning_rate: The candidate that was kept.
         epoch: Its epoch, from 1.
         score: What the held-out people gave; None without.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
     learning_rate: float
     epoch: int
     score: float | None
-
-    def embed(self, features: torch.Tensor) -> torch.Tensor:
-        """`(images, dim)` float32, of any length, of features `(images, features)`."""
-        return F.linear(features.float(), self.weight, self.bias)
 
 
 def normalised_softmax_loss(embeddings: torch.Tensor, centres: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
@@ -89,11 +82,33 @@ def train_identity_embedding(
             score above minus infinity.
     """
     rows, identities = _usable(features, subjects)
-    scaler = _statistics(features, rows)
+    scaler = StandardScaler()
+    for some in rows.split(BATCH_SIZE):  # Without a copy of all features.
+        scaler.partial_fit(features[some].float().numpy())
+    mean, scale = torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float()
+
+    def train(rate: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight and bias on raw features after every epoch."""
+        generator = torch.Generator().manual_seed(seed)
+        weight = (torch.randn(dim, len(mean), generator=generator) / math.sqrt(len(mean))).requires_grad_()
+        bias = torch.zeros(dim, requires_grad=True)
+        centres = torch.randn(int(identities.max()) + 1, dim, generator=generator).requires_grad_()
+        optimizer = torch.optim.Adam([weight, bias, centres], lr=rate, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(rows) / BATCH_SIZE))
+        for _ in progress(range(epochs), desc=f"identities, learning rate {rate:g}", unit="epoch", leave=False):
+            for places in torch.randperm(len(rows), generator=generator).split(BATCH_SIZE):
+                standardised = (features[rows[places]].float() - mean) / scale
+                optimizer.zero_grad()
+                normalised_softmax_loss(F.linear(standardised, weight, bias), centres, identities[places]).backward()
+                optimizer.step()
+                schedule.step()
+            # W (x - mean) / scale + b  =  (W / scale) x + (b - (W / scale) mean)
+            folded = weight.detach() / scale
+            yield folded, bias.detach() - folded @ mean
+
     kept, highest = None, -math.inf
     for rate in learning_rates if held_out_score else learning_rates[:1]:
-        run = _epochs(features, rows, identities, scaler, dim, epochs, rate, seed)
-        for epoch, (weight, bias) in enumerate(run, start=1):
+        for epoch, (weight, bias) in enumerate(train(rate), start=1):
             score = held_out_score(weight, bias) if held_out_score else None
             if score is None or score > highest:
                 kept, highest = IdentityEmbedding(weight, bias, rate, epoch, score), score
@@ -117,41 +132,3 @@ def _usable(features: torch.Tensor, subjects: Sequence[str]) -> tuple[torch.Tens
     (rows,) = np.nonzero(usable[people])
     numbers = np.cumsum(usable) - 1
     return torch.from_numpy(rows), torch.from_numpy(numbers[people[rows]])
-
-
-def _statistics(features: torch.Tensor, rows: torch.Tensor) -> StandardScaler:
-    """Mean and scale of each feature, without a copy of all of them."""
-    scaler = StandardScaler()
-    for some in rows.split(BATCH_SIZE):
-        scaler.partial_fit(features[some].float().numpy())
-    return scaler
-
-
-def _epochs(
-    features: torch.Tensor,
-    rows: torch.Tensor,
-    identities: torch.Tensor,
-    scaler: StandardScaler,
-    dim: int,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Weight and bias on raw features after every epoch."""
-    mean, scale = torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float()
-    generator = torch.Generator().manual_seed(seed)
-    weight = (torch.randn(dim, len(mean), generator=generator) / math.sqrt(len(mean))).requires_grad_()
-    bias = torch.zeros(dim, requires_grad=True)
-    centres = torch.randn(int(identities.max()) + 1, dim, generator=generator).requires_grad_()
-    optimizer = torch.optim.Adam([weight, bias, centres], lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(rows) / BATCH_SIZE))
-    for _ in progress(range(epochs), desc=f"identities, learning rate {learning_rate:g}", unit="epoch", leave=False):
-        for places in torch.randperm(len(rows), generator=generator).split(BATCH_SIZE):
-            standardised = (features[rows[places]].float() - mean) / scale
-            optimizer.zero_grad()
-            normalised_softmax_loss(F.linear(standardised, weight, bias), centres, identities[places]).backward()
-            optimizer.step()
-            schedule.step()
-        # W (x - mean) / scale + b  =  (W / scale) x + (b - (W / scale) mean)
-        folded = weight.detach() / scale
-        yield folded, bias.detach() - folded @ mean

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..progress import progress
-from .feature_cache import JoinedFeatures, ShardedFeatures
+from .feature_cache import ShardedFeatures
 from .objectives import Objective
+from .selection import Selection
 
 MOMENTUM, EPS = 0.1, 1e-5  # torch's defaults for batch norm
 
@@ -60,7 +61,7 @@ class Examples:
         rows: Which rows of both count, `(rows,)` int64; None takes all.
     """
 
-    features: torch.Tensor | ShardedFeatures | JoinedFeatures
+    features: torch.Tensor | ShardedFeatures
     targets: torch.Tensor
     rows: torch.Tensor | None = None
 
@@ -80,28 +81,27 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class LinearProbe:
-    """A trained linear probe, as one linear layer on raw features: batch norm is folded in.
+class LinearLayer:
+    """A linear layer on raw features: what they were normalised by is folded in.
 
     Args:
         weight: `(outputs, dim)` float32.
         bias: `(outputs,)` float32.
-        learning_rate: The candidate that was kept.
-        epoch: Its epoch, from 1.
-        score: The objective's score of it on the held-out examples.
-        history: Score after every epoch, by candidate.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
-    learning_rate: float
-    epoch: int
-    score: float
-    history: dict[str, list[float]] = field(default_factory=dict)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """`(images, outputs)` float32 of features `(images, dim)`."""
+        """`(images, outputs)` float32 of features `(images, dim)`, any floating dtype."""
         return F.linear(features.float(), self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class LinearProbe(LinearLayer):
+    """A trained linear probe, with the learning rate and the epoch that were kept."""
+
+    selection: Selection
 
 
 def train_linear(
@@ -136,7 +136,7 @@ def train_linear(
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
     held_features, held_targets = held_out.at(torch.arange(len(held_out)))
-    best = _Best(recipe.learning_rates)
+    selection, kept = Selection(), None
     bar = progress(range(1, recipe.epochs + 1), desc=description, unit="epoch", leave=False)
     for epoch in bar:
         for features, targets in train.batches(recipe.batch_size, generator):
@@ -144,11 +144,14 @@ def train_linear(
             sum(objective.loss(logits, targets) for logits in heads(features)).backward()
             optimizer.step()
             schedule.step()
-        for candidate, (weight, bias) in enumerate(heads.folded()):
+        for rate, (weight, bias) in zip(recipe.learning_rates, heads.folded()):
             score = objective.score(F.linear(held_features, weight, bias), held_targets)
-            best.see(candidate, epoch, score, weight, bias)
-        bar.set_postfix(best=f"{best.score:.4f}")
-    return best.probe()
+            if selection.add({"learning_rate": rate}, epoch, score, is_usable=bool(weight.isfinite().all())):
+                kept = LinearProbe(weight.clone(), bias.clone(), selection)
+        bar.set_postfix(best=f"{selection.score:.4f}")
+    if kept is None:
+        raise ValueError("Every candidate of the linear probe diverged; lower its learning rates.")
+    return kept
 
 
 class _CandidateHeads(nn.Module):
@@ -156,16 +159,16 @@ class _CandidateHeads(nn.Module):
 
     def __init__(self, dim: int, outputs: int, recipe: LinearRecipe, generator: torch.Generator):
         super().__init__()
-        self.batch_norm, self.candidates = recipe.batch_norm, len(recipe.learning_rates)
+        self.batch_norm = recipe.batch_norm
         bound = 1 / math.sqrt(dim)  # torch's default for linear layers
         weight, bias = ((2 * torch.rand(shape, generator=generator) - 1) * bound for shape in ((outputs, dim), outputs))
         heads = {"weight": weight, "bias": bias}
         if recipe.batch_norm:
             heads |= {"scale": torch.ones(dim), "shift": torch.zeros(dim)}
-        self.heads = nn.ModuleList(
-            nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in heads.items()})
-            for _ in range(self.candidates)
-        )
+        parameters = [
+            {name: nn.Parameter(value.clone()) for name, value in heads.items()} for _ in recipe.learning_rates
+        ]
+        self.heads = nn.ModuleList(map(nn.ParameterDict, parameters))
         self.batches = 0
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
@@ -184,7 +187,7 @@ class _CandidateHeads(nn.Module):
         heads = [self._affine(head) for head in self.heads]
         # One product for all candidates: reading the features is what takes the time.
         weight, bias = (torch.cat(parts) for parts in zip(*heads))
-        return F.linear(features, weight, bias).chunk(self.candidates, dim=1)
+        return F.linear(features, weight, bias).chunk(len(heads), dim=1)
 
     def _affine(self, head: nn.ParameterDict) -> tuple[torch.Tensor, torch.Tensor]:
         """The linear layer with the scale and shift of its batch norm."""
@@ -201,24 +204,3 @@ class _CandidateHeads(nn.Module):
                 weight = weight * (self.running_var + EPS).rsqrt()
                 bias = bias - weight @ self.running_mean
             yield weight, bias
-
-
-class _Best:
-    """The best weights so far, and every score."""
-
-    def __init__(self, learning_rates: Sequence[float]):
-        self.learning_rates = learning_rates
-        self.score = -math.inf
-        self.history: dict[str, list[float]] = {f"learning rate {rate:g}": [] for rate in learning_rates}
-        self.kept: tuple | None = None
-
-    def see(self, candidate: int, epoch: int, score: float, weight: torch.Tensor, bias: torch.Tensor):
-        self.history[f"learning rate {self.learning_rates[candidate]:g}"].append(score)
-        if score > self.score and weight.isfinite().all():
-            self.score = score
-            self.kept = (weight.clone(), bias.clone(), self.learning_rates[candidate], epoch)
-
-    def probe(self) -> LinearProbe:
-        if self.kept is None:
-            raise ValueError("Every candidate of the linear probe diverged; lower its learning rates.")
-        return LinearProbe(*self.kept, self.score, self.history)

@@ -10,9 +10,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch.nn import functional as F
 
 from ..progress import progress
+from .linear import LinearLayer
 
 logger = logging.getLogger(__name__)
 
@@ -26,28 +26,20 @@ Labels = Sequence | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
-class LogisticProbe:
-    """A logistic regression as one linear layer on raw features: the standardisation is folded in.
+class LogisticProbe(LinearLayer):
+    """A logistic regression as one linear layer; it has two rows for two classes.
 
     Args:
-        weight: `(classes, dim)` float32; two rows for two classes.
-        bias: `(classes,)` float32.
         classes: What each row stands for, sorted, `(classes,)`; a class without training images has no row.
         inverse_penalty: scikit-learn's C, of the standardised problem.
         score: Accuracy on the validation images; None without.
         converged: Whether the solver reached its tolerance at this penalty.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
     classes: np.ndarray
     inverse_penalty: float
     score: float | None
     converged: bool
-
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """`(images, classes)` float32 of features `(images, dim)`."""
-        return F.linear(features.float(), self.weight, self.bias)
 
 
 def fit_logistic_regression(
@@ -85,9 +77,12 @@ def fit_logistic_regression(
     best, unconverged = None, []
     candidates = sorted(inverse_penalties) if validation is not None else [DEFAULT_INVERSE_PENALTY]
     for penalty in progress(candidates, desc="logistic regression", unit="penalty", leave=False):
-        converged = _fit(model.set_params(C=penalty), rows, train_labels)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.set_params(C=penalty).fit(rows, train_labels)
+        converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         if not converged:
-            unconverged.append(penalty)
+            unconverged.append(f"{penalty:g}")
         score = float(model.score(validation_rows, validation_labels)) if validation is not None else None
         if best is None or score > best.score:
             best = LogisticProbe(*_folded(model, scaler), model.classes_, penalty, score, converged)
@@ -95,18 +90,10 @@ def fit_logistic_regression(
         logger.warning(
             "Logistic regression did not converge in %d iterations at C = %s; C = %g is kept.",
             MAX_ITERATIONS,
-            ", ".join(f"{penalty:g}" for penalty in unconverged),
+            ", ".join(unconverged),
             best.inverse_penalty,
         )
     return best
-
-
-def _fit(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray) -> bool:
-    """Fit in place; whether it converged."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(rows, labels)
-    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 def _folded(model: LogisticRegression, scaler: StandardScaler) -> tuple[torch.Tensor, torch.Tensor]:

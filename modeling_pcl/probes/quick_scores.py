@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from ..data.corpora import load_corpus
 from ..data.images import decode_image
-from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
+from ..features_pcl import READABLE_FEATURES, feature_parts
 from ..head_pose_pcl import ANGLES
 from .arguments import ScoreCorpora
-from .features import encode
+from .features import extract_features
 from .verification import pair_cosines
 
 BATCH_SIZE = 128
@@ -51,20 +51,22 @@ def read_score_data(corpora: ScoreCorpora, side_px: int) -> ScoreData:
     """
     images, labels = {}, {}
     for name, columns in COLUMNS.items():
-        corpus = _open(name, getattr(corpora, name))
-        is_pose = name == "head_pose"
-        order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))
-        order = order if is_pose else torch.arange(len(corpus))
-        images[name] = _decode(corpus, side_px, HEAD_POSE_SHARE if is_pose else 1.0)[order]
+        corpus_name, is_pose = getattr(corpora, name), name == "head_pose"
+        if not corpus_name:
+            raise ValueError(f"`--{name}` must be given, a corpus as `pcl pretrain` opens it.")
+        split = "test" if name == "expressions_validation" and not corpus_name.endswith(".parquet") else "train"
+        corpus = load_corpus(corpus_name, split)
+        order = torch.arange(len(corpus))
+        if is_pose:
+            order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))
+        records = corpus.select_columns("image").with_format(None)["image"]
+        decoded = [
+            decode_image(record, side_px, name=f"row {row}", kept_share=HEAD_POSE_SHARE if is_pose else 1.0)
+            for row, record in enumerate(records)
+        ]
+        images[name] = torch.stack(decoded)[order]
         labels[name] = {names[0]: _column(corpus, name, names)[order.numpy()] for names in columns}
     return ScoreData(images, labels)
-
-
-def _open(name: str, corpus: str) -> Dataset:
-    if not corpus:
-        raise ValueError(f"`--{name}` must be given, a corpus as `pcl pretrain` opens it.")
-    split = "test" if name == "expressions_validation" and not corpus.endswith(".parquet") else "train"
-    return load_corpus(corpus, split)
 
 
 def _column(corpus: Dataset, name: str, names: tuple[str, ...]) -> np.ndarray:
@@ -72,13 +74,6 @@ def _column(corpus: Dataset, name: str, names: tuple[str, ...]) -> np.ndarray:
     if not present:
         raise ValueError(f"`--{name}` needs a column `{names[0]}`; it has {corpus.column_names}.")
     return np.array(corpus.select_columns(present[0])[:][present[0]])
-
-
-def _decode(corpus: Dataset, side_px: int, kept_share: float) -> torch.Tensor:
-    records = corpus.select_columns("image").with_format(None)["image"]
-    return torch.stack(
-        [decode_image(record, side_px, name=f"row {row}", kept_share=kept_share) for row, record in enumerate(records)]
-    )
 
 
 def quick_scores(
@@ -95,17 +90,16 @@ def quick_scores(
         For each feature its name and `expression_accuracy`, `verification_auc`, `yaw_mae` and `yaw_r2` (and
         of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years).
     """
-    encoded = {}
-    for name, images in data.images.items():
-        batches = list(encode(model, images.split(BATCH_SIZE)))
-        encoded[name] = {part: torch.cat([batch[part] for batch in batches]) for part in FEATURES}
+    encoded = {
+        name: extract_features(model, images.split(BATCH_SIZE), precision="bf16")
+        for name, images in data.images.items()
+    }
     for feature in names:
-        rows = {name: _feature(features, feature) for name, features in encoded.items()}
+        rows = {
+            name: torch.cat([features[part] for part in feature_parts(feature)], dim=1).float()
+            for name, features in encoded.items()
+        }
         yield feature, _scores(rows, data.labels)
-
-
-def _feature(features: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    return torch.cat([features[part] for part in feature_parts(name)], dim=1).float()
 
 
 def _scores(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:

@@ -30,14 +30,10 @@ PRETRAIN = (sys.executable, "-m", "modeling_pcl.commands.pretrain")
 
 
 class Scorer:
-    """Scores models at several sides, and adds what it found to a table.
-
-    Args:
-        arguments: Corpora, sides and the table's path.
-    """
+    """Scores models at several sides, and adds what it found to a table."""
 
     def __init__(self, arguments: ScoreArguments):
-        self.arguments = arguments
+        self.arguments, self.path = arguments, Path(arguments.output)
         self.data: dict[int, ScoreData] = {}
         self.lock = FileLock(f"{arguments.output}.lock")
 
@@ -49,10 +45,9 @@ class Scorer:
 
     def rows(self) -> list[dict[str, str]]:
         """What the table holds."""
-        path = Path(self.arguments.output)
-        if not path.exists():
+        if not self.path.exists():
             return []
-        with path.open(newline="") as file:
+        with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
 
     def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
@@ -60,18 +55,15 @@ class Scorer:
         rows = []
         for side in self.arguments.sides:
             for feature, scores in quick_scores(model, self.data[side], self.arguments.features):
-                rows.append({**facts, "side": side, "feature": feature, **_rounded(scores)})
+                rounded = {name: round(score, 4) for name, score in scores.items()}
+                rows.append({**facts, "side": side, "feature": feature, **rounded})
         with self.lock:
             before = self.rows()
-            with replacing(Path(self.arguments.output)) as unfinished, unfinished.open("w", newline="") as file:
+            with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows([*before, *rows])
         return rows[0]
-
-
-def _rounded(scores: dict[str, float]) -> dict[str, float]:
-    return {name: round(score, 4) for name, score in scores.items()}
 
 
 def open_scored_model(name: str) -> PCLModel:
@@ -93,25 +85,22 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
     variants: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         text = line.split("#")[0].strip()
+        if not text:
+            continue
         name, colon, options = text.partition(":")
-        if text and (not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum()):
+        if not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
-        if text:
-            words = shlex.split(options)
-            if words and not words[0].startswith(("--", "random:")):
-                if words[0] not in variants:
-                    raise ValueError(f"{path}, line {number}: no line before it is named {words[0]!r}.")
-                words = [*variants[words[0]], *words[1:]]
-            variants[name] = words
+        words = shlex.split(options)
+        if words and not words[0].startswith(("--", "random:")):
+            if words[0] not in variants:
+                raise ValueError(f"{path}, line {number}: no line before it is named {words[0]!r}.")
+            words = [*variants[words[0]], *words[1:]]
+        variants[name] = words
     return variants.pop("all", []), variants
 
 
 class Trainer:
-    """Trains variants, each in a process of one thread that ends with this one, unless this one is killed outright.
-
-    Args:
-        arguments: The corpus, and the folder of the runs.
-    """
+    """Trains variants, each in a process of one thread that ends with this one, unless this one is killed outright."""
 
     def __init__(self, arguments: SearchArguments):
         self.arguments = arguments
@@ -149,12 +138,11 @@ class Trainer:
             process.terminate()
 
 
-def run_facts(folder: Path, name: str, options: list[str]) -> dict:
+def run_facts(folder: Path) -> dict:
+    """Of a run that is finished."""
     record = json.loads((folder / "run.json").read_text())
     started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
     return {
-        "name": name,
-        "options": shlex.join(options),
         "seed": record["options"]["seed"],
         "steps": record["options"]["steps"],
         "images_seen": record["images_seen"],
@@ -163,6 +151,11 @@ def run_facts(folder: Path, name: str, options: list[str]) -> dict:
 
 
 def search(arguments: SearchArguments):
+    """Train what is not trained, score what is not scored.
+
+    Raises:
+        ValueError: If a variant's options differ from those in the table, or variants failed.
+    """
     (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
     scored = {row["name"]: row["options"] for row in scorer.rows()}
     for name, options in variants.items():
@@ -173,10 +166,13 @@ def search(arguments: SearchArguments):
         scorer.prepare()
 
     def work(name: str, options: list[str]) -> dict:
+        facts = {"name": name, "options": shlex.join(options)}
         if name.startswith("random"):  # options: the model's name
-            return scorer.add(open_scored_model(options[0]), random_facts(name, options))
+            seed = int(options[0].split(":")[1])
+            facts |= {"seed": seed, "steps": 0, "images_seen": 0, "minutes": 0}
+            return scorer.add(open_scored_model(options[0]), facts)
         folder = trainer.train(name, [*common, *options])
-        return scorer.add(PCLModel.from_pretrained(folder), run_facts(folder, name, options))
+        return scorer.add(PCLModel.from_pretrained(folder), facts | run_facts(folder))
 
     failed = []
     pool = ThreadPoolExecutor(arguments.jobs)
@@ -196,11 +192,6 @@ def search(arguments: SearchArguments):
         raise ValueError(f"{len(failed)} of {len(missing)} variants failed: {', '.join(failed)}.")
 
 
-def random_facts(name: str, options: list[str]) -> dict:
-    nothing = dict.fromkeys(("seed", "steps", "images_seen", "minutes"), 0)
-    return {"name": name, "options": shlex.join(options)} | nothing | {"seed": int(options[0].split(":")[1])}
-
-
 def score_models(arguments: ScoreModelsArguments):
     """Score models, a row of the table for each side and feature."""
     scorer = Scorer(arguments)
@@ -209,24 +200,18 @@ def score_models(arguments: ScoreModelsArguments):
         print(json.dumps(scorer.add(open_scored_model(name), {"model": name})))
 
 
-def checkpoint_facts(checkpoint: Path) -> dict:
-    state, record = read_state(checkpoint), json.loads((checkpoint.parents[1] / "run.json").read_text())
-    return {
-        "time": datetime.now().isoformat(timespec="minutes"),
-        "step": state["step"],
-        "images_seen": state["step"] * record["images_per_step"],
-    }
-
-
 def score_newest(scorer: Scorer, run: Path):
     """Score the newest checkpoint, unless that is done."""
     newest = CheckpointFolder(run / "checkpoints").newest()
-    if newest is None or str(read_state(newest)["step"]) in {row["step"] for row in scorer.rows()}:
+    step = newest and read_state(newest)["step"]
+    if newest is None or str(step) in {row["step"] for row in scorer.rows()}:
         return
     scorer.prepare()
     model = PCLModel.from_pretrained(newest / "model")  # Before a later checkpoint takes its place.
-    print(json.dumps(scorer.add(model, checkpoint_facts(newest))), flush=True)
-    draw_learning_curve(scorer.rows()).save(Path(scorer.arguments.output).with_suffix(".png"))
+    images_seen = step * json.loads((run / "run.json").read_text())["images_per_step"]
+    facts = {"time": datetime.now().isoformat(timespec="minutes"), "step": step, "images_seen": images_seen}
+    print(json.dumps(scorer.add(model, facts)), flush=True)
+    draw_learning_curve(scorer.rows()).save(scorer.path.with_suffix(".png"))
 
 
 def follow(arguments: FollowArguments):

@@ -14,11 +14,6 @@ def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
     return float(np.mean(predictions == references))
 
 
-def absolute_errors(predictions: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Absolute differences; they do not wrap: 179 and -179 degrees are 358 apart."""
-    return np.abs(predictions - references)
-
-
 def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]:
     """F1 of each unit.
 
@@ -63,9 +58,7 @@ def classification_scores(
             `confusion_matrix` is none of the above.
     """
     predictions, references = _class_numbers("predictions", predictions), _class_numbers("references", references)
-    occurring = np.union1d(predictions, references)
-    labels = occurring if labels is None else _checked_classes(labels, occurring)
-    in_references = np.unique(references)
+    occurring, in_references = np.union1d(predictions, references), np.unique(references)
     results = {
         "accuracy": accuracy(predictions, references),
         "mean_class_accuracy": float(
@@ -73,36 +66,36 @@ def classification_scores(
         ),
         "macro_f1": float(metrics.f1_score(references, predictions, labels=occurring, average="macro")),
     }
-    if confusion_matrix is not None:
-        results["confusion_matrix"] = _confusions(predictions, references, labels, confusion_matrix)
-        results["labels"] = labels.tolist()
-    return results
-
-
-def _class_numbers(name: str, values) -> np.ndarray:
-    if not len(values):
-        raise ValueError(f"`{name}` must hold the classes of images, got none.")
-    values = np.asarray(values, dtype=np.float64)
-    if not (np.isfinite(values) & (values == np.round(values))).all():
-        raise ValueError(f"`{name}` must be numbers of classes; take the argmax of scores, leave out the unknown.")
-    return values.astype(np.int64)
-
-
-def _checked_classes(labels: Sequence[int], occurring: np.ndarray) -> np.ndarray:
-    classes = _class_numbers("labels", labels)
+    classes = occurring if labels is None else _class_numbers("labels", labels)
     if len(np.unique(classes)) != len(classes):
         raise ValueError(f"`labels` must name each class once, got {list(labels)}.")
     unknown = np.setdiff1d(occurring, classes)
     if len(unknown):
         raise ValueError(f"`labels` must name every class that occurs, {unknown.tolist()} too.")
-    return classes
+    if confusion_matrix is None:
+        return results
+    if confusion_matrix not in ("counts", "normalised"):
+        raise ValueError(f'`confusion_matrix` must be "counts", "normalised" or None, got {confusion_matrix!r}.')
+    normalize = "true" if confusion_matrix == "normalised" else None
+    matrix = metrics.confusion_matrix(references, predictions, labels=classes, normalize=normalize)
+    return results | {"confusion_matrix": matrix.tolist(), "labels": classes.tolist()}
 
 
-def _confusions(predictions: np.ndarray, references: np.ndarray, labels: np.ndarray, kind: str) -> list[list]:
-    if kind not in ("counts", "normalised"):
-        raise ValueError(f'`confusion_matrix` must be "counts", "normalised" or None, got {kind!r}.')
-    normalize = "true" if kind == "normalised" else None
-    return metrics.confusion_matrix(references, predictions, labels=labels, normalize=normalize).tolist()
+def _class_numbers(name: str, values) -> np.ndarray:
+    numbers = _numbers(name, values, "the classes of images", "be a number of a class")
+    if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+        raise ValueError(f"`{name}` must be numbers of classes; take the argmax of scores, leave out the unknown.")
+    return numbers.astype(np.int64)
+
+
+def _numbers(name: str, rows, content: str, of_row: str) -> np.ndarray:
+    """Rows as float64; refused if there are none, or not with equally many numbers each."""
+    if not len(rows):
+        raise ValueError(f"`{name}` must hold {content}, got none.")
+    try:
+        return np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must {of_row} in every row.") from error
 
 
 def angular_errors(
@@ -133,8 +126,12 @@ def angular_errors(
             `max_angle` is not above 0.
     """
     predictions, references = _angle_table("predictions", predictions), _angle_table("references", references)
-    kept = _within(references, max_angle)
-    errors = absolute_errors(predictions, references)
+    if max_angle is not None and not max_angle > 0:
+        raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
+    kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
+    if not kept.any():
+        raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
+    errors = np.abs(predictions - references)
     means = errors[kept].mean(axis=0)  # (images, 3) -> (3,)
     results = {
         "mae": float(means.mean()),
@@ -148,29 +145,12 @@ def angular_errors(
 
 
 def _angle_table(name: str, rows) -> np.ndarray:
-    if not len(rows):
-        raise ValueError(f"`{name}` must hold the angles of images, got none.")
-    try:
-        table = np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be yaw, pitch and roll in every row.") from error
+    table = _numbers(name, rows, "the angles of images", "be yaw, pitch and roll")
     if table.shape != (len(rows), 3):
         raise ValueError(f"`{name}` must be yaw, pitch and roll in every row, got {table.shape[1]} numbers.")
     if not np.isfinite(table).all():
         raise ValueError(f"`{name}` must be finite angles in degrees, got NaN, None or infinity.")
     return table
-
-
-def _within(references: np.ndarray, max_angle: float | None) -> np.ndarray:
-    """Which images are kept, `(images,)`."""
-    if max_angle is None:
-        return np.ones(len(references), dtype=bool)
-    if not max_angle > 0:
-        raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
-    kept = (np.abs(references) <= max_angle).all(axis=1)
-    if not kept.any():
-        raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
-    return kept
 
 
 def action_unit_scores(
@@ -200,14 +180,28 @@ def action_unit_scores(
         ValueError: If there are no frames or no labels at all, the rows differ in length, `names` are not one for
             each unit, or a probability, label or the threshold is out of its range.
     """
-    probabilities, labels = _unit_table("predictions", predictions), _unit_table("references", references)
+    probabilities, labels = (
+        _numbers(name, rows, "a row for each frame", "have a number for each unit")
+        for name, rows in (("predictions", predictions), ("references", references))
+    )
+    if not probabilities.size or not labels.size:
+        raise ValueError("`predictions` and `references` must have at least one unit, got empty rows.")
     if probabilities.shape != labels.shape:
         units = f"{probabilities.shape[1]} and {labels.shape[1]}"
         raise ValueError(f"`predictions` and `references` must have the same units, got {units}.")
-    names = _checked_names(names, labels.shape[1])
+    count = labels.shape[1]
+    names = [f"unit_{unit}" for unit in range(count)] if names is None else names
+    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+        raise ValueError(f"`names` must be {count} different names, one for each unit, got {names!r}.")
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be a probability above 0, got {threshold}.")
-    known = _known(probabilities, labels)
+    known = ~(np.isnan(labels) | (labels == -1))
+    if not known.any():
+        raise ValueError("`references` must hold labels, got only missing ones.")
+    if not np.isin(labels[known], [0, 1]).all():
+        raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
+    if not ((probabilities[known] >= 0) & (probabilities[known] <= 1)).all():
+        raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
     scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
     existing = [score for score in scores if score is not None]
     return {
@@ -216,36 +210,3 @@ def action_unit_scores(
         "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
         "frames": int(known.any(axis=1).sum()),
     }
-
-
-def _unit_table(name: str, rows) -> np.ndarray:
-    if not len(rows):
-        raise ValueError(f"`{name}` must hold a row for each frame, got none.")
-    try:
-        table = np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must have a number for each unit in every row.") from error
-    if not table.size:
-        raise ValueError(f"`{name}` must have at least one unit, got empty rows.")
-    return table
-
-
-def _checked_names(names: Sequence[str] | None, units: int) -> list[str]:
-    if names is None:
-        return [f"unit_{unit}" for unit in range(units)]
-    if isinstance(names, str) or len(names) != units or len(set(names)) != units:
-        raise ValueError(f"`names` must be {units} different names, one for each unit, got {names!r}.")
-    return list(names)
-
-
-def _known(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which labels are there, `(frames, units)`."""
-    known = ~(np.isnan(labels) | (labels == -1))
-    if not known.any():
-        raise ValueError("`references` must hold labels, got only missing ones.")
-    if not np.isin(labels[known], [0, 1]).all():
-        raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
-    labelled = probabilities[known]
-    if not ((labelled >= 0) & (labelled <= 1)).all():
-        raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
-    return known

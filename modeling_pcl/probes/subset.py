@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,7 +16,11 @@ from ..data.splits import cut_off, subject_folds
 from ..data.subjects import select_subjects
 from ..progress import progress
 from .arguments import HeadArguments
+from .encoder import Encoder
+from .feature_cache import ShardedFeatures
+from .features import Precision
 from .labels import Labels
+from .linear import Examples
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +33,14 @@ UNIT_FOLDS = 3
 @lru_cache(maxsize=4)  # Training and test set are compared more than once, in each fold anew.
 def image_digests(corpus: Dataset) -> list[bytes | None]:
     """A SHA-256 of every image's bytes; None where they cannot be read, so that it is left out with the features."""
+    digests = []
     rows = corpus.select_columns("image").with_format(None)
-    return [_digest(row["image"]) for row in progress(rows, desc="Comparing images", unit="image", leave=False)]
-
-
-def _digest(record: dict) -> bytes | None:
-    try:
-        return hashlib.sha256(image_bytes(record)).digest()
-    except (OSError, ValueError):
-        return None
+    for row in progress(rows, desc="Comparing images", unit="image", leave=False):
+        try:
+            digests.append(hashlib.sha256(image_bytes(row["image"])).digest())
+        except (OSError, ValueError):
+            digests.append(None)
+    return digests
 
 
 @dataclass(frozen=True)
@@ -80,29 +83,55 @@ class Subset:
 
     def rows_in(self, other: "Subset") -> np.ndarray:
         """The rows whose image is byte for byte one of the other's."""
-        seen = set(other._digests()) - {None}
-        return np.array([row for row, digest in zip(self.rows, self._digests()) if digest in seen], dtype=np.int64)
-
-    def _digests(self) -> list[bytes | None]:
-        digests = image_digests(self.corpus)
-        return [digests[row] for row in self.rows]
+        ours, theirs = (image_digests(subset.corpus) for subset in (self, other))
+        seen = {theirs[row] for row in other.rows} - {None}
+        return np.array([row for row in self.rows if ours[row] in seen], dtype=np.int64)
 
     def targets(self) -> torch.Tensor:
         return self.labels.targets[torch.from_numpy(self.rows)]
 
+    def column(self, name: str) -> np.ndarray:
+        """Values of a column, `(rows,)`."""
+        return np.array(self.corpus.select_columns(name)[:][name], dtype=object)[self.rows]
+
     def subjects(self) -> list | None:
         """Who each row shows, if that is known of all."""
-        if "subject" not in self.corpus.column_names:
-            return None
-        subjects = np.array(self.corpus.select_columns("subject")[:]["subject"], dtype=object)[self.rows].tolist()
+        subjects = self.column("subject").tolist() if "subject" in self.corpus.column_names else [None]
         return None if None in subjects else subjects
 
     def numbers(self) -> list[int]:
         """Where each row stands in the split that was opened."""
-        return np.array(self.corpus.select_columns(ROW)[:][ROW])[self.rows].tolist()
+        return self.column(ROW).tolist()
 
     def describe(self) -> dict:
         return {"source": self.source, "images": len(self.rows), "revision": self.revision}
+
+
+@dataclass(frozen=True)
+class EncodedSubset:
+    """What of a subset decodes, with its features.
+
+    Args:
+        part: The subset, without the images that do not decode.
+        features: Of the whole corpus, by name.
+    """
+
+    part: Subset
+    features: Mapping[str, ShardedFeatures]
+
+    def rows(self, feature: str) -> torch.Tensor:
+        """A feature of the subset's images, `(images, dim)`."""
+        return self.features[feature][torch.from_numpy(self.part.rows)]
+
+    def examples(self, feature: str) -> Examples:
+        """A feature, which is read when it is needed, with the targets."""
+        return Examples(self.features[feature], self.part.labels.targets, torch.from_numpy(self.part.rows))
+
+
+def encode_subset(encoder: Encoder, part: Subset, image_size: int, precision: Precision) -> EncodedSubset:
+    """Extract a subset's features, or take them from the cache."""
+    table = encoder.table(part.corpus, image_size, precision, part.source)
+    return EncodedSubset(part.without(table.broken), table.features)
 
 
 @dataclass(frozen=True)
@@ -117,6 +146,11 @@ class Round:
     train: Subset
     test: Subset
     validation: Subset | None
+
+    def describe(self) -> dict:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        facts = {name: part and part.describe() for name, part in parts.items()}
+        return facts | {"shared_by_train_and_test": shared_between(self.train, self.test)}
 
 
 def open_subset(
@@ -149,9 +183,7 @@ def open_subset(
         corpus = _with_subjects(corpus, subject_column, name)
     if subjects is not None:
         corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
-    if read is None:
-        return Subset(corpus, np.arange(len(corpus)), NO_LABELS, source, revision)
-    labels = read(corpus.remove_columns(ROW))
+    labels = NO_LABELS if read is None else read(corpus.remove_columns(ROW))
     if not labels.known.all():
         corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
         labels, source = read(corpus.remove_columns(ROW)), f"{source}, without {dropped} rows that cannot be used"
@@ -243,16 +275,15 @@ def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Sub
         subset.keeping(subset.rows[rows], f"{part:g} of {subset.source} ({way}, seed {CUT_SEED})")
         for rows, part in ((kept_rows, 1 - share), (rest_rows, share))
     )
-    return (_as_corpus(kept), _as_corpus(rest)) if is_apart else (kept, rest)
+    return (_with_own_corpus(kept), _with_own_corpus(rest)) if is_apart else (kept, rest)
 
 
-def _as_corpus(subset: Subset) -> Subset:
-    labels = subset.labels
-    chosen = Labels(
-        subset.targets(), labels.known[subset.rows], labels.names, [labels.strata[row] for row in subset.rows]
-    )
+def _with_own_corpus(subset: Subset) -> Subset:
+    rows = subset.rows
+    strata = [subset.labels.strata[row] for row in rows]
+    labels = Labels(subset.targets(), subset.labels.known[rows], subset.labels.names, strata)
     # Test features are float32 and training features bfloat16: of one corpus both would be extracted of all rows.
-    return replace(subset, corpus=subset.corpus.select(subset.rows), rows=np.arange(len(subset.rows)), labels=chosen)
+    return replace(subset, corpus=subset.corpus.select(rows), rows=np.arange(len(rows)), labels=labels)
 
 
 def _fold_subsets(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]:

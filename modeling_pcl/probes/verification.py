@@ -1,7 +1,7 @@
 """Same or different person: pairs of images, compared by the cosine of their features."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,19 +11,14 @@ from torch.nn import functional as F
 from ..data.corpora import corpus_revision, corpus_splits, is_list_of_pairs, load_pairs
 from ..data.pairs import make_pairs
 from .arguments import DisentanglementArguments, VerificationArguments
-from .encoder import Encoder
-from .feature_cache import JoinedFeatures, ShardedFeatures
-from .identity_embedding import IdentityEmbedding
-from .results import read_groups
+from .feature_cache import ShardedFeatures
 from .subset import NO_LABELS, ROW, Subset, open_subset
 from .verification_scores import verification_scores
 
 ROWS_AT_ONCE, PAIR_SEED = 4096, 0
 
 
-def pair_cosines(
-    features: torch.Tensor | ShardedFeatures | JoinedFeatures, first: np.ndarray, second: np.ndarray
-) -> np.ndarray:
+def pair_cosines(features: torch.Tensor | ShardedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Score pairs of images.
 
     Args:
@@ -39,12 +34,12 @@ def pair_cosines(
     """
     if len(first) != len(second):
         raise ValueError(f"`first` and `second` must be as many rows, got {len(first)} and {len(second)}.")
-    cosines = []
+    cosines = [np.empty(0)]
     for start in range(0, len(first), ROWS_AT_ONCE):
         sides = (torch.from_numpy(rows[start : start + ROWS_AT_ONCE]) for rows in (first, second))
         # In float64: thresholds lie between neighbouring cosines, and float32 makes ties of pairs that differ.
         cosines.append(F.cosine_similarity(*(features[rows].double() for rows in sides)).numpy())
-    return np.concatenate(cosines) if cosines else np.empty(0)
+    return np.concatenate(cosines)
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class TestPairs:
     """Pairs of rows of a corpus.
 
     Args:
-        images: A corpus with the images.
+        corpus: With the images.
         first, second: Row numbers, `(pairs,)`.
         same: Whether both show one person, `(pairs,)`.
         fold: Number of each pair's fold, `(pairs,)`.
@@ -60,7 +55,7 @@ class TestPairs:
         revision: Of the corpus or the list that was opened.
     """
 
-    images: Dataset
+    corpus: Dataset
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
@@ -68,30 +63,37 @@ class TestPairs:
     source: str
     revision: str
 
+    def at(self, places: np.ndarray) -> "TestPairs":
+        """Some of the pairs."""
+        columns = ("first", "second", "same", "fold")
+        return replace(self, **{name: getattr(self, name)[places] for name in columns})
+
     def without(self, broken: Collection[int]) -> "TestPairs":
         """Leave out the pairs of which an image does not decode."""
-        kept = ~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken)))
-        columns = (column[kept] for column in (self.first, self.second, self.same, self.fold))
-        return TestPairs(self.images, *columns, self.source, self.revision)
+        return self.at(~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken))))
 
     def describe(self) -> dict:
         return {"source": self.source, "pairs": len(self.same), "revision": self.revision}
 
     def columns(self) -> dict[str, np.ndarray]:
         """For `predictions.csv`: the images' rows in the split that was opened, or the pairs' in their list."""
-        if ROW in self.images.column_names:
-            rows = np.array(self.images.select_columns(ROW)[:][ROW])
+        if ROW in self.corpus.column_names:
+            rows = np.array(self.corpus.select_columns(ROW)[:][ROW])
             numbers = {"row_a": rows[self.first], "row_b": rows[self.second]}
         else:
             numbers = {"pair": self.first}
         return numbers | {"same": self.same, "fold": self.fold}
 
-    def images_subset(self) -> Subset:
+    def images(self) -> Subset:
         """Give every image of the pairs."""
         rows = np.unique(np.concatenate([self.first, self.second]))
-        return Subset(self.images, rows, NO_LABELS, self.source)
+        return Subset(self.corpus, rows, NO_LABELS, self.source)
 
-    def compute(self, cosines: np.ndarray) -> dict:
+    def cosines(self, features: torch.Tensor | ShardedFeatures) -> np.ndarray:
+        """Of every pair, `(pairs,)`, from features of the corpus, `(rows, dim)`."""
+        return pair_cosines(features, self.first, self.second)
+
+    def measure(self, cosines: np.ndarray) -> dict:
         """Measure how well cosines, `(pairs,)`, tell the pairs apart."""
         return verification_scores(cosines, self.same.astype(int), self.fold)
 
@@ -123,28 +125,3 @@ def _open_list(pairs: Dataset, name: str) -> TestPairs:
     source = name if len(known) == len(pairs) else f"{name}, without {len(pairs) - len(known)} pairs not labelled"
     images, fold = concatenate_datasets(sides), fold[known].astype(int)
     return TestPairs(images, known, known + len(pairs), same[known] == 1, fold, source, corpus_revision(images))
-
-
-class Verification:
-    """Pairs under one model.
-
-    Args:
-        arguments: The options.
-        encoder: The model.
-        name: Of the pairs or the corpus.
-    """
-
-    def __init__(self, arguments: VerificationArguments | DisentanglementArguments, encoder: Encoder, name: str):
-        self.arguments, self.encoder = arguments, encoder
-        self.image_size = arguments.image_size or encoder.model.config.image_size
-        pairs = open_pairs(arguments, name)
-        self.groups = read_groups(pairs.images, getattr(arguments, "group_by", []), pairs.source)
-        features = encoder.table(pairs.images, self.image_size, "float32", pairs.source)
-        self.pairs, self.features = pairs.without(features.broken), features.features
-
-    def cosines(self, feature: str, embedding: IdentityEmbedding | None = None) -> np.ndarray:
-        """Of every pair, in [-1, 1]."""
-        rows = self.features[feature]
-        if embedding is not None:
-            rows = rows[:] @ embedding.weight.T + embedding.bias
-        return pair_cosines(rows, self.pairs.first, self.pairs.second)

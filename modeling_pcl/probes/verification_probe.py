@@ -1,8 +1,7 @@
 """The verification probe: cosines of features, or of a linear embedding of them, in folds that share no person."""
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,46 +9,81 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from ..image_processing_pcl import PCLImageProcessor
 from ..pictures.charts import draw_roc
 from .arguments import VerificationArguments
 from .encoder import Encoder
-from .heads import save_embedding
+from .groups import group_tables, measure_groups, read_groups
+from .heads import save_embedding, save_head
 from .identity_embedding import IdentityEmbedding, train_identity_embedding
-from .results import (
-    group_tables,
-    measure_groups,
-    over_seeds,
-    remove_old_results,
-    results_table,
-    write_predictions,
-    write_results,
-)
-from .subset import VALIDATION_SHARE, Subset, open_subset, split_off
-from .verification import PAIR_SEED, TestPairs, Verification, pair_cosines
-
-logger = logging.getLogger(__name__)
+from .results import over_seeds, results_table, write_predictions
+from .subset import VALIDATION_SHARE, Subset, encode_subset, open_subset, split_off
+from .verification import PAIR_SEED, TestPairs, open_pairs, pair_cosines
 
 MOST_HELD_OUT_PAIRS = 1_000_000
 MEASURES = ("accuracy", "accuracy_standard_error", "auc", "tar_at_far_0.01", "tar_at_far_0.001", "equal_error_rate")
 
 
-@dataclass
-class TrainedEmbedding:
-    """An identity embedding, with the feature that it reads and the seed of its training."""
-
-    feature: str
-    seed: int
-    embedding: IdentityEmbedding
+def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, folder: Path) -> tuple[dict, str]:
+    """Measure how well features, and embeddings where asked for, tell people apart; as `probe.RUNS` says."""
+    image_size = arguments.image_size or encoder.image_size
+    pairs = open_pairs(arguments, arguments.test)
+    groups = read_groups(pairs.corpus, arguments.group_by, pairs.source)
+    table = encoder.table(pairs.corpus, image_size, "float32", pairs.source)
+    pairs = pairs.without(table.broken)
+    features = arguments.feature_names()
+    cosines = {feature: pairs.cosines(table.features[feature]) for feature in features}
+    measured = {feature: pairs.measure(cosines[feature]) for feature in features}
+    facts = {
+        "metric": "accuracy",
+        "selection": "each fold is tested with the threshold that is best on the other folds",
+        "image_size": image_size,
+        "protocol": arguments.protocol,
+        "parts": [{"test": pairs.describe()}],
+        "results": {feature: {"cosine": over_seeds([measured[feature]])} for feature in features},
+    }
+    columns = {f"{feature} cosine": values for feature, values in cosines.items()}
+    config = encoder.model.config
+    if arguments.identity_embedding:
+        trained, parts = train_embeddings(arguments, encoder, image_size, pairs)
+        facts["parts"][0] |= parts
+        facts["seeds"] = arguments.seeds
+        embedded = {
+            (feature, seed): pairs.cosines(embedding.logits(table.features[feature][:]))
+            for (feature, seed), embedding in trained.items()
+        }
+        for feature in features:
+            of_seeds = [pairs.measure(embedded[feature, seed]) for seed in arguments.seeds]
+            facts["results"][feature]["identity embedding"] = over_seeds(of_seeds)
+        feature, seed = best = max(trained, key=lambda key: trained[key].score or 0)
+        embedding = trained[best]
+        chosen = {"learning_rate": embedding.learning_rate, "epoch": embedding.epoch}
+        facts["head"] = [{"feature": feature, "seed": seed, "score": embedding.score} | chosen]
+        columns[f"{feature} identity embedding"] = embedded[best]
+        config.verification_threshold = pairs.measure(embedded[best])["threshold"]
+        save_embedding(encoder.model, embedding.weight, embedding.bias, feature, image_size, folder)
+    else:
+        best = max(features, key=lambda feature: measured[feature]["accuracy"])
+        config.verification_feature, config.verification_threshold = best, measured[best]["threshold"]
+        config.image_size = image_size  # For which the threshold holds; the encoder takes any.
+        save_head(encoder.model, folder)
+    curves = {name: roc_curve(pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()}
+    draw_roc(curves, f"{len(pairs.same):,} pairs of {encoder.name}").save(folder / "roc.png")
+    write_predictions(folder, pairs.columns() | columns)
+    tables = [results_table(facts["results"], MEASURES)]
+    if groups:
+        best = max(columns, key=lambda name: pairs.measure(columns[name])["accuracy"])
+        facts["groups"] = _measure_groups(pairs, groups, best, columns[best])
+        tables.append(group_tables(facts["groups"], MEASURES, "pairs"))
+    return facts, "\n\n".join(tables)
 
 
 def train_embeddings(
-    arguments: VerificationArguments, probe: Verification, features: Sequence[str]
-) -> tuple[list[TrainedEmbedding], dict]:
+    arguments: VerificationArguments, encoder: Encoder, image_size: int, pairs: TestPairs
+) -> tuple[dict[tuple[str, int], IdentityEmbedding], dict]:
     """A linear embedding for each feature and seed, its epoch chosen by AUC on people held out of `--train`.
 
     Returns:
-        The embeddings, and what they were trained and chosen on.
+        The embeddings by feature and seed, and what they were trained and chosen on.
 
     Raises:
         ValueError: If there is no `--train`, too few people, or only images and people of the test pairs.
@@ -57,28 +91,26 @@ def train_embeddings(
     if arguments.train is None:
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
     people = open_subset(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
-    people = _without_people_of(people.without_images_of(probe.pairs.images_subset()), probe.pairs)
-    encoded = probe.encoder.table(people.corpus, probe.image_size, "bf16", people.source)
-    people, held_out = people.without(encoded.broken), None
+    people = _without_people_of(people.without_images_of(pairs.images()), pairs)
+    encoded = encode_subset(encoder, people, image_size, "bf16")
+    people, held_out, judge = encoded.part, None, None
     if arguments.protocol == "strict":
         people, held_out = split_off(people, VALIDATION_SHARE)
-    score = None if held_out is None else HeldOutPeople(held_out.subjects())
-    trained = []
-    for feature in features:
-        rows = encoded.features[feature][torch.from_numpy(people.rows)]
-        held_rows = None if held_out is None else encoded.features[feature][torch.from_numpy(held_out.rows)].float()
+        judge = make_judge(held_out.subjects())
+    trained = {}
+    for feature in arguments.feature_names():
+        rows = replace(encoded, part=people).rows(feature)
+        score = judge and partial(judge, replace(encoded, part=held_out).rows(feature).float())
         for seed in arguments.seeds:
-            held_out_score = None if score is None else partial(score.auc, held_rows)
-            embedding = train_identity_embedding(rows, people.subjects(), held_out_score, seed=seed)
-            trained.append(TrainedEmbedding(feature, seed, embedding))
+            trained[feature, seed] = train_identity_embedding(rows, people.subjects(), score, seed=seed)
     return trained, {"train": people.describe(), "validation": held_out and held_out.describe()}
 
 
 def _without_people_of(people: Subset, pairs: TestPairs) -> Subset:
     """The people without the people of the pairs, where their names are known."""
-    if "subject" not in pairs.images.column_names:
+    if "subject" not in pairs.corpus.column_names:
         return people
-    tested = set(pairs.images.select_columns("subject")[:]["subject"])
+    tested = set(pairs.corpus.select_columns("subject")[:]["subject"])
     kept = np.array([subject not in tested for subject in people.subjects()])
     if not kept.any():
         raise ValueError(f"Every person of {people.source} is in the test pairs, too; give another `--train`.")
@@ -87,118 +119,39 @@ def _without_people_of(people: Subset, pairs: TestPairs) -> Subset:
     return people.keeping(people.rows[kept], f"{people.source}, without the people of the test pairs")
 
 
-class HeldOutPeople:
-    """All pairs of held-out images, or a million of them.
+def make_judge(subjects: list) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]:
+    """From features, `(images, dim)`, and weight and bias of an embedding to its AUC over pairs of held-out images.
 
     Args:
-        subjects: Who each image shows.
+        subjects: Who each image shows. All pairs are taken, or a million of them.
 
     Raises:
         ValueError: If the pairs are all of one kind.
     """
-
-    def __init__(self, subjects: list):
-        people = np.array(subjects, dtype=object)
-        self.first, self.second = np.triu_indices(len(people), k=1)
-        if len(self.first) > MOST_HELD_OUT_PAIRS:
-            chosen = np.random.default_rng(PAIR_SEED).choice(len(self.first), MOST_HELD_OUT_PAIRS, replace=False)
-            self.first, self.second = self.first[chosen], self.second[chosen]
-        self.same = people[self.first] == people[self.second]
-        if self.same.all() or not self.same.any():
-            raise ValueError(
-                f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch: that must be two, and "
-                "two images of one of them. Give a larger `--train`."
-            )
-
-    def auc(self, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> float:
-        """Of the cosines of an embedding."""
-        return float(roc_auc_score(self.same, pair_cosines(features @ weight.T + bias, self.first, self.second)))
-
-
-def run_verification_probe(arguments: VerificationArguments) -> str:
-    """Measure how well features, and embeddings where they are asked for, tell people apart.
-
-    Returns:
-        A table of the results; all that remains is in `output_dir`.
-
-    Raises:
-        ValueError, OSError: If an option, a corpus or the model is not as it must be.
-    """
-    folder = Path(arguments.output_dir)
-    remove_old_results(folder)
-    encoder = Encoder(arguments.model, arguments.cache_dir, arguments.batch_size)
-    probe = Verification(arguments, encoder, arguments.test)
-    features = arguments.feature_names()
-    cosines = {feature: probe.cosines(feature) for feature in features}
-    measured = {feature: probe.pairs.compute(cosines[feature]) for feature in features}
-    results = {feature: {"cosine": over_seeds([measured[feature]])} for feature in features}
-    facts = {
-        "metric": "accuracy",
-        "selection": "each fold is tested with the threshold that is best on the other folds",
-        "image_size": probe.image_size,
-        "protocol": arguments.protocol,
-        "parts": [{"test": probe.pairs.describe()}],
-        "results": results,
-    }
-    columns = {f"{feature} cosine": values for feature, values in cosines.items()}
-    if arguments.identity_embedding:
-        columns |= _add_embeddings(arguments, probe, features, facts, folder)
-    else:
-        best = max(features, key=lambda feature: measured[feature]["accuracy"])
-        config = encoder.model.config
-        config.verification_feature, config.verification_threshold = best, measured[best]["threshold"]
-        config.image_size = probe.image_size  # For which the threshold holds; the encoder takes any.
-        encoder.model.save_pretrained(folder)
-        PCLImageProcessor.for_image_size(probe.image_size).save_pretrained(folder)
-    curves = {
-        name: roc_curve(probe.pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()
-    }
-    draw_roc(curves, f"{len(probe.pairs.same):,} pairs of {encoder.name}").save(folder / "roc.png")
-    write_predictions(folder, probe.pairs.columns() | columns)
-    tables = [results_table(results, MEASURES)]
-    if probe.groups:
-        name, cosines = max(columns.items(), key=lambda column: probe.pairs.compute(column[1])["accuracy"])
-        facts["groups"] = _measure_groups(probe.pairs, probe.groups, name, cosines)
-        tables.append(group_tables(facts["groups"], MEASURES, "pairs"))
-    write_results(arguments, encoder, facts)
-    return "\n\n".join(tables)
+    people = np.array(subjects, dtype=object)
+    first, second = np.triu_indices(len(people), k=1)
+    if len(first) > MOST_HELD_OUT_PAIRS:
+        chosen = np.random.default_rng(PAIR_SEED).choice(len(first), MOST_HELD_OUT_PAIRS, replace=False)
+        first, second = first[chosen], second[chosen]
+    same = people[first] == people[second]
+    if same.all() or not same.any():
+        raise ValueError(
+            f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch: that must be two, and "
+            "two images of one of them. Give a larger `--train`."
+        )
+    return lambda features, weight, bias: float(
+        roc_auc_score(same, pair_cosines(features @ weight.T + bias, first, second))
+    )
 
 
 def _measure_groups(pairs: TestPairs, groups: dict[str, np.ndarray], name: str, cosines: np.ndarray) -> dict:
     """Measures of the pairs whose both images are of a group; none where these are all of one kind or fold."""
 
     def measure(places: np.ndarray) -> list[dict]:
-        columns = ("first", "second", "same", "fold")
-        of_group = replace(pairs, **{column: getattr(pairs, column)[places] for column in columns})
+        of_group = pairs.at(places)
         has_both = 0 < of_group.same.sum() < len(of_group.same) and len(set(of_group.fold)) > 1
-        return [of_group.compute(cosines[places])] if has_both else []
+        return [of_group.measure(cosines[places])] if has_both else []
 
-    within = {
-        column: np.where(of_row[pairs.first] == of_row[pairs.second], of_row[pairs.first], None)
-        for column, of_row in groups.items()
-    }
-    return {column: measure_groups(of_pair, name, "pairs", measure) for column, of_pair in within.items()}
-
-
-def _add_embeddings(
-    arguments: VerificationArguments, probe: Verification, features: list[str], facts: dict, folder: Path
-) -> dict:
-    """Train embeddings, add their results to the facts and save the best one, whose cosines are returned."""
-    trained, parts = train_embeddings(arguments, probe, features)
-    facts["parts"][0] |= parts
-    facts["seeds"] = arguments.seeds
-    for feature in features:
-        measured = [
-            probe.pairs.compute(probe.cosines(feature, entry.embedding))
-            for entry in trained
-            if entry.feature == feature
-        ]
-        facts["results"][feature]["identity embedding"] = over_seeds(measured)
-    best = max(trained, key=lambda entry: entry.embedding.score or 0)
-    chosen = {"learning_rate": best.embedding.learning_rate, "epoch": best.embedding.epoch}
-    facts["head"] = [{"feature": best.feature, "seed": best.seed, "score": best.embedding.score} | chosen]
-    cosines = probe.cosines(best.feature, best.embedding)
-    weight, bias = best.embedding.weight, best.embedding.bias
-    probe.encoder.model.config.verification_threshold = probe.pairs.compute(cosines)["threshold"]
-    save_embedding(probe.encoder.model, weight, bias, best.feature, probe.image_size, folder)
-    return {f"{best.feature} identity embedding": cosines}
+    sides = {column: (of_row[pairs.first], of_row[pairs.second]) for column, of_row in groups.items()}
+    within = {column: np.where(first == second, first, None) for column, (first, second) in sides.items()}
+    return measure_groups(within, name, "pairs", measure)

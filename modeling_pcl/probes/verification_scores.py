@@ -46,6 +46,9 @@ def verification_scores(
         may be any number, where others search a grid.
     """
     similarities, same, folds = _checked_pairs(predictions, references, folds)
+    beyond = [rate for rate in false_accept_rates if not 0 <= rate <= 1]
+    if beyond:
+        raise ValueError(f"`false_accept_rates` must be in [0, 1], got {beyond[0]}.")
     accuracies = _fold_accuracies(similarities, same, folds)
     # Points on a straight line are thresholds, too.
     false_accepts, true_accepts, _ = roc_curve(same, similarities, drop_intermediate=False)
@@ -54,7 +57,7 @@ def verification_scores(
         "accuracy_standard_error": float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies))),
         "threshold": _best_threshold(similarities, same),
         "auc": float(auc(false_accepts, true_accepts)),
-        **{f"tar_at_far_{rate:g}": _tar(false_accepts, true_accepts, rate) for rate in false_accept_rates},
+        **{f"tar_at_far_{rate:g}": float(true_accepts[false_accepts <= rate].max()) for rate in false_accept_rates},
         # Both rates never fall along the curve and one rises at each point, so that their sum is strictly rising.
         "equal_error_rate": float(np.interp(1, false_accepts + true_accepts, false_accepts)),
     }
@@ -101,9 +104,3 @@ def _best_threshold(similarities: np.ndarray, same: np.ndarray) -> float:
     middle = (lowest + levels[accepted]) / 2
     # Between neighbouring floats there is no middle.
     return float(middle if middle > levels[accepted] else lowest)
-
-
-def _tar(false_accepts: np.ndarray, true_accepts: np.ndarray, rate: float) -> float:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"`false_accept_rates` must be in [0, 1], got {rate}.")
-    return float(true_accepts[false_accepts <= rate].max())

@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
 from transformers import AutoImageProcessor, pipeline
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
@@ -27,7 +28,6 @@ from modeling_pcl.probes import subset as subset_module
 from modeling_pcl.probes.arguments import ExpressionArguments
 from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
-from modeling_pcl.probes.neighbours import nearest_neighbours
 from modeling_pcl.probes.objectives import OBJECTIVES
 
 NAMES = ["angry", "happy", "sad"]
@@ -237,7 +237,8 @@ class TestFaceAndPoseTogether:
         torch.testing.assert_close(saved["classifier.weight"], expected.weight)
         torch.testing.assert_close(saved["classifier.bias"], expected.bias)
         (head,) = results(together)["head"]
-        assert (head["learning_rate"], head["epoch"]) == (expected.learning_rate, expected.epoch)
+        chosen = expected.selection
+        assert {name: head[name] for name in ("learning_rate", "epoch")} == chosen.candidate | {"epoch": chosen.epoch}
         rows, targets = concatenated["test"]
         accuracy = (expected.logits(rows).argmax(dim=1) == targets).float().mean().item()
         assert results(together)["results"]["face+pose"]["linear"]["accuracy"]["values"] == [pytest.approx(accuracy)]
@@ -245,9 +246,10 @@ class TestFaceAndPoseTogether:
     def test_neighbours_and_logistic_regression_read_the_concatenated_features_too(self, together, concatenated):
         measured = results(together)["results"]["face+pose"]
         (train, labels), (test, targets) = concatenated["train"], concatenated["test"]
-        for k, predicted in ((k, nearest_neighbours(train, labels, test, k)) for k in (5, 20)):
+        for k in (5, 20):
+            classifier = KNeighborsClassifier(k, metric="cosine").fit(train.float(), labels)
             accuracy = measured[f"{k} nearest neighbours"]["accuracy"]["mean"]
-            assert accuracy == pytest.approx((predicted == targets.numpy()).mean())
+            assert accuracy == pytest.approx(classifier.score(test.float(), targets))
         expected = fit_logistic_regression(train, labels, concatenated["validation"])
         assert measured["logistic regression"]["inverse_penalty"]["mean"] == expected.inverse_penalty
         predicted = expected.classes[expected.logits(test).argmax(dim=1).numpy()]
@@ -265,16 +267,10 @@ class TestFaceAndPoseTogether:
         assert [NAMES[number] for number in said.argmax(dim=1)] == written["prediction"].tolist()
         np.testing.assert_allclose(said.softmax(dim=1).max(dim=1).values, written["probability"], atol=1e-5)
 
-    def test_its_pipeline_gives_the_predictions_that_were_written(self, together, expressions):
-        classify = pipeline("image-classification", str(together), trust_remote_code=True, device="cpu")
-        test, written = load_corpus(str(expressions), "test").cast_column("image", Image()), predictions(together)
-        for row, (said,) in enumerate(classify(list(test["image"]), top_k=1)):
-            assert said["label"] == written["prediction"][row]
-            assert said["score"] == pytest.approx(written["probability"][row], abs=1e-5)
-
     @pytest.mark.parametrize(("scores", "best"), [((0.7, 0.6, 0.5, 0.9), "face+pose"), ((0.7, 0.9, 0.5, 0.8), "face")])
     def test_it_takes_part_in_the_choice_of_the_best_head(self, scores, best):
-        heads = [SimpleNamespace(feature=name, score=score) for name, score in zip(READABLE_FEATURES, scores)]
+        scored = [SimpleNamespace(score=score) for score in scores]
+        heads = [SimpleNamespace(feature=name, selection=one) for name, one in zip(READABLE_FEATURES, scored)]
         assert [head.feature for head in head_probe.choose_heads([heads, heads])] == [best, best]
 
     @pytest.mark.parametrize("name", ["nose", "pose+face", "both"])
@@ -346,7 +342,7 @@ class TestProtocols:
         (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
         encoder = encoder_module.Encoder(str(model), str(tmp_path / "features"))
         (trained,) = heads.HeadProbe(arguments, tasks.head_task(arguments), encoder, found).train_linear_heads()
-        ((rate, scores),) = trained.history.items()
+        ((rate, scores),) = trained.selection.history.items()
         assert rate == "learning rate 0.01"
         assert len(set(scores)) > 1
         assert record["head"] == [
@@ -391,27 +387,15 @@ class TestProtocols:
             assert parts.shared_between(found.train, found.test) == {"images": shared, "subjects": 0}
             assert ("without 4 also in" in found.train.source) == (protocol == "strict")
 
-    def test_strict_chooses_on_no_test_image(self, faces, tmp_path):
-        parts, labels = subset_module, labels_module
-        classes = [0, 1, 2] * 8
-        test = faces(classes, 1, expression=classes)
-        splits = {"train": faces(classes, 2, expression=classes), "test": test}
-        twelve = [*faces(classes[:9], 3, expression=classes[:9]).to_list(), *test.select(range(3)).to_list()]
-        splits["validation"] = Dataset.from_list(twelve, features=test.features)
-        DatasetDict(splits).save_to_disk(tmp_path / "faces")
-        arguments = expression_arguments(train=str(tmp_path / "faces"))
-        (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
-        assert parts.shared_between(found.validation, found.test)["images"] == 0
-        assert len(found.validation.rows) == 9
-
-    def test_strict_trains_on_no_validation_image(self, faces, tmp_path):
-        parts, labels = subset_module, labels_module
+    def test_strict_chooses_on_no_test_image_and_trains_on_no_validation_image(self, faces, tmp_path):
         classes = [0, 1, 2] * 8
         train, test = faces(classes, 2, expression=classes), faces(classes, 1, expression=classes)
-        splits = {"train": train, "test": test, "validation": train.select(range(6))}
-        DatasetDict(splits).save_to_disk(tmp_path / "faces")
+        rows = [*train.select(range(6)).to_list(), *test.select(range(3)).to_list()]
+        validation = Dataset.from_list(rows, features=test.features)
+        DatasetDict(train=train, test=test, validation=validation).save_to_disk(tmp_path / "faces")
         arguments = expression_arguments(train=str(tmp_path / "faces"))
-        (found,) = parts.open_rounds(arguments, partial(labels.read_classes, column=None))
+        (found,) = subset_module.open_rounds(arguments, partial(labels_module.read_classes, column=None))
+        assert found.validation.numbers() == list(range(6))
         assert found.train.numbers() == list(range(6, 24))
 
 
@@ -716,49 +700,40 @@ class TestVerification:
         faces(colours[:80], 1, identity=[f"q{row // 4}" for row in range(80)]).to_parquet(corpora / "others.parquet")
         return corpora / "people.parquet"
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture(scope="class", params=["trunk", "face+pose"])
     @classmethod
-    def embedded(cls, probe, people, tmp_path_factory) -> Path:
+    def embedded(cls, request, probe, people, tmp_path_factory) -> tuple[Path, str]:
+        """The folder of a probe with an identity embedding, and the feature that it read."""
         folder = tmp_path_factory.mktemp("embedded")
         drawn = ("--test", people.with_name("others.parquet"), "--pairs", 40, "--folds", 2, "--seeds", 0, 1)
-        trained = ("--identity_embedding", "--train", people, "--features", "trunk", "--subject_column", "identity")
-        probe(folder, "verification", *drawn, *trained)
-        return folder
+        trained = ("--identity_embedding", "--train", people, "--features", request.param)
+        probe(folder, "verification", *drawn, *trained, "--subject_column", "identity")
+        return folder, request.param
 
     def test_pairs_are_drawn_from_people_in_folds_that_share_none(self, embedded):
-        written = predictions(embedded)
+        written = predictions(embedded[0])
         assert written.groupby("fold")["same"].agg(["size", "sum"]).to_numpy().tolist() == [[20, 10], [20, 10]]
         assert (written["same"] == (written["row_a"] // 4 == written["row_b"] // 4)).all()
         one, two = (set(rows["row_a"] // 4) | set(rows["row_b"] // 4) for _, rows in written.groupby("fold"))
         assert not one & two
 
     def test_an_embedding_is_measured_beside_the_plain_cosine(self, embedded):
-        record, written = results(embedded), predictions(embedded)
-        plain, embedding = (record["results"]["trunk"][kind] for kind in ("cosine", "identity embedding"))
+        folder, feature = embedded
+        plain, embedding = (results(folder)["results"][feature][kind] for kind in ("cosine", "identity embedding"))
         assert len(plain["auc"]["values"]) == 1
         assert len(embedding["auc"]["values"]) == 2
         assert embedding["auc"]["mean"] > max(0.8, plain["auc"]["mean"])
-        cosines = written["trunk identity embedding"]
-        assert min(abs(roc_auc_score(written["same"], cosines) - auc) for auc in embedding["auc"]["values"]) < 1e-9
+        written = predictions(folder)
+        auc = roc_auc_score(written["same"], written[f"{feature} identity embedding"])
+        assert min(abs(auc - value) for value in embedding["auc"]["values"]) < 1e-9
 
     def test_the_saved_embedding_gives_the_cosines_that_were_written(self, embedded, people):
-        head, written = PCLForImageClassification.from_pretrained(embedded), predictions(embedded)
+        folder, feature = embedded
+        head, written = PCLForImageClassification.from_pretrained(folder), predictions(folder)
         corpus = load_corpus(str(people.with_name("others.parquet")))
         first, second = (logits(head, pixels(corpus, written[side])) for side in ("row_a", "row_b"))
         cosines = torch.cosine_similarity(first, second)
-        np.testing.assert_allclose(cosines, written["trunk identity embedding"], atol=1e-4)
-
-    def test_an_embedding_of_face_and_pose_together_gives_its_cosines_too(self, probe, people, tmp_path):
-        drawn = ("--test", people.with_name("others.parquet"), "--pairs", 40, "--folds", 2, "--seeds", 0)
-        trained = ("--identity_embedding", "--train", people, "--features", "face+pose")
-        probe(tmp_path, "verification", *drawn, *trained, "--subject_column", "identity")
-        head, written = PCLForImageClassification.from_pretrained(tmp_path), predictions(tmp_path)
-        assert head.classifier.in_features == 2 * head.config.feature_size
-        corpus = load_corpus(str(people.with_name("others.parquet")))
-        first, second = (logits(head, pixels(corpus, written[side])) for side in ("row_a", "row_b"))
-        cosines = written["face+pose identity embedding"]
-        np.testing.assert_allclose(torch.cosine_similarity(first, second), cosines, atol=1e-4)
-        assert roc_auc_score(written["same"], cosines) > 0.8
+        np.testing.assert_allclose(cosines, written[f"{feature} identity embedding"], atol=1e-4)
 
     def test_people_in_train_and_test_are_not_trained_on(self, refused, model, people, tmp_path):
         options = ("--test", people, "--train", people, "--subject_column", "identity", "--pairs", 40, "--folds", 2)

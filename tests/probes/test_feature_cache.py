@@ -1,17 +1,17 @@
 import json
 import re
 import threading
-from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes import feature_files
-from modeling_pcl.probes.feature_cache import FeatureCache, FeatureKey
-from modeling_pcl.probes.features import FEATURES
+from modeling_pcl.probes.feature_cache import cached_features
 
-KEY = FeatureKey("sha256:model", "10 rows, sha256:corpus", 64, "bf16")
+KEY = {"model": "sha256:model", "corpus": "10 rows, sha256:corpus", "image_size": 64, "precision": "bf16"}
 ROWS, DIMS = 10, {"trunk": 6, "face": 4, "pose": 5}
 
 
@@ -36,21 +36,21 @@ class Encoded:
             yield {name: rows[first : first + 4] for name, rows in self.rows.items()}
 
 
-def table(cache: FeatureCache, encoded: Encoded, key: FeatureKey = KEY):
-    return cache.table(key, ROWS, encoded, encoded.seen)
+def table(cache: Path, encoded: Encoded, key: dict = KEY):
+    return cached_features(cache, key, ROWS, encoded, encoded.seen)
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> FeatureCache:
+def cache(tmp_path, monkeypatch) -> Path:
     """A cache whose files have four rows."""
     monkeypatch.setattr(feature_files, "FILE_BYTES", 4 * 4 * sum(DIMS.values()))
-    return FeatureCache(tmp_path / "cache")
+    return tmp_path / "cache"
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)])
 def test_what_comes_back_is_what_was_encoded(cache, precision, dtype):
-    found = table(cache, Encoded(dtype=dtype), replace(KEY, precision=precision)).features
-    assert list(found) == list(FEATURES)
+    found = table(cache, Encoded(dtype=dtype), KEY | {"precision": precision}).features
+    assert list(found) == list(READABLE_FEATURES)
     for name, rows in features(dtype).items():
         torch.testing.assert_close(found[name][:], rows, rtol=0, atol=0)
         assert found[name][:].dtype == dtype
@@ -76,7 +76,7 @@ def test_what_is_no_feature_is_not_there(cache, name):
 def test_a_second_probe_encodes_nothing(cache):
     table(cache, Encoded())
     again = Encoded()
-    found = table(FeatureCache(cache.folder), again)
+    found = table(cache, again)
     assert again.starts == []
     assert torch.equal(found.features["face"][:], features()["face"])
 
@@ -87,7 +87,7 @@ def test_a_second_probe_encodes_nothing(cache):
 def test_another_model_corpus_size_or_precision_is_encoded_anew(cache, change):
     table(cache, Encoded())
     other = Encoded()
-    table(cache, other, replace(KEY, **change))
+    table(cache, other, KEY | change)
     assert other.starts == [0]
 
 
@@ -111,10 +111,10 @@ def test_broken_rows_are_remembered_even_over_a_stop(cache):
 
 def test_the_files_open_as_safetensors_and_say_what_they_are(cache):
     table(cache, Encoded())
-    (folder,) = cache.folder.iterdir()
+    (folder,) = cache.iterdir()
     shards = [load_file(folder / f"features-0000{number}.safetensors") for number in range(3)]
     assert torch.equal(torch.cat([shard["trunk"] for shard in shards]), features()["trunk"])
-    assert json.loads((folder / "key.json").read_text()) == asdict(KEY)
+    assert json.loads((folder / "key.json").read_text()) == KEY
     assert not list(folder.rglob("*.part"))
 
 
@@ -128,7 +128,7 @@ def test_rows_of_several_files_are_taken_as_of_one(cache, rows):
 def test_too_few_rows_are_an_error_and_no_table(cache):
     encoded = Encoded()
     with pytest.raises(ValueError, match="of 12 rows, got 10"):
-        cache.table(KEY, 12, encoded, encoded.seen)
+        cached_features(cache, KEY, 12, encoded, encoded.seen)
 
 
 def test_two_probes_at_once_encode_once(cache):
@@ -143,7 +143,7 @@ def test_two_probes_at_once_encode_once(cache):
     first, second, found = Slow(), Encoded(), {}
     threads = [
         threading.Thread(target=lambda: found.update(first=table(cache, first))),
-        threading.Thread(target=lambda: found.update(second=table(FeatureCache(cache.folder), second))),
+        threading.Thread(target=lambda: found.update(second=table(cache, second))),
     ]
     threads[0].start()
     inside.wait(10)

@@ -76,18 +76,13 @@ def test_what_is_noted_and_the_last_row_are_found_again(files):
     assert [files.last_row(number) for number in range(3)] == [{"row": 4, "label": 0}, {"row": 11, "label": 1}, None]
 
 
-def test_what_stands_behind_a_gap_does_not_count(files):
+def test_what_stands_behind_a_gap_or_lacks_its_rows_does_not_count(files):
     assert files.count() == 0
     for number in range(3):
         files.write(number, rows(2), features(2), {})
     files.path(1).unlink()
     assert (files.count(), files.rows()) == (1, 2)
-
-
-def test_tensors_without_their_rows_do_not_count(tmp_path):
-    files = FeatureFiles(tmp_path, "safetensors", COLUMNS)
-    files.write(0, rows(2), features(2), {})
-    (tmp_path / "rows-00000.parquet").unlink()
+    files._rows_path(0).unlink()
     assert files.count() == 0
 
 

@@ -75,27 +75,20 @@ def test_action_units_are_independent_and_their_pipeline_gives_each_a_probabilit
     )
 
 
-def test_head_pose_opens_as_what_it_is(encoder, tmp_path):
-    weight, bias = linear(3, encoder)
+def test_head_pose_opens_as_what_it_is_and_an_embedding_as_logits(encoder, tmp_path):
+    (weight, bias), (rows, shift) = linear(3, encoder), linear(5, encoder)
     model = build_head(encoder, "head_pose", ("yaw", "pitch", "roll"), "pose", SIZE)
     set_head(model, weight, bias)
-    save_head(model, tmp_path)
-    opened = PCLForHeadPoseEstimation.from_pretrained(tmp_path).eval()
+    save_head(model, tmp_path / "pose")
+    save_embedding(encoder, rows, shift, "face", SIZE, tmp_path / "embedding")
     images = torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
-        expected = encoder(images).pose_features @ weight.T + bias
-        torch.testing.assert_close(opened(images).logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_an_embedding_is_saved_as_logits(encoder, tmp_path):
-    weight, bias = linear(5, encoder)
-    save_embedding(encoder, weight, bias, "face", SIZE, tmp_path)
-    opened = PCLForImageClassification.from_pretrained(tmp_path).eval()
-    images = torch.rand(2, 3, SIZE, SIZE)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            opened(images).logits, encoder(images).face_features @ weight.T + bias, rtol=1e-4, atol=1e-4
-        )
+        poses = PCLForHeadPoseEstimation.from_pretrained(tmp_path / "pose").eval()(images).logits
+        embeddings = PCLForImageClassification.from_pretrained(tmp_path / "embedding").eval()(images).logits
+        features = encoder(images)
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(poses, features.pose_features @ weight.T + bias, **close)
+    torch.testing.assert_close(embeddings, features.face_features @ rows.T + shift, **close)
 
 
 def test_the_encoder_and_torchs_random_state_stay_as_they_were(encoder):

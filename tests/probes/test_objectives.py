@@ -1,15 +1,12 @@
 import math
 
-import numpy as np
 import pytest
 import torch
-from sklearn import metrics
 from torch.nn import functional as F
 
 from modeling_pcl.probes.metrics import load_metric
 from modeling_pcl.probes.objectives import (
     OBJECTIVES,
-    accuracy,
     masked_binary_cross_entropy,
     mean_f1,
     negative_angular_error,
@@ -45,14 +42,6 @@ def test_binary_cross_entropy_is_the_mean_over_the_known_labels():
     logits, targets = logits_and_units()
     assert masked_binary_cross_entropy(logits, targets).item() == pytest.approx(
         naive_binary_cross_entropy(logits, targets), rel=1e-12
-    )
-
-
-def test_binary_cross_entropy_of_known_labels_is_torch_s():
-    logits, targets = logits_and_units()
-    targets = targets.nan_to_num()
-    torch.testing.assert_close(
-        masked_binary_cross_entropy(logits, targets), F.binary_cross_entropy_with_logits(logits, targets), **EXACT
     )
 
 
@@ -100,34 +89,10 @@ def test_mean_f1_equals_the_loops_with_and_without_missing_labels():
     assert mean_f1(logits, targets) != mean_f1(logits, targets.nan_to_num())
 
 
-def test_mean_f1_of_known_labels_is_scikit_learn_s_macro_f1():
-    logits, targets = logits_and_units(40)
-    targets = targets.nan_to_num()
-    expected = metrics.f1_score(targets.numpy(), (logits >= 0).numpy(), average="macro", zero_division=np.nan)
-    assert mean_f1(logits, targets) == pytest.approx(expected, rel=1e-12)
-
-
 def test_mean_f1_is_the_metric_that_reports_the_test_set():
     logits, targets = logits_and_units(40)
     results = load_metric("action_unit_f1").compute(predictions=logits.sigmoid().tolist(), references=targets.tolist())
     assert mean_f1(logits, targets) == pytest.approx(results["f1"], rel=1e-12)
-
-
-@pytest.mark.parametrize("silent", [0.0, NAN])
-def test_a_unit_that_is_active_in_neither_labels_nor_predictions_is_left_out(silent):
-    logits = torch.tensor([[1.0, -1.0], [1.0, -1.0], [-1.0, -1.0]])
-    targets = torch.tensor([[1.0, silent], [0.0, silent], [0.0, silent]])
-    assert mean_f1(logits, targets) == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize(("logit", "label"), [(1.0, 0.0), (-1.0, 1.0)])
-def test_a_unit_that_is_active_in_one_of_them_only_counts_as_zero(logit, label):
-    assert mean_f1(torch.tensor([[1.0, logit]]), torch.tensor([[1.0, label]])) == 0.5
-
-
-def test_predictions_of_unknown_labels_do_not_count():
-    targets = torch.tensor([[1.0], [NAN]])
-    assert mean_f1(torch.tensor([[1.0], [1.0]]), targets) == mean_f1(torch.tensor([[1.0], [-1.0]]), targets) == 1.0
 
 
 def test_a_probability_of_a_half_says_active():
@@ -140,11 +105,6 @@ def test_mean_f1_without_any_unit_that_has_one_is_zero(label):
 
 
 # Accuracy and angles
-
-
-def test_accuracy_is_scikit_learn_s():
-    logits, targets = torch.randn(50, 4), torch.randint(0, 4, (50,))
-    assert accuracy(logits, targets) == pytest.approx(metrics.accuracy_score(targets, logits.argmax(dim=1)))
 
 
 def test_angular_error_is_the_mean_of_all_differences_with_a_minus():

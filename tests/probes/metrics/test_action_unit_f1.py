@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
 
 from modeling_pcl.probes.metrics import load_metric
 
@@ -52,35 +51,6 @@ def test_scores_and_counts_equal_those_of_loops(metric, seed, threshold):
     assert found["frames"] == sum(any(label in (0, 1) for label in row) for row in data["references"])
 
 
-@SEEDS
-def test_scores_equal_those_of_scikit_learn_on_the_labelled_frames(metric, seed):
-    data = frames(seed)
-    found = metric.compute(**data, names=NAMES)["f1_per_unit"]
-    for unit, name in enumerate(NAMES):
-        known = np.isin(data["references"][:, unit], [0, 1])
-        expected = f1_score(data["references"][known, unit], data["predictions"][known, unit] >= 0.5)
-        assert found[name] == pytest.approx(expected, abs=1e-12)
-
-
-def test_right_predictions_score_one_and_opposite_ones_zero(metric):
-    labels = np.array([[0, 1], [1, 0], [1, 1]])
-    assert metric.compute(predictions=labels, references=labels)["f1"] == 1
-    assert metric.compute(predictions=1 - labels, references=labels)["f1"] == 0
-
-
-def test_saying_active_always_scores_by_the_frequency(metric):
-    """With a share p of active frames, F1 is 2p / (1 + p)."""
-    labels = (np.arange(20) < 5).astype(int)[:, None]
-    assert metric.compute(predictions=np.ones((20, 1)), references=labels)["f1"] == pytest.approx(2 * 0.25 / 1.25)
-
-
-def test_one_false_alarm_and_one_miss(metric):
-    found = metric.compute(
-        predictions=[[1, 1], [1, 0], [1, 1]], references=[[1, 1], [0, 1], [1, 1]], names=["false", "miss"]
-    )
-    assert found["f1_per_unit"] == pytest.approx({"false": 4 / 5, "miss": 4 / 5})
-
-
 def test_a_unit_that_is_nowhere_active_has_no_score_and_is_not_in_the_mean(metric):
     found = metric.compute(
         predictions=[[1, 0, 0, 1], [1, 0, 1, 1]],
@@ -123,23 +93,6 @@ def test_a_probability_at_the_threshold_is_active(metric):
     assert metric.compute(predictions=[[0.5]], references=[[1]])["f1"] == 1
     assert metric.compute(predictions=[[0.7]], references=[[1]], threshold=0.7)["f1"] == 1
     assert metric.compute(predictions=[[0.7]], references=[[1]], threshold=0.71)["f1"] == 0
-
-
-@SEEDS
-def test_neither_the_order_of_frames_nor_that_of_units_matters(metric, seed):
-    data = frames(seed)
-    expected = metric.compute(**data, names=NAMES)
-    rows = np.random.default_rng(seed).permutation(60)
-    found = metric.compute(**{name: values[rows][:, ::-1] for name, values in data.items()}, names=NAMES[::-1])
-    assert found.pop("f1") == pytest.approx(expected.pop("f1"))
-    assert found == expected
-
-
-def test_batches_add_up_to_all_frames(metric):
-    data = frames()
-    for rows in np.array_split(np.arange(60), 3):
-        metric.add_batch(**{name: values[rows] for name, values in data.items()})
-    assert metric.compute() == metric.compute(**data)
 
 
 @pytest.mark.parametrize(

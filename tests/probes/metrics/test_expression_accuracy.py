@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from sklearn.metrics import balanced_accuracy_score, f1_score
 from transformers import pipeline
 
 from modeling_pcl import PCLForImageClassification, PCLImageProcessor
@@ -58,16 +57,6 @@ def test_all_numbers_equal_those_of_loops(metric, seed, labels):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-@SEEDS
-def test_class_means_equal_those_of_scikit_learn(metric, seed):
-    data = classes(seed)
-    found = metric.compute(**data)
-    expected = balanced_accuracy_score(data["references"], data["predictions"])
-    assert found["mean_class_accuracy"] == pytest.approx(expected, abs=1e-12)
-    expected = f1_score(data["references"], data["predictions"], average="macro")
-    assert found["macro_f1"] == pytest.approx(expected, abs=1e-12)
-
-
 def test_rows_of_the_normalised_matrix_are_shares_of_a_reference_class(metric):
     data = {"predictions": [0, 1, 1, 1], "references": [0, 0, 1, 1]}
     found = metric.compute(**data, labels=[0, 1, 2], confusion_matrix="normalised")
@@ -79,40 +68,10 @@ def test_the_matrix_is_left_out_unless_asked_for(metric):
     assert list(metric.compute(**classes())) == ["accuracy", "mean_class_accuracy", "macro_f1"]
 
 
-def test_right_classes_score_one(metric):
-    references = classes()["references"]
-    found = metric.compute(predictions=references, references=references)
-    assert found == {"accuracy": 1, "mean_class_accuracy": 1, "macro_f1": 1}
-
-
 def test_the_commonest_class_always_is_at_chance_for_the_class_mean(metric):
     """Nine of ten images are of class 0: its F1 is 18 / 19, that of the other class 0."""
     found = metric.compute(predictions=[0] * 10, references=[0] * 9 + [1])
     assert found == pytest.approx({"accuracy": 0.9, "mean_class_accuracy": 0.5, "macro_f1": 9 / 19})
-
-
-def test_a_class_that_is_only_predicted_counts_in_f1_but_not_in_the_class_mean(metric):
-    found = metric.compute(predictions=[0, 0, 1, 2], references=[0, 0, 1, 1])
-    assert found == pytest.approx({"accuracy": 0.75, "mean_class_accuracy": 0.75, "macro_f1": (1 + 2 / 3 + 0) / 3})
-
-
-def test_one_class_only_is_enough(metric):
-    assert metric.compute(predictions=[3, 3], references=[3, 3])["mean_class_accuracy"] == 1
-
-
-@SEEDS
-def test_neither_the_order_of_images_nor_the_numbers_of_classes_matter(metric, seed):
-    data = classes(seed)
-    order = np.random.default_rng(seed).permutation(80)
-    renumbered = {name: np.array([9, 2, -1, 30, 4])[values][order] for name, values in data.items()}
-    assert metric.compute(**renumbered) == pytest.approx(metric.compute(**data), abs=1e-12)
-
-
-def test_batches_add_up_to_all_images(metric):
-    data = classes()
-    for rows in np.array_split(np.arange(80), 3):
-        metric.add_batch(**{name: values[rows] for name, values in data.items()})
-    assert metric.compute() == metric.compute(**data)
 
 
 @pytest.mark.parametrize(
@@ -216,3 +175,8 @@ def test_the_evaluator_gives_intervals_by_bootstrap(metric, head, faces):
         low, high = found[name]["confidence_interval"]
         assert 0 <= low <= found[name]["score"] <= high <= 1
         assert low < high
+
+
+def test_a_class_that_is_only_predicted_counts_in_f1_but_not_in_the_class_mean(metric):
+    found = metric.compute(predictions=[0, 0, 1, 2], references=[0, 0, 1, 1])
+    assert found == pytest.approx({"accuracy": 0.75, "mean_class_accuracy": 0.75, "macro_f1": (1 + 2 / 3 + 0) / 3})

@@ -56,6 +56,14 @@ def test_metrics_go_by_their_name_and_say_what_they_take(name):
     assert "Returns:" in metric.compute.__doc__
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_batches_add_up_to_all_rows(name):
+    metric = load_metric(name)
+    for row in range(len(INPUTS[name]["predictions"])):
+        metric.add_batch(**{key: rows[row : row + 1] for key, rows in INPUTS[name].items()})
+    assert metric.compute() == metric.compute(**INPUTS[name])
+
+
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory) -> tuple[list[dict], Path, Path]:
     """What two processes at once computed, their working directory and their cache."""

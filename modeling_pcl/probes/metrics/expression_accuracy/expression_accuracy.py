@@ -17,22 +17,8 @@ class that transformers 5 no longer has. For a ready pipeline, set the evaluator
     evaluator.prepare_pipeline = lambda model_or_pipeline, **options: model_or_pipeline
 """
 
-import datasets
-import evaluate
-
-from modeling_pcl.probes.scores import classification_scores
+from modeling_pcl.probes import metrics, scores
 
 
-class ExpressionAccuracy(evaluate.Metric):
-    def _info(self) -> evaluate.MetricInfo:
-        # Floats, so that a probability is refused and not cut to class 0.
-        classes = datasets.Value("float64")
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            inputs_description=classification_scores.__doc__,
-            features=datasets.Features({"predictions": classes, "references": classes}),
-        )
-
-    def _compute(self, predictions, references, **options):
-        return classification_scores(predictions, references, **options)
+class ExpressionAccuracy(metrics.ScoreMetric):
+    compute_scores = staticmethod(scores.classification_scores)

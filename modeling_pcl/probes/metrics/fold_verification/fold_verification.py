@@ -1,8 +1,6 @@
 """Same person or not, judged by similarity, in the folds of LFW's protocol (its View 2)."""
 
-import datasets
-import evaluate
-
+from modeling_pcl.probes import metrics
 from modeling_pcl.probes.verification_scores import verification_scores
 
 CITATION = """
@@ -16,16 +14,7 @@ CITATION = """
 """
 
 
-class FoldVerification(evaluate.Metric):
-    def _info(self) -> evaluate.MetricInfo:
-        # Without `format="numpy"`, which rounds to float32. Labels are floats so that 0.5 is refused, not cut to 0.
-        numbers = datasets.Value("float64")
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=CITATION,
-            inputs_description=verification_scores.__doc__,
-            features=datasets.Features({"predictions": numbers, "references": numbers, "folds": numbers}),
-        )
-
-    def _compute(self, predictions, references, **options):
-        return verification_scores(predictions, references, **options)
+class FoldVerification(metrics.ScoreMetric):
+    compute_scores = staticmethod(verification_scores)
+    inputs = metrics.ScoreMetric.inputs | {"folds": metrics.NUMBER}
+    source = CITATION
