@@ -134,6 +134,7 @@ class LocalHub:
             ("GET", "/api/whoami-v2", self.whoami),
             ("POST", "/api/validate-yaml", self.validate_card),
             ("POST", "/api/repos/create", self.create),
+            ("DELETE", "/api/repos/delete", self.delete),
             ("GET", repository, self.info),
             ("GET", repository + "/revision/{revision}", self.info),
             ("GET", repository + "/refs", self.refs),
@@ -258,6 +259,12 @@ class LocalHub:
         made = self.repositories[kind, repo_id] = Repository(asked.get("visibility") == "private")
         made.commit("main", {".gitattributes": File(ATTRIBUTES.encode(), is_large=False)})
         return JSONResponse({"url": url, "name": repo_id, "id": repo_id})
+
+    async def delete(self, request: Request) -> Response:
+        asked = await request.json()
+        self.writer(request, asked["organization"])
+        del self.repositories[f"{asked.get('type') or 'model'}s", f"{asked['organization']}/{asked['name']}"]
+        return JSONResponse({})
 
     async def info(self, request: Request) -> Response:
         repository = self.repository(request)

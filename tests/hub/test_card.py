@@ -8,6 +8,7 @@ import pytest
 import tiny
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from modeling_pcl import (
@@ -21,7 +22,7 @@ from modeling_pcl.data.collections.layouts import LAYOUTS, TERMS
 from modeling_pcl.hub import push
 from modeling_pcl.hub.card import gather_facts, lint, model_card
 from modeling_pcl.hub.models import model_kind
-from modeling_pcl.hub.published import without_private
+from modeling_pcl.hub.published import in_markdown, without_private
 
 TEMPLATES = {path.name: path.read_text() for path in push.TEMPLATES.glob("*.md")}
 
@@ -177,6 +178,74 @@ def test_stored_outputs_are_the_widgets(folder):
 )
 def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expected):
     assert without_private({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://key:secret@host/faces", "s3://host/faces"),
+        ("https://user:pass@example.org/a", "https://example.org/a"),
+        ("--token hf_abcdefghijklmnopqrstuvwxyz", "--token (token)"),
+        ("x=ghp_0123456789abcdef, y", "x=(token), y"),
+        ("hf_short", "hf_short"),
+    ],
+)
+def test_no_password_and_no_token_is_published(text, expected):
+    assert without_private({"command": [text]}) == {"command": [expected]}
+
+
+MARKUP = {
+    "heading": "x\n# Heading",
+    "remote picture": "![x](https://evil.example/x.png)",
+    "link": "[x](https://evil.example)",
+    "html": "<img src=https://evil.example/x.png onerror=alert(1)>",
+    "table": "a | b | c",
+    "code": "`x` ```y```",
+    "emphasis": "**bold** _slanted_",
+    "comment": "<!-- hidden",
+    "template": "{{ repo_id }}",
+    "list": "x\n- item",
+    "address": "https://evil.example/x.png",
+}
+
+
+@pytest.mark.parametrize("what", MARKUP)
+@pytest.mark.parametrize("place", ["label", "probe", "source", "terms", "group", "feature"])
+def test_text_from_data_is_shown_as_it_is(folder, what, place):
+    text = MARKUP[what]
+    probe = json.loads(json.dumps(PROBE | {"groups": GROUPS}))
+    probes = {text if place == "probe" else "raf": probe}
+    if place == "source":
+        probe["parts"][0]["test"]["source"] = text
+    if place == "group":
+        probe["groups"] = {"gender": {text: GROUPS["gender"]["female"]}}
+    if place == "feature":
+        probe["results"] = {text: PROBE["results"]["face"]}
+    terms = text if place == "terms" else "own"
+    facts = gather_facts(folder("expression", probes=probes), "user/faces", training_data=[f"ours: {terms}"])
+    plain = facts | {"probes": {"raf": PROBE | {"groups": GROUPS}}, "training_data": [{"name": "ours", "terms": "own"}]}
+    if place == "label":
+        facts = facts | {"config": facts["config"] | {"id2label": {0: text, 1: "glad"}}}
+    body, plain_body = (model_card(TEMPLATES, given).split("---\n", 2)[2] for given in (facts, plain))
+    assert "".join(in_markdown(text).split()) in "".join(body.split())
+    rendered, plain = (MarkdownIt("commonmark").enable("table").render(text) for text in (body, plain_body))
+    assert "evil.example" not in re.sub(r">[^<]*<", "><", rendered)
+    for tag in ("<h1", "<h2", "<h3", "<img", "<em>", "<ul>", "<td", "<a ", "<script"):
+        assert rendered.count(tag) == plain.count(tag), tag
+
+
+def test_results_that_are_incomplete_are_named(folder):
+    probe = {key: value for key, value in PROBE.items() if key != "seeds"}
+    with pytest.raises(ValueError, match=r"results of `raf` are not as `pcl probe` writes them \(KeyError: 'seeds'"):
+        model_card(TEMPLATES, gather_facts(folder(probes={"raf": probe}), "user/faces"))
+
+
+def test_developer_size_and_license_are_told(folder):
+    given = {"license": "cc-by-4.0", "parameters": 1_234_567, "gmacs": 0.0521}
+    card = model_card(TEMPLATES, gather_facts(folder(), "jane/faces", **given))
+    for text in ("| jane |", "1,234,567", "0.052 GMACs", "| cc-by-4.0 |", "arxiv.org/abs/2211.13490", "feature maps"):
+        assert text in card
+    assert lint(card, TEMPLATES, gather_facts(folder(), "jane/faces", **given)) == []
 
 
 class TestLint:

@@ -68,6 +68,9 @@ def test_limits_and_consent_are_told():
 
 def test_the_front_matter_lists_the_files_of_each_configuration_and_split():
     assert front_matter(corpus_card(TEMPLATE, "faces", report(), COLUMNS)) == {
+        "license": "other",
+        "task_categories": ["image-classification"],
+        "size_categories": ["10K<n<100K"],
         "configs": [
             {
                 "config_name": "default",

@@ -42,6 +42,36 @@ def test_records_go_along_without_the_paths_of_this_machine(run, repository):
 
 
 @pytest.mark.parametrize("include_faces", [False, True])
+def test_only_pictures_that_are_drawn_here_go_along(run, repository, include_faces):
+    for name in ("reconstructions", "swaps", "me", "roc-of-me", "faces-raw", "step-x"):
+        Image.new("L", (4, 4)).save(run / f"{name}.png")
+        Image.new("L", (4, 4)).save(run / f"pictures/{name}-2.png")
+    faces = {"pictures/reconstructions.png", "pictures/swaps.png", "pictures/faces.png", "pictures/step-00000500.png"}
+    charts = {"pictures/roc.png", "pictures/losses.png"}
+    assert set(copy_records(run, repository, DIGEST, include_faces)) == charts | (faces if include_faces else set())
+
+
+def test_results_further_down_are_found(run):
+    for name in ("probes/verification", "comparison/mine/disentanglement"):
+        (run / name).mkdir(parents=True)
+        (run / name / "results.json").write_text(json.dumps(PROBE | {"task": name.split("/")[-1]}))
+    assert list(collect_results(run, DIGEST)) == [
+        "comparison/mine/disentanglement",
+        "expression",
+        "head_pose",
+        "probes/verification",
+    ]
+
+
+@pytest.mark.parametrize("missing", ["protocol", "parts", "results", "model_revision"])
+def test_incomplete_results_are_refused_by_name(run, missing):
+    probe = {key: value for key, value in PROBE.items() if key != missing} | {"task": "expression"}
+    (run / "expression/results.json").write_text(json.dumps(probe))
+    with pytest.raises(ValueError, match=rf"expression/results.json is of a probe, but lacks {missing}: probe again"):
+        collect_results(run, DIGEST)
+
+
+@pytest.mark.parametrize("include_faces", [False, True])
 def test_pictures_of_faces_go_along_only_if_they_are_asked_for(run, repository, include_faces):
     pictures = copy_records(run, repository, DIGEST, include_faces)
     without = {"pictures/roc.png", "pictures/losses.png"}

@@ -120,6 +120,19 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+def test_a_first_upload_that_fails_leaves_no_empty_repository(hub, api, folder, fault, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    (folder / "model.safetensors").write_bytes(b"\0new" * 3000)
+    hub.fail(*FAULTS[fault])
+    with pytest.raises(ValueError, match="the upload to user/faces failed"):
+        upload_repository(api, folder, "user/faces")
+    assert hub.repositories == {}
+    hub.faults.clear()
+    upload_repository(api, folder, "user/faces")
+    assert hub.files("user/faces")["model.safetensors"] == b"\0new" * 3000
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_failure_leaves_the_repository_as_it_was_and_the_same_call_mends_it(hub, api, folder, fault, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     upload_repository(api, folder, "user/faces")
