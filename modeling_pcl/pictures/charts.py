@@ -9,9 +9,21 @@ from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, auc
 
 from ..head_pose_pcl import ANGLES
-from .style import FEATURE_LOOKS, GREY, LOOKS, add_legend, choose_looks, new_figure, one_line, rendered, tidy_axes
+from .style import (
+    FEATURE_LOOKS,
+    GREY,
+    LOOKS,
+    NAME_LETTERS,
+    add_legend,
+    choose_looks,
+    draw_bars,
+    name_ticks,
+    new_figure,
+    one_line,
+    rendered,
+    tidy_axes,
+)
 
-NAME_LETTERS = 32
 COLOUR = FEATURE_LOOKS["trunk"][0]
 FALSE_ACCEPT_RATES, LEAST_RATE = (1e-2, 1e-3), 1e-4
 
@@ -35,11 +47,10 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
     side = 260 + classes * max(46, min(110, 540 // classes))
     figure = new_figure(side, side, title)
     axes = figure.subplots()
-    rotation = 45 if max(map(len, names)) > 8 else 0
     ConfusionMatrixDisplay(shares).plot(ax=axes, cmap="Blues", values_format=".0%", colorbar=False)
-    labels = [one_line(name, NAME_LETTERS) for name in names]
-    axes.set_xticks(range(classes), labels, rotation=rotation, ha="right" if rotation else "center", parse_math=False)
-    axes.set_yticks(range(classes), [f"{label} ({n:,})" for label, n in zip(labels, totals[:, 0])], parse_math=False)
+    name_ticks(axes.xaxis, names, **({"rotation": 45, "ha": "right"} if max(map(len, names)) > 8 else {}))
+    counted = [f"{one_line(name, NAME_LETTERS)} ({n:,})" for name, n in zip(names, totals[:, 0])]
+    name_ticks(axes.yaxis, counted, letters=2 * NAME_LETTERS)
     axes.set(xlabel="predicted", ylabel="labelled (images)")
     axes.images[0].set_clim(0, 1)
     return rendered(figure)
@@ -90,15 +101,11 @@ def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str
         raise ValueError(f"`scores` must name at least one unit and be in [0, 1] or None, got {dict(scores)}.")
     figure = new_figure(max(420, 48 * len(scores) + 80), 320, title)
     axes = figure.subplots()
-    bars = axes.bar(range(len(scores)), [score or 0 for score in scores.values()], 0.75, color=COLOUR)
-    words = ["no F1" if score is None else f"{score:.2f}" for score in scores.values()]
-    axes.bar_label(bars, words, fontsize=8, padding=2)
+    draw_bars(axes, scores, COLOUR, ".2f", missing="no F1")
     if known:
         axes.axhline(np.mean(known), color="black", linewidth=1, linestyle="--")
         axes.set_title(f"mean {np.mean(known):.3f}", fontsize=9)
-    axes.set_xticks(range(len(scores)), [one_line(name, NAME_LETTERS) for name in scores], parse_math=False)
     axes.set(ylim=(0, 1.08), ylabel=ylabel)
-    tidy_axes(axes)
     return rendered(figure)
 
 

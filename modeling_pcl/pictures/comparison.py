@@ -9,9 +9,12 @@ from PIL import Image
 
 from .style import (
     GREY,
+    add_grid,
     add_legend,
     choose_looks,
+    draw_bars,
     is_known,
+    name_ticks,
     new_figure,
     one_line,
     rendered,
@@ -54,9 +57,8 @@ def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[
     down = math.ceil(len(table) / MOST_ACROSS)
     across = math.ceil(len(table) / down)
     figure = new_figure(170 + across * 310, down * (44 * len(models) + 80) + 40)
-    grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     shifts = dict(zip(looks, np.linspace(-0.25, 0.25, len(looks)) if len(looks) > 1 else [0]))
-    for axes, (measure, rows) in zip(grid, table.items()):
+    for axes, (measure, rows) in zip(add_grid(figure, len(table), across, sharey=True), table.items()):
         baselines = []
         for place, model in enumerate(models):
             known = {name: pair for name, pair in rows.get(model, {}).items() if pair and is_known(pair[0])}
@@ -69,12 +71,10 @@ def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[
         if baselines and best:
             axes.axvline(best(baselines), color=GREY, linewidth=1.2, linestyle="--")
         axes.set_title(f"{wrapped(measure, 38)}\n{directions[measure]}", fontsize=9, parse_math=False)
-        axes.set_yticks(range(len(models)), [one_line(name, 32) for name in models], parse_math=False)
+        name_ticks(axes.yaxis, models)
         axes.set_ylim(len(models) - 0.5, -0.5)  # The first model on top.
         axes.grid(axis="x", alpha=0.4)
         tidy_axes(axes)
-    for axes in grid[len(table) :]:
-        axes.remove()
     handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks.values()]
     handles.append(Line2D([], [], color=GREY, linestyle="--"))
     labels = [*(one_line(name, 20) for name in looks), "best of random initialisation"]
@@ -105,15 +105,11 @@ def draw_leakage(
         raise ValueError(f"`readings` and `mirror` must hold at least one feature, got none for `{empty[0]}`.")
     looks = choose_looks(dict.fromkeys(feature for values in panels.values() for feature in values))
     figure = new_figure(250 * len(panels), 320, title)
-    for axes, (measure, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        heights = [value if is_known(value) else 0 for value in values.values()]
-        bars = axes.bar(range(len(values)), heights, 0.7, color=[looks[feature][0] for feature in values])
-        axes.bar_label(bars, [f"{value:.3f}" if is_known(value) else "missing" for value in values.values()], padding=3)
+    for axes, (measure, values) in zip(add_grid(figure, len(panels), len(panels)), panels.items()):
+        draw_bars(axes, values, [looks[feature][0] for feature in values], ".3f", missing="missing")
         axes.set_title(wrapped(measure, 30), fontsize=10, parse_math=False)
-        axes.set_xticks(range(len(values)), [one_line(feature, 12) for feature in values], parse_math=False)
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.margins(y=0.15)
-        tidy_axes(axes)
     charts = rendered(figure)
     if swaps is None:
         return charts

@@ -1,5 +1,6 @@
 """Faces with their labels or predictions on one page; of a corpus also how its labels are distributed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ from .captions import LETTERS, caption_lines
 from .heads import add_axes_legend
 from .label_charts import corpus_panels, draw_panels, fold_panel
 from .sample_choice import choose_pairs, choose_samples
-from .style import SMALL, new_figure, one_line, rendered, stacked, wrapped
+from .style import DPI, SMALL, add_grid, new_figure, one_line, rendered, stacked, wrapped
 
 TILE_PX, GAP_PX, LINE_PX = 160, 20, 13
-HEADING_PX, LEGEND_PX = 40, 30
+HEADING_PX = 70  # With what the axes mean.
 WIDEST_PX, NARROWEST_PX = 1700, 540  # Of a page.
 GREY = 190
 RIGHT, WRONG, PLAIN = ("#009a00", 4), ("#d00000", 4), ("black", 0.8)  # Colour and width of a frame.
@@ -144,19 +145,14 @@ def _count(number: int, what: str) -> str:
 
 def draw_tiles(heading: str, tiles: Sequence[Tile]) -> Image.Image:
     """Draw tiles of one kind in rows, below a heading, and what the axes of head poses mean if there are any."""
-    width = len(tiles[0].images) * TILE_PX
-    above, below = (max(getattr(tile, side).count("\n") + 2 for tile in tiles) * LINE_PX for side in ("above", "below"))
-    columns = min(WIDEST_PX // (width + GAP_PX), len(tiles))
-    rows, legend_px = -(-len(tiles) // columns), LEGEND_PX if any(tile.pose for tile in tiles) else 0
-    page = max(columns * (width + GAP_PX), NARROWEST_PX), HEADING_PX + rows * (above + TILE_PX + below) + legend_px
-    figure = new_figure(*page, layout=None)
-    words = one_line(heading, page[0] // 11)
-    figure.text(0.5, 1 - HEADING_PX / 2 / page[1], words, ha="center", va="center", fontsize=13, parse_math=False)
-    edges = {"left": GAP_PX / 2 / page[0], "right": (columns * (width + GAP_PX) - GAP_PX / 2) / page[0]}
-    edges |= {"top": 1 - (HEADING_PX + above) / page[1], "bottom": (below + legend_px) / page[1]}
-    gaps = {"wspace": GAP_PX / width, "hspace": (above + below) / TILE_PX}
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=edges | gaps).ravel()
-    for axes, tile in zip(grid, tiles):
+    width_px = len(tiles[0].images) * TILE_PX + GAP_PX
+    lines = sum(max(getattr(tile, side).count("\n") + 2 for tile in tiles) for side in ("above", "below"))
+    columns = min(WIDEST_PX // width_px, len(tiles))
+    page_px = max(columns * width_px, NARROWEST_PX)
+    rows_px = math.ceil(len(tiles) / columns) * (TILE_PX + lines * LINE_PX)
+    figure = new_figure(page_px, rows_px + HEADING_PX, one_line(heading, page_px // 11))
+    figure.get_layout_engine().set(w_pad=GAP_PX / 2 / DPI)
+    for axes, tile in zip(add_grid(figure, len(tiles), columns), tiles):
         pictures, reasons = zip(*(_decode(image, tile) for image in tile.images))
         axes.imshow(np.hstack(pictures))
         for place, reason in enumerate(reasons):
@@ -166,11 +162,9 @@ def draw_tiles(heading: str, tiles: Sequence[Tile]) -> Image.Image:
         axes.set_title(tile.above, pad=3, **SMALL)
         axes.set_xlabel(tile.below, labelpad=3, **SMALL)
         axes.spines[:].set(color=tile.frame[0], linewidth=tile.frame[1])
-    for axes in grid[len(tiles) :]:
-        axes.remove()
-    if legend_px:
+    if any(tile.pose for tile in tiles):
         add_axes_legend(figure)
-    return rendered(figure, is_cropped=False)
+    return rendered(figure)
 
 
 def _decode(image: Mapping | None, tile: Tile) -> tuple[np.ndarray, str]:
