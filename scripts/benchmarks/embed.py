@@ -2,9 +2,10 @@
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,9 @@ def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> dict:
         ours = partial(encode_on_every_core, encoders.ours, batches)
     ways = {"PCL float32, eager": (encoders.eager, batches), "PCL bf16, one batch at a time": (encoders.ours, batches)}
     ways |= {f"PCL {name}": (encoder, batches) for name, encoder in encoders.onnx.items()}
-    ways |= {name: (other, [other.images(options.batch_size)]) for name, other in other_networks(options.others)}
+    others_batch = torch.rand(options.batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.device())
+    for name, precision in product(options.others.split(","), ("float32", "bf16")):
+        ways[f"{name} {precision}"] = open_other_network(name, precision), [others_batch]
     rows = []
     for name, (encoder, images) in tqdm(ways.items(), desc="Encoders", leave=False):
         timed = report.paired(ours, partial(encode_all, encoder, images), options.pairs)
@@ -119,31 +122,20 @@ def encode_on_every_core(encoder: Callable, batches: list[torch.Tensor]):
         pass
 
 
-class OtherNetwork:
+def open_other_network(name: str, precision: Precision) -> Callable[[torch.Tensor], torch.Tensor]:
     """A network of timm with random weights, which is as fast as a trained one."""
+    import timm
 
-    def __init__(self, name: str, precision: Precision):
-        import timm
-
-        self.precision = precision
-        self.network = timm.create_model(name, pretrained=False, num_classes=0).to(report.device()).eval()
-        if precision == "bf16":
-            self.network.to(memory_format=torch.channels_last)
-
-    @staticmethod
-    def images(batch_size: int) -> torch.Tensor:
-        return torch.rand(batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.device())
+    network = timm.create_model(name, pretrained=False, num_classes=0).to(report.device()).eval()
+    if precision == "bf16":
+        network.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.network(images)
+    def encode_images(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return network(images)
 
-
-def other_networks(names: str) -> Iterator[tuple[str, OtherNetwork]]:
-    for name in names.split(","):
-        for precision in ("float32", "bf16"):
-            yield f"{name} {precision}", OtherNetwork(name, precision)
+    return encode_images
 
 
 # Growth.

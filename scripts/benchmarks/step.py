@@ -114,32 +114,19 @@ def make_config(options: StepBenchmark, image_size: int) -> PCLConfig:
 
 def iteration_convolutions(options: StepBenchmark, batch_size: int, image_size: int) -> dict[str, list[Convolution]]:
     """By objective, without computing anything."""
-    count, negatives = options.pose_images, options.pose_negatives_per_image
-    count = min(count, batch_size)
+    views = {
+        "disentangling": (batch_size, 3),
+        "face_contrast": (batch_size, 2),
+        "pose_contrast": (min(options.pose_images, batch_size), 2 + options.pose_negatives_per_image),
+    }
     with torch.device("meta"):
         model = PCLForPreTraining(make_config(options, image_size))
-        image = (3, image_size, image_size)
-        inputs = {
-            "disentangling": {
-                "pixel_values": torch.empty(batch_size, *image),
-                "noise": torch.empty(2 * batch_size, *image),
-            },
-            "face_contrast": {
-                "face_views": torch.empty(2 * batch_size, *image),
-                "face_mix": torch.empty(2 * batch_size, 2 * batch_size - 2),
-                "face_permutation": torch.empty(2 * batch_size - 2, dtype=torch.long),
-            },
-            "pose_contrast": {
-                "pose_views": torch.empty(2 * count, *image),
-                "pose_negative_views": torch.empty(count, negatives, *image),
-                "pose_mix": torch.empty(count, negatives),
-                "pose_permutation": torch.empty(negatives, dtype=torch.long),
-            },
-        }
-    return {
-        name: record_convolutions(model, partial(compute_loss, model, **inputs[name]))
-        for name, compute_loss in plain_step.OBJECTIVES.items()
-    }
+    convolutions = {}
+    for name, compute_loss in plain_step.OBJECTIVES.items():
+        inputs = plain_step.INPUTS[name](torch.empty(*views[name], 3, image_size, image_size, device="meta"))
+        inputs = {key: value.to("meta") for key, value in inputs.items()}
+        convolutions[name] = record_convolutions(model, partial(compute_loss, model, **inputs))
+    return convolutions
 
 
 # The parts. Where ours stands above something else, that is the first of the pair.

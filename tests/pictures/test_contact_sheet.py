@@ -209,18 +209,3 @@ def test_predictions_stand_beside_labels(figures):
     draw_pose_predictions([image(0)], [[10, 0, 0]], [[-20, 5, 1]], "poses")
     assert titles(figures[1]) == ["labelled", "predicted"]
     assert captions(figures[1]) == ["yaw +10 pitch +0 roll +0", "yaw -20 pitch +5 roll +1"]
-
-
-@pytest.mark.parametrize("samples", [0, -3])
-def test_no_samples_are_refused(samples):
-    with pytest.raises(ValueError, match="`samples` of at least 1"):
-        draw_corpus(table(2), "faces", samples=samples)
-    with pytest.raises(ValueError, match="`samples` of at least 1"):
-        draw_pairs(pair_table([True], [1]), "faces", samples=samples)
-
-
-def test_no_rows_are_refused():
-    with pytest.raises(ValueError, match="rows to draw"):
-        draw_corpus(table(2).select([]), "faces")
-    with pytest.raises(ValueError, match="rows to draw"):
-        draw_pairs(pair_table([True], [1]).select([]), "faces")

@@ -175,11 +175,7 @@ def make_inputs(views: IterationViews, rows: list[int], workers: int) -> dict[st
     stacked = {
         name: torch.stack([item[name] for item in made if name in item]) for name in OBJECTIVES
     }  # (images, views, 3, size, size)
-    return {
-        "disentangling": _disentangling_inputs(stacked["disentangling"]),
-        "face_contrast": _face_contrast_inputs(stacked["face_contrast"]),
-        "pose_contrast": _pose_contrast_inputs(stacked["pose_contrast"]),
-    }
+    return {name: INPUTS[name](views) for name, views in stacked.items()}
 
 
 def _disentangling_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -204,3 +200,11 @@ def _pose_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
         "pose_mix": mix,
         "pose_permutation": torch.randperm(negatives),
     }
+
+
+# From an objective's views, `(images, views, 3, size, size)`.
+INPUTS: dict[str, Callable[[torch.Tensor], dict[str, torch.Tensor]]] = {
+    "disentangling": _disentangling_inputs,
+    "face_contrast": _face_contrast_inputs,
+    "pose_contrast": _pose_contrast_inputs,
+}
