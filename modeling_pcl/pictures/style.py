@@ -120,7 +120,7 @@ def is_known(number: float | None) -> bool:
     return number is not None and math.isfinite(number)
 
 
-def one_line(text: str, letters: int) -> str:
+def one_line(text: str, letters: int = NAME_LETTERS) -> str:
     """Write a text with single spaces, cut to so many letters."""
     text = " ".join(text.split())
     return text if len(text) <= letters else text[: letters - 1] + "…"

@@ -8,14 +8,12 @@ from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
 from modeling_pcl.data import schema
-from modeling_pcl.pictures import contact_sheet, label_charts
 from modeling_pcl.pictures.contact_sheet import (
     draw_class_predictions,
     draw_corpus,
     draw_pairs,
     draw_pose_predictions,
 )
-from modeling_pcl.pictures.style import rendered
 
 NAN = float("nan")
 RAW = Image(decode=False)
@@ -28,20 +26,6 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-@pytest.fixture
-def figures(monkeypatch) -> list[Figure]:
-    """The figures of all pages: the tiles, then the charts."""
-    seen = []
-
-    def remember(figure: Figure) -> PILImage.Image:
-        seen.append(figure)
-        return rendered(figure)
-
-    for module in (contact_sheet, label_charts):
-        monkeypatch.setattr(module, "rendered", remember)
-    return seen
 
 
 def image(number: int) -> dict:

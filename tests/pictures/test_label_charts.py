@@ -3,7 +3,6 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from modeling_pcl.data import schema
-from modeling_pcl.pictures import label_charts
 from modeling_pcl.pictures.label_charts import (
     Panel,
     action_unit_panels,
@@ -223,16 +222,9 @@ def test_a_split_has_a_chart_unless_all_rows_share_it(split, charts):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(figures):
     """From panels to the axes on which they are drawn."""
-    figures = []
-    monkeypatch.setattr(label_charts, "rendered", figures.append)
-
-    def draw(*panels: Panel) -> list:
-        draw_panels(panels)
-        return figures[-1].axes
-
-    return draw
+    return lambda *panels: draw_panels(panels) and figures[-1].axes
 
 
 def test_series_are_stacked_in_their_order(drawn):
