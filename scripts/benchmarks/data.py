@@ -22,34 +22,22 @@ from modeling_pcl.options import option
 
 from . import report
 from .baselines import per_image_views
-from .iterations import TimedIteration, median_parts, training_flags
+from .iterations import IterationOptions, TimedIteration, bound_batch, median_parts, training_flags
 
 LARGE_PX = 1024
 DECODED = 300
 
 
 @dataclass
-class DataBenchmark:
+class DataBenchmark(IterationOptions):
     """Which data, and how much work."""
 
-    corpus: str = option("orl", "Corpus, as for `pcl pretrain`; a parquet file or glob is what training usually reads.")
     parts: str = option("decoding,views,iteration,memory", "Which parts to run, with commas between them.")
-    image_size: int = option(64, "Side of the views in px; images are loaded at twice as much.")
-    batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
-    pose_images: int = option(10, "Images of a pose contrast.")
-    pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
     batches: int = option(8, "Batches of views in one timing.")
     pairs: int = option(5, "Pairs of timings, of which medians are taken.")
-    width: float = option(1.0, "Width of the model in the part `iteration`; 1 is the published one.")
     iterations: int = option(3, "Training iterations to time, after one that does not count.")
     streamed_images: int = option(100_000, "Images to stream in the part `memory`.")
     output_dir: str = option("runs/benchmark-data", "Folder for results.json.")
-
-
-def bound_batch(corpus: Dataset, options: DataBenchmark) -> Dataset:
-    options.batch_size = min(options.batch_size, len(corpus))
-    print(f"{len(corpus)} images of {options.corpus} on {report.describe_machine()}")
-    return corpus
 
 
 # Decoding: one image at a time, one thread.

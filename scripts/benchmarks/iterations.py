@@ -2,8 +2,12 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from datasets import Dataset
+
+from modeling_pcl.options import option
 from modeling_pcl.training.options import parse_options
 from modeling_pcl.training.run import Pretraining, train_step
 
@@ -21,6 +25,25 @@ SHARED = (
     "mixed_precision",
     "fsdp",
 )
+
+
+@dataclass
+class IterationOptions:
+    """Which training iteration."""
+
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`; a parquet file or glob is what training usually reads.")
+    width: float = option(1.0, "Width of the model; 1 is the published one.")
+    image_size: int = option(64, "Side of the views in px; images are loaded at twice as much.")
+    batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
+    pose_images: int = option(10, "Images of a pose contrast.")
+    pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
+
+
+def bound_batch(corpus: Dataset, options: IterationOptions) -> Dataset:
+    """Take batches of at most all images, and say what is measured."""
+    options.batch_size = min(options.batch_size, len(corpus))
+    print(f"{len(corpus)} images of {options.corpus}, width {options.width}, on {report.describe_machine()}")
+    return corpus
 
 
 def training_flags(options, **changes) -> list[str]:

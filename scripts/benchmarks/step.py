@@ -21,23 +21,17 @@ from modeling_pcl.options import option
 from . import report
 from .baselines import plain_step
 from .convolutions import BareConvolutions, Convolution, record_convolutions
-from .iterations import TimedIteration, median_parts, training_flags
+from .iterations import IterationOptions, TimedIteration, bound_batch, median_parts, training_flags
 
 DTYPE = torch.bfloat16  # of `pcl pretrain`'s autocast
 PARTS_OF_MODEL = ("encoder", "decoder")
 
 
 @dataclass
-class StepBenchmark:
+class StepBenchmark(IterationOptions):
     """Which iteration, and how much work."""
 
-    corpus: str = option("orl", "Corpus, as for `pcl pretrain`.")
     parts: str = option("iteration,growth,options", "Which parts to run, with commas between them.")
-    width: float = option(1.0, "Width of the model; 1 is the published one.")
-    image_size: int = option(64, "Side of the views in px.")
-    batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
-    pose_images: int = option(10, "Images of a pose contrast.")
-    pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
     pairs: int = option(3, "Pairs of timings beside the convolutions alone, of which medians are taken.")
     plain_pairs: int = option(2, "Pairs of timings beside the plain iteration.")
     growth_batch_sizes: str = option("64,128,256", "Batches of the part `growth`, with commas between them.")
@@ -46,9 +40,8 @@ class StepBenchmark:
     output_dir: str = option("runs/benchmark-step", "Folder for results.json.")
 
 
-def bound_batch(corpus: Dataset, options: StepBenchmark) -> Dataset:
-    options.batch_size = min(options.batch_size, len(corpus))
-    print(f"{len(corpus)} images of {options.corpus}, width {options.width}, on {report.describe_machine()}")
+def announce(corpus: Dataset, options: StepBenchmark) -> Dataset:
+    corpus = bound_batch(corpus, options)
     print(f"Memory: {report.memory_kind()}, above what was held before the first iteration")
     return corpus
 
@@ -209,5 +202,5 @@ run = partial(
     name="step",
     kind=StepBenchmark,
     parts={"iteration": measure_iteration, "growth": measure_growth, "options": measure_options},
-    prepare=bound_batch,
+    prepare=announce,
 )

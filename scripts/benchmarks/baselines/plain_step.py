@@ -12,12 +12,11 @@ from datasets import Dataset, Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torchvision.transforms import functional as TF
 
 from modeling_pcl import PCLForPreTraining
 
 from .materialised_loss import materialised_face_loss, materialised_pose_loss
-from .per_image_views import PerImageViews
+from .per_image_views import PerImageViews, cut_square
 
 NOISE_STD, MIXING_ALPHA = 0.4, 1.6
 
@@ -160,8 +159,7 @@ class IterationViews(torch.utils.data.Dataset):
 
     def __getitem__(self, place_and_row: tuple[int, int]) -> dict[str, torch.Tensor]:
         place, row = place_and_row
-        image = self.rows[row]["image"].convert("RGB")
-        square = TF.center_crop(image, [min(image.size)])
+        square = cut_square(self.rows[row]["image"])
         takes_part = place < self.pose_images
         return {name: make(square) for name, make in self.makers.items() if takes_part or name != "pose_contrast"}
 
