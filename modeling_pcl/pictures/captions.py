@@ -36,8 +36,10 @@ def _words(known: Mapping, features: Mapping) -> Iterator[str]:
     for name in ("expression", "smile", "age", "gender"):
         if name in known:
             yield f"age\xa0{known[name]:.0f}" if name == "age" else _unbroken(class_name(known[name], features[name]))
-    units = [_action_unit(name, known[name], features[name]) for name in action_units(known) if known[name] > 0]
-    yield from [" ".join(units)] if units else []
+    present = [name for name in action_units(known) if known[name] > 0]
+    if present:
+        is_coded = {name: isinstance(features[name], ClassLabel) for name in present}
+        yield " ".join(name if is_coded[name] else f"{name}={known[name]:.0f}" for name in present)
     held = list(filter(None, (_attribute(name, known[name], features[name]) for name in attributes(known))))
     yield from map(_unbroken, held[:MOST_ATTRIBUTES])
     if len(held) > MOST_ATTRIBUTES:
@@ -49,10 +51,6 @@ def _words(known: Mapping, features: Mapping) -> Iterator[str]:
 def _unbroken(label: str) -> str:
     """A label that no line break tears apart."""
     return "\xa0".join(label.split())
-
-
-def _action_unit(name: str, value: float, feature) -> str:
-    return name if isinstance(feature, ClassLabel) else f"{name}={value:.0f}"
 
 
 def _attribute(name: str, value, feature) -> str | None:

@@ -9,10 +9,9 @@ from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, auc
 
 from ..head_pose_pcl import ANGLES
-from .style import FEATURE_LOOKS, GREY, LOOKS, add_legend, choose_looks, new_figure, one_line, rendered, tidy_axes
+from . import style
 
-NAME_LETTERS = 32
-COLOUR = FEATURE_LOOKS["trunk"][0]
+COLOUR = style.FEATURE_LOOKS["trunk"][0]
 FALSE_ACCEPT_RATES, LEAST_RATE = (1e-2, 1e-3), 1e-4
 
 
@@ -33,16 +32,15 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
     totals = table.sum(axis=1, keepdims=True)
     shares = np.divide(table, totals, out=np.zeros(table.shape), where=totals > 0)
     side = 260 + classes * max(46, min(110, 540 // classes))
-    figure = new_figure(side, side, title)
+    figure = style.new_figure(side, side, title)
     axes = figure.subplots()
-    rotation = 45 if max(map(len, names)) > 8 else 0
     ConfusionMatrixDisplay(shares).plot(ax=axes, cmap="Blues", values_format=".0%", colorbar=False)
-    labels = [one_line(name, NAME_LETTERS) for name in names]
-    axes.set_xticks(range(classes), labels, rotation=rotation, ha="right" if rotation else "center", parse_math=False)
-    axes.set_yticks(range(classes), [f"{label} ({n:,})" for label, n in zip(labels, totals[:, 0])], parse_math=False)
+    style.name_ticks(axes.xaxis, names, **({"rotation": 45, "ha": "right"} if max(map(len, names)) > 8 else {}))
+    counted = [f"{style.one_line(name)} ({n:,})" for name, n in zip(names, totals[:, 0])]
+    style.name_ticks(axes.yaxis, counted, letters=2 * style.NAME_LETTERS)
     axes.set(xlabel="predicted", ylabel="labelled (images)")
     axes.images[0].set_clim(0, 1)
-    return rendered(figure)
+    return style.rendered(figure)
 
 
 def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str) -> Image.Image:
@@ -62,7 +60,7 @@ def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str
         raise ValueError(f"`predictions` and `references` must be `(images, 3)`, of one image at least, got {shapes}.")
     if not (np.isfinite(predicted).all() and np.isfinite(labelled).all()):
         raise ValueError("`predictions` and `references` must be finite angles; leave other images out.")
-    figure = new_figure(960, 345, title)
+    figure = style.new_figure(960, 345, title)
     alpha = max(0.03, min(0.6, 400 / len(labelled)))  # Of many points each is paler, so that their density shows.
     for axes, angle, labels, values in zip(figure.subplots(1, 3), ANGLES, labelled.T, predicted.T):
         axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
@@ -70,8 +68,8 @@ def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str
         limits = min(labels.min(), values.min()) - 1, max(labels.max(), values.max()) + 1
         axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="labelled, degrees", ylabel="predicted, degrees")
         axes.set_title(f"{angle}: mean absolute error {np.abs(values - labels).mean():.2f}°", fontsize=10)
-        tidy_axes(axes)
-    return rendered(figure)
+        style.tidy_axes(axes)
+    return style.rendered(figure)
 
 
 def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str) -> Image.Image:
@@ -88,18 +86,14 @@ def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str
     known = [score for score in scores.values() if score is not None]
     if not scores or not all(0 <= score <= 1 for score in known):
         raise ValueError(f"`scores` must name at least one unit and be in [0, 1] or None, got {dict(scores)}.")
-    figure = new_figure(max(420, 48 * len(scores) + 80), 320, title)
+    figure = style.new_figure(max(420, 48 * len(scores) + 80), 320, title)
     axes = figure.subplots()
-    bars = axes.bar(range(len(scores)), [score or 0 for score in scores.values()], 0.75, color=COLOUR)
-    words = ["no F1" if score is None else f"{score:.2f}" for score in scores.values()]
-    axes.bar_label(bars, words, fontsize=8, padding=2)
+    style.draw_bars(axes, scores, COLOUR, ".2f", missing="no F1")
     if known:
         axes.axhline(np.mean(known), color="black", linewidth=1, linestyle="--")
         axes.set_title(f"mean {np.mean(known):.3f}", fontsize=9)
-    axes.set_xticks(range(len(scores)), [one_line(name, NAME_LETTERS) for name in scores], parse_math=False)
     axes.set(ylim=(0, 1.08), ylabel=ylabel)
-    tidy_axes(axes)
-    return rendered(figure)
+    return style.rendered(figure)
 
 
 def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Image.Image:
@@ -115,23 +109,23 @@ def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
     """
     if not curves:
         raise ValueError("`curves` must hold at least one curve, got none.")
-    figure = new_figure(640, 390 + 17 * len(curves), title)
+    figure = style.new_figure(640, 390 + 17 * len(curves), title)
     axes = figure.subplots()
     handles, labels = [], []
-    for (name, curve), (colour, _) in zip(curves.items(), choose_looks(curves).values()):
+    for (name, curve), (colour, _) in zip(curves.items(), style.choose_looks(curves).values()):
         false, true = _checked_rates(name, *curve)
         handles += axes.plot(false, true, color=colour, drawstyle="steps-post")
         reached = ", ".join(f"{true[false <= rate].max():.3f} at FAR {rate:g}" for rate in FALSE_ACCEPT_RATES)
-        labels.append(f"{one_line(name, NAME_LETTERS)}: AUC {auc(false, true):.3f}, TAR {reached}")
+        labels.append(f"{style.one_line(name)}: AUC {auc(false, true):.3f}, TAR {reached}")
     everywhere = np.geomspace(LEAST_RATE, 1, 200)  # A straight line is bent on a logarithmic axis.
-    handles += axes.plot(everywhere, everywhere, color=GREY, linestyle="--")
+    handles += axes.plot(everywhere, everywhere, color=style.GREY, linestyle="--")
     for rate in FALSE_ACCEPT_RATES:
-        axes.axvline(rate, color=GREY, linewidth=0.6, linestyle=":")
+        axes.axvline(rate, color=style.GREY, linewidth=0.6, linestyle=":")
     axes.set(xscale="log", xlim=(LEAST_RATE, 1), ylim=(0, 1.01))
     axes.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)")
-    tidy_axes(axes)
-    add_legend(figure, handles, [*labels, "chance"], loc="outside lower center")
-    return rendered(figure)
+    style.tidy_axes(axes)
+    style.add_legend(figure, handles, [*labels, "chance"], loc="outside lower center")
+    return style.rendered(figure)
 
 
 def _checked_rates(name: str, false, true) -> tuple[np.ndarray, np.ndarray]:
@@ -162,22 +156,23 @@ def draw_histories(
     candidate, epoch = chosen
     if not 1 <= epoch <= len(histories.get(candidate, ())):
         raise ValueError(f"`chosen` must be a candidate of `histories` and one of its epochs, from 1, got {chosen}.")
-    figure = new_figure(900, max(390, 17 * (len(histories) + 6)), title)
+    figure = style.new_figure(900, max(390, 17 * (len(histories) + 6)), title)
     axes = figure.subplots()
     handles = []
     for place, scores in enumerate(histories.values()):
-        style = {"color": LOOKS[place % len(LOOKS)][0], "linestyle": ("-", "--", ":", "-.")[place // len(LOOKS) % 4]}
-        # A line needs two points.
-        handles += axes.plot(range(1, len(scores) + 1), scores, marker="." if len(scores) == 1 else None, **style)
+        colour, _ = style.LOOKS[place % len(style.LOOKS)]
+        dashes = ("-", "--", ":", "-.")[place // len(style.LOOKS) % 4]
+        marker = "." if len(scores) == 1 else None  # A line needs two points.
+        handles += axes.plot(range(1, len(scores) + 1), scores, color=colour, linestyle=dashes, marker=marker)
     score = histories[candidate][epoch - 1]
     handles += axes.plot(epoch, score, "*", markersize=14, color="white", markeredgecolor="black", zorder=3)
-    words = f"chosen: {one_line(candidate, NAME_LETTERS)},\nepoch {epoch}, {score:.3f}"
-    labels = [*(one_line(name, NAME_LETTERS) for name in histories), words]
-    add_legend(figure, handles, labels, loc="outside right upper")
+    words = f"chosen: {style.one_line(candidate)},\nepoch {epoch}, {score:.3f}"
+    labels = [*(style.one_line(name) for name in histories), words]
+    style.add_legend(figure, handles, labels, loc="outside right upper")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set(xlabel="epoch", ylabel=one_line(ylabel, 50))
-    tidy_axes(axes)
-    return rendered(figure)
+    axes.set(xlabel="epoch", ylabel=style.one_line(ylabel, 50))
+    style.tidy_axes(axes)
+    return style.rendered(figure)
 
 
 def draw_learning_curve(rows: Sequence[Mapping[str, str]], feature: str = "trunk") -> Image.Image:
@@ -193,7 +188,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, str]], feature: str = "trunk
         "yaw_r2": "yaw, R2",
         "age_mae": "age, mean absolute error, years",
     }
-    figure = new_figure(1300, 360)
+    figure = style.new_figure(1300, 360)
     sides = sorted({row["side"] for row in rows}, key=int)
     for axes, (score, title) in zip(figure.subplots(1, len(panels)), panels.items()):
         for side in sides:
@@ -202,7 +197,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, str]], feature: str = "trunk
             axes.plot(seen, [float(row[score]) for row in of_side], marker="o")
         axes.set(title=title, xlabel="million images seen")
         axes.grid(alpha=0.3)
-        tidy_axes(axes)
+        style.tidy_axes(axes)
     handles = [Line2D([], [], color=f"C{place}", marker="o") for place in range(len(sides))]
-    add_legend(figure, handles, [f"at {side} px" for side in sides], loc="outside lower center", ncols=4)
-    return rendered(figure)
+    style.add_legend(figure, handles, [f"at {side} px" for side in sides], loc="outside lower center", ncols=4)
+    return style.rendered(figure)

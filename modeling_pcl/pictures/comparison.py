@@ -7,18 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from .style import (
-    GREY,
-    add_legend,
-    choose_looks,
-    is_known,
-    new_figure,
-    one_line,
-    rendered,
-    stacked,
-    tidy_axes,
-    wrapped,
-)
+from . import style
 
 DIRECTIONS = {"higher is better": max, "lower is better": min, "neither is better": None}
 BASELINE = "random"  # How the names of models that were not trained begin.
@@ -50,36 +39,33 @@ def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[
         if directions.get(measure) not in DIRECTIONS:
             expected = " or ".join(map(repr, DIRECTIONS))
             raise ValueError(f"`directions` must be {expected} for `{measure}`, got {directions.get(measure)!r}.")
-    looks = choose_looks(dict.fromkeys(name for rows in table.values() for row in rows.values() for name in row))
+    looks = style.choose_looks(dict.fromkeys(name for rows in table.values() for row in rows.values() for name in row))
     down = math.ceil(len(table) / MOST_ACROSS)
     across = math.ceil(len(table) / down)
-    figure = new_figure(170 + across * 310, down * (44 * len(models) + 80) + 40)
-    grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    figure = style.new_figure(170 + across * 310, down * (44 * len(models) + 80) + 40)
     shifts = dict(zip(looks, np.linspace(-0.25, 0.25, len(looks)) if len(looks) > 1 else [0]))
-    for axes, (measure, rows) in zip(grid, table.items()):
+    for axes, (measure, rows) in zip(style.add_grid(figure, len(table), across, sharey=True), table.items()):
         baselines = []
         for place, model in enumerate(models):
-            known = {name: pair for name, pair in rows.get(model, {}).items() if pair and is_known(pair[0])}
+            known = {name: pair for name, pair in rows.get(model, {}).items() if pair and style.is_known(pair[0])}
             for name, (mean, spread) in known.items():
-                style = {"color": looks[name][0], "fmt": looks[name][1], "markersize": 6, "capsize": 2.5}
-                axes.errorbar(mean, place + shifts[name], xerr=spread if is_known(spread) else None, **style)
+                look = {"color": looks[name][0], "fmt": looks[name][1], "markersize": 6, "capsize": 2.5}
+                axes.errorbar(mean, place + shifts[name], xerr=spread if style.is_known(spread) else None, **look)
             if model.lower().startswith(BASELINE):
                 baselines += [mean for mean, _ in known.values()]
         best = DIRECTIONS[directions[measure]]
         if baselines and best:
-            axes.axvline(best(baselines), color=GREY, linewidth=1.2, linestyle="--")
-        axes.set_title(f"{wrapped(measure, 38)}\n{directions[measure]}", fontsize=9, parse_math=False)
-        axes.set_yticks(range(len(models)), [one_line(name, 32) for name in models], parse_math=False)
+            axes.axvline(best(baselines), color=style.GREY, linewidth=1.2, linestyle="--")
+        axes.set_title(f"{style.wrapped(measure, 38)}\n{directions[measure]}", fontsize=9, parse_math=False)
+        style.name_ticks(axes.yaxis, models)
         axes.set_ylim(len(models) - 0.5, -0.5)  # The first model on top.
         axes.grid(axis="x", alpha=0.4)
-        tidy_axes(axes)
-    for axes in grid[len(table) :]:
-        axes.remove()
+        style.tidy_axes(axes)
     handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks.values()]
-    handles.append(Line2D([], [], color=GREY, linestyle="--"))
-    labels = [*(one_line(name, 20) for name in looks), "best of random initialisation"]
-    add_legend(figure, handles, labels, loc="outside lower center", ncols=5)
-    return rendered(figure)
+    handles.append(Line2D([], [], color=style.GREY, linestyle="--"))
+    labels = [*(style.one_line(name, 20) for name in looks), "best of random initialisation"]
+    style.add_legend(figure, handles, labels, loc="outside lower center", ncols=5)
+    return style.rendered(figure)
 
 
 def draw_leakage(
@@ -103,19 +89,15 @@ def draw_leakage(
     empty = [measure for measure, values in panels.items() if not values]
     if empty:
         raise ValueError(f"`readings` and `mirror` must hold at least one feature, got none for `{empty[0]}`.")
-    looks = choose_looks(dict.fromkeys(feature for values in panels.values() for feature in values))
-    figure = new_figure(250 * len(panels), 320, title)
-    for axes, (measure, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        heights = [value if is_known(value) else 0 for value in values.values()]
-        bars = axes.bar(range(len(values)), heights, 0.7, color=[looks[feature][0] for feature in values])
-        axes.bar_label(bars, [f"{value:.3f}" if is_known(value) else "missing" for value in values.values()], padding=3)
-        axes.set_title(wrapped(measure, 30), fontsize=10, parse_math=False)
-        axes.set_xticks(range(len(values)), [one_line(feature, 12) for feature in values], parse_math=False)
-        axes.axhline(0, color=GREY, linewidth=0.8)
+    looks = style.choose_looks(dict.fromkeys(feature for values in panels.values() for feature in values))
+    figure = style.new_figure(250 * len(panels), 320, title)
+    for axes, (measure, values) in zip(style.add_grid(figure, len(panels), len(panels)), panels.items()):
+        style.draw_bars(axes, values, [looks[feature][0] for feature in values], ".3f", missing="missing")
+        axes.set_title(style.wrapped(measure, 30), fontsize=10, parse_math=False)
+        axes.axhline(0, color=style.GREY, linewidth=0.8)
         axes.margins(y=0.15)
-        tidy_axes(axes)
-    charts = rendered(figure)
+    charts = style.rendered(figure)
     if swaps is None:
         return charts
     height = round(swaps.height * charts.width / swaps.width)
-    return stacked([charts, swaps.resize((charts.width, height), Image.Resampling.LANCZOS)])
+    return style.stacked([charts, swaps.resize((charts.width, height), Image.Resampling.LANCZOS)])

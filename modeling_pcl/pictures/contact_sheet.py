@@ -1,5 +1,6 @@
 """Faces with their labels or predictions on one page; of a corpus also how its labels are distributed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +12,14 @@ from ..data.images import BrokenImageError, decode_image
 from ..data.label_columns import is_missing, names
 from ..head_pose_pcl import ANGLES
 from ..pipelines_pcl import draw_axes
+from . import style
 from .captions import LETTERS, caption_lines
 from .heads import add_axes_legend
 from .label_charts import corpus_panels, draw_panels, fold_panel
 from .sample_choice import choose_pairs, choose_samples
-from .style import SMALL, new_figure, one_line, rendered, stacked, wrapped
 
 TILE_PX, GAP_PX, LINE_PX = 160, 20, 13
-HEADING_PX, LEGEND_PX = 40, 30
+HEADING_PX = 70  # With what the axes mean.
 WIDEST_PX, NARROWEST_PX = 1700, 540  # Of a page.
 GREY = 190
 RIGHT, WRONG, PLAIN = ("#009a00", 4), ("#d00000", 4), ("black", 0.8)  # Colour and width of a frame.
@@ -65,7 +66,7 @@ def draw_corpus(corpus: Dataset, title: str, samples: int = 36, seed: int = 0) -
     rows = corpus.with_format(None).select(list(chosen))
     tiles = [_face_tile(labels, corpus.features, row, mark) for (row, mark), labels in zip(chosen.items(), rows)]
     panels = corpus_panels(corpus)
-    return stacked([draw_tiles(heading, tiles), *([draw_panels(panels)] if panels else [])])
+    return style.stacked([draw_tiles(heading, tiles), *([draw_panels(panels)] if panels else [])])
 
 
 def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> Image.Image:
@@ -83,7 +84,7 @@ def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> 
     chosen = choose_pairs(pairs, samples, seed)
     tiles = [_pair_tile(pair, row) for row, pair in zip(chosen, pairs.with_format(None).select(chosen))]
     heading = f"{title}: {_count(len(pairs), 'pair')}"
-    return stacked([draw_tiles(heading, tiles), draw_panels([fold_panel(pairs)])])
+    return style.stacked([draw_tiles(heading, tiles), draw_panels([fold_panel(pairs)])])
 
 
 def draw_class_predictions(
@@ -99,7 +100,7 @@ def draw_class_predictions(
     """
     tiles = []
     for number, (image, label, guess) in enumerate(zip(images, labelled, predicted, strict=True)):
-        words = one_line(f"labelled {label}", LETTERS), one_line(f"predicted {guess}", LETTERS)
+        words = style.one_line(f"labelled {label}", LETTERS), style.one_line(f"predicted {guess}", LETTERS)
         tiles.append(Tile([image], f"image {number}", *words, frame=RIGHT if label == guess else WRONG))
     return draw_tiles(title, tiles)
 
@@ -128,7 +129,7 @@ def _face_tile(labels: Mapping, features: Mapping, row: int, mark: str) -> Tile:
     pose = [labels.get(angle) for angle in ANGLES]
     below = "\n".join(caption_lines(labels, features))
     is_posed = not any(map(is_missing, pose))
-    return Tile([image], f"row {row}", wrapped(mark, LETTERS, 2), below, pose if is_posed else None)
+    return Tile([image], f"row {row}", style.wrapped(mark, LETTERS, 2), below, pose if is_posed else None)
 
 
 def _pair_tile(pair: Mapping, row: int) -> Tile:
@@ -144,33 +145,26 @@ def _count(number: int, what: str) -> str:
 
 def draw_tiles(heading: str, tiles: Sequence[Tile]) -> Image.Image:
     """Draw tiles of one kind in rows, below a heading, and what the axes of head poses mean if there are any."""
-    width = len(tiles[0].images) * TILE_PX
-    above, below = (max(getattr(tile, side).count("\n") + 2 for tile in tiles) * LINE_PX for side in ("above", "below"))
-    columns = min(WIDEST_PX // (width + GAP_PX), len(tiles))
-    rows, legend_px = -(-len(tiles) // columns), LEGEND_PX if any(tile.pose for tile in tiles) else 0
-    page = max(columns * (width + GAP_PX), NARROWEST_PX), HEADING_PX + rows * (above + TILE_PX + below) + legend_px
-    figure = new_figure(*page, layout=None)
-    words = one_line(heading, page[0] // 11)
-    figure.text(0.5, 1 - HEADING_PX / 2 / page[1], words, ha="center", va="center", fontsize=13, parse_math=False)
-    edges = {"left": GAP_PX / 2 / page[0], "right": (columns * (width + GAP_PX) - GAP_PX / 2) / page[0]}
-    edges |= {"top": 1 - (HEADING_PX + above) / page[1], "bottom": (below + legend_px) / page[1]}
-    gaps = {"wspace": GAP_PX / width, "hspace": (above + below) / TILE_PX}
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=edges | gaps).ravel()
-    for axes, tile in zip(grid, tiles):
+    width_px = len(tiles[0].images) * TILE_PX + GAP_PX
+    lines = sum(max(getattr(tile, side).count("\n") + 2 for tile in tiles) for side in ("above", "below"))
+    columns = min(WIDEST_PX // width_px, len(tiles))
+    page_px = max(columns * width_px, NARROWEST_PX)
+    rows_px = math.ceil(len(tiles) / columns) * (TILE_PX + lines * LINE_PX)
+    figure = style.new_figure(page_px, rows_px + HEADING_PX, style.one_line(heading, page_px // 11))
+    figure.get_layout_engine().set(w_pad=GAP_PX / 2 / style.DPI)
+    for axes, tile in zip(style.add_grid(figure, len(tiles), columns), tiles):
         pictures, reasons = zip(*(_decode(image, tile) for image in tile.images))
         axes.imshow(np.hstack(pictures))
         for place, reason in enumerate(reasons):
-            words = wrapped(reason, 24, 8)
-            axes.text((place + 0.5) * TILE_PX, TILE_PX / 2, words, ha="center", va="center", **SMALL)
+            words = style.wrapped(reason, 24, 8)
+            axes.text((place + 0.5) * TILE_PX, TILE_PX / 2, words, ha="center", va="center", **style.SMALL)
         axes.set(xticks=[], yticks=[])
-        axes.set_title(tile.above, pad=3, **SMALL)
-        axes.set_xlabel(tile.below, labelpad=3, **SMALL)
+        axes.set_title(tile.above, pad=3, **style.SMALL)
+        axes.set_xlabel(tile.below, labelpad=3, **style.SMALL)
         axes.spines[:].set(color=tile.frame[0], linewidth=tile.frame[1])
-    for axes in grid[len(tiles) :]:
-        axes.remove()
-    if legend_px:
+    if any(tile.pose for tile in tiles):
         add_axes_legend(figure)
-    return rendered(figure, is_cropped=False)
+    return style.rendered(figure)
 
 
 def _decode(image: Mapping | None, tile: Tile) -> tuple[np.ndarray, str]:

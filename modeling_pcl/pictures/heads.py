@@ -106,18 +106,17 @@ def _surface(part: Ellipsoid, rotation: np.ndarray, x: np.ndarray, y: np.ndarray
 def add_axes_legend(figure: Figure) -> Legend:
     """Say at the bottom of a figure what the axes are that `draw_axes` draws."""
     lines = [Line2D([], [], color=np.array(AXIS_COLOURS[name]) / 255, linewidth=3) for name in AXES]
-    return add_legend(figure, lines, AXES.values(), loc="lower center", ncols=3)
+    return add_legend(figure, lines, AXES.values(), loc="outside lower center", ncols=3)
 
 
 def draw_pose_convention() -> Image.Image:
     """Draw which way a head turns with the sign of yaw, pitch and roll, as `head_pose_pcl` defines them."""
-    figure = new_figure(740, 830, layout=None)
-    grid = figure.subplots(3, 3, gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.05, "top": 0.97, "wspace": 0.05})
-    for row, (angle, (size_deg, negative, positive)) in zip(grid, TURNS.items()):
+    figure = new_figure(740, 830)
+    for row, (angle, (size_deg, negative, positive)) in zip(figure.subplots(3, 3), TURNS.items()):
         for axes, degrees, words in zip(row, (-size_deg, 0, size_deg), (negative, "frontal", positive)):
             pose = [degrees if name == angle else 0 for name in ANGLES]
             axes.imshow(draw_axes(Image.fromarray(draw_head(*pose, 230)), *pose))
             axes.set_title(f"{angle} {degrees:+d}: {words}" if degrees else f"{angle} 0: {words}", fontsize=8, pad=4)
             axes.set_axis_off()
     add_axes_legend(figure)
-    return rendered(figure, is_cropped=False)
+    return rendered(figure)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
@@ -12,7 +12,7 @@ from PIL import Image
 from ..data.label_columns import ATTRIBUTES, attributes, class_order, names, numbers
 from ..data.schema import action_units
 from ..head_pose_pcl import ANGLES
-from .style import SMALL, new_figure, one_line, rendered, tidy_axes
+from . import style
 
 CLASSES = ("expression", "smile", "gender", "split")
 BIN_WIDTHS = {"yaw": 5, "pitch": 5, "roll": 5, "age": 5}
@@ -131,14 +131,13 @@ def _share_panels(corpus: Dataset, columns: list[str]) -> list[Panel]:
 def subject_panel(subjects: Iterable[str | None]) -> Panel:
     """Subjects by how many images they have."""
     images = Counter(subjects)
-    missing = images.pop(None, 0)
+    title = _with_missing("subjects by number of images", images.pop(None, 0))
     sizes = np.array(list(images.values()), dtype=float)
     width = max(1, int(np.ceil(sizes.max(initial=0) / MOST_SUBJECT_BINS)))
-    panel = histogram_panel("", sizes, width, "images")
+    panel = histogram_panel(title, sizes, width, "images")
     counts = panel.series["rows"]
     is_log = bool(len(counts)) and counts.max() >= LOG_FROM * counts[counts > 0].min()
-    title = _with_missing("subjects by number of images", missing)
-    return Panel(title, panel.bars, {"subjects": counts}, width, "images", is_log)
+    return replace(panel, series={"subjects": counts}, is_log=is_log)
 
 
 def fold_panel(pairs: Dataset) -> Panel:
@@ -162,13 +161,10 @@ def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     across = min(ACROSS, len(panels))
     rows = [panels[first : first + across] for first in range(0, len(panels), across)]
     heights = [200 + max(17 * len(panel.bars) if _is_horizontal(panel) else 0 for panel in row) for row in rows]
-    figure = new_figure(across * 480, sum(heights))
-    grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
-    for axes, panel in zip(grid, panels):
+    figure = style.new_figure(across * 480, sum(heights))
+    for axes, panel in zip(style.add_grid(figure, len(panels), across, gridspec_kw={"height_ratios": heights}), panels):
         _draw_panel(axes, panel)
-    for axes in grid[len(panels) :]:
-        axes.remove()
-    return rendered(figure, is_cropped=False)
+    return style.rendered(figure)
 
 
 def _is_horizontal(panel: Panel) -> bool:
@@ -177,11 +173,11 @@ def _is_horizontal(panel: Panel) -> bool:
 
 
 def _draw_panel(axes: Axes, panel: Panel):
-    tidy_axes(axes)
-    axes.set_title(one_line(panel.title, LETTERS_ACROSS), fontsize=9, parse_math=False)
+    style.tidy_axes(axes)
+    axes.set_title(style.one_line(panel.title, LETTERS_ACROSS), fontsize=9, parse_math=False)
     if not len(panel.bars):
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "nothing is known", ha="center", transform=axes.transAxes, **SMALL)
+        axes.text(0.5, 0.5, "nothing is known", ha="center", transform=axes.transAxes, **style.SMALL)
         return
     is_horizontal, base = _is_horizontal(panel), np.zeros(len(panel.bars))
     # A bin of one whole number stands on it, a wider one from its edge to the next.
@@ -197,8 +193,7 @@ def _draw_panel(axes: Axes, panel: Panel):
     if panel.bin_width:
         axes.set_xlabel(panel.unit, fontsize=8)
     else:
-        axis = axes.yaxis if is_horizontal else axes.xaxis
-        axis.set_ticks(middles, [one_line(name, 24) for name in panel.bars], parse_math=False)
+        style.name_ticks(axes.yaxis if is_horizontal else axes.xaxis, panel.bars, letters=24)
         if len(panel.series) == 1:
             axes.bar_label(bars, fmt="{:.2f}" if "share" in panel.series else "{:,.0f}", fontsize=7, padding=2)
         else:

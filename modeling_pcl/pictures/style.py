@@ -5,11 +5,12 @@ import itertools
 import math
 import textwrap
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -18,6 +19,7 @@ from PIL import Image
 from ..features_pcl import READABLE_FEATURES
 
 DPI = 100
+NAME_LETTERS = 32  # Of a name beside or in a chart.
 # Okabe and Ito's colours, which colour-blind people can tell apart, each with a marker.
 LOOKS = (
     ("#0072b2", "o"),
@@ -34,21 +36,28 @@ GREY = "#808080"
 SMALL = {"fontsize": 7, "family": "DejaVu Sans Mono", "parse_math": False}
 
 
-def new_figure(width_px: float, height_px: float, title: str = "", layout: str | None = "constrained") -> Figure:
+def new_figure(width_px: float, height_px: float, title: str = "") -> Figure:
     """Make a white figure that makes room for every word; the title is broken into lines."""
-    figure = Figure((width_px / DPI, height_px / DPI), dpi=DPI, layout=layout)
+    figure = Figure((width_px / DPI, height_px / DPI), dpi=DPI, layout="constrained")
     if title:
         figure.suptitle(wrapped(title, int(width_px / 8.5)), fontsize=11, parse_math=False)
     return figure
 
 
-def rendered(figure: Figure, is_cropped: bool = True) -> Image.Image:
-    """Render a figure in RGB, cropped to what it shows or in its whole size; letters that the font lacks are boxes."""
+def add_grid(figure: Figure, count: int, across: int, **options) -> list[Axes]:
+    """Add so many axes to a figure, in rows of which the last may be shorter; options are those of `subplots`."""
+    grid = figure.subplots(math.ceil(count / across), across, squeeze=False, **options).ravel().tolist()
+    for axes in grid[count:]:
+        axes.remove()
+    return grid[:count]
+
+
+def rendered(figure: Figure) -> Image.Image:
+    """Render a figure in RGB, cropped to what it shows; letters that the font lacks are boxes."""
     png = io.BytesIO()
-    box = {"bbox_inches": "tight", "pad_inches": 0.1} if is_cropped else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-        FigureCanvasAgg(figure).print_figure(png, format="png", **box)
+        FigureCanvasAgg(figure).print_figure(png, format="png", bbox_inches="tight", pad_inches=0.1)
     return Image.open(png).convert("RGB")
 
 
@@ -66,6 +75,29 @@ def tidy_axes(axes: Axes):
     """Leave out what carries no numbers, and make numbers small."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+
+
+def name_ticks(axis: Axis, names: Collection[str], letters: int = NAME_LETTERS, **look):
+    """Write a name, cut to so many letters and taken literally, at each of the places 0, 1, 2 and so on of an axis."""
+    axis.set_ticks(range(len(names)), [one_line(name, letters) for name in names], parse_math=False, **look)
+
+
+def draw_bars(axes: Axes, values: Mapping[str, float | None], colours, number: str, missing: str):
+    """Draw a bar with its number for each name.
+
+    Args:
+        axes: Where.
+        values: By name; one that is None or NaN has no bar and the word `missing`.
+        colours: One, or one a bar.
+        number: How to write numbers, as for `format`.
+        missing: What to write where there is no number.
+    """
+    heights = [value if is_known(value) else 0 for value in values.values()]
+    bars = axes.bar(range(len(values)), heights, 0.75, color=colours)
+    words = [format(value, number) if is_known(value) else missing for value in values.values()]
+    axes.bar_label(bars, words, fontsize=8, padding=2)
+    name_ticks(axes.xaxis, values)
+    tidy_axes(axes)
 
 
 def add_legend(owner: Axes | Figure, handles: Sequence[Artist], labels: Iterable[str], **place) -> Legend:
@@ -88,7 +120,7 @@ def is_known(number: float | None) -> bool:
     return number is not None and math.isfinite(number)
 
 
-def one_line(text: str, letters: int) -> str:
+def one_line(text: str, letters: int = NAME_LETTERS) -> str:
     """Write a text with single spaces, cut to so many letters."""
     text = " ".join(text.split())
     return text if len(text) <= letters else text[: letters - 1] + "…"

@@ -1,6 +1,6 @@
 """The options of a pre-training run."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from ..options import option
@@ -146,26 +146,29 @@ class LoggingArguments:
     hub_private: bool = option(False, "Make a new repository private.")
 
 
+AT_LEAST_ONE = (
+    "steps",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_epoch",
+    "logging_steps",
+    "save_total_limit",
+)
+
+
 def check_arguments(training: TrainingArguments, logging: LoggingArguments):
     """Refuse values that no run can have.
 
     Raises:
         ValueError: Naming the option, what it must be and what came.
     """
-    at_least_one = {
-        "steps": training.steps,
-        "batch_size": training.batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "steps_per_epoch": training.steps_per_epoch,
-        "logging_steps": logging.logging_steps,
-        "save_total_limit": logging.save_total_limit,
-    }
-    for name, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ValueError(f"`--{name}` must be at least 1, got {value}.")
+    options = asdict(training) | asdict(logging)
+    for name in AT_LEAST_ONE:
+        if options[name] is not None and options[name] < 1:
+            raise ValueError(f"`--{name}` must be at least 1, got {options[name]}.")
     for name in ("learning_rate", "adam_learning_rate"):
-        if not getattr(training, name) > 0:
-            raise ValueError(f"`--{name}` must be positive, got {getattr(training, name)}.")
+        if not options[name] > 0:
+            raise ValueError(f"`--{name}` must be positive, got {options[name]}.")
     if not 0 <= training.warmup_steps < training.steps:
         raise ValueError(f"`--warmup_steps` must be in [0, `--steps`), got {training.warmup_steps}.")
     if not 0 <= training.decay_steps <= training.steps - training.warmup_steps:

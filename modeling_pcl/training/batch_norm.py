@@ -3,21 +3,7 @@
 import torch
 from torch import nn
 
-from ..distributed_pcl import world_size
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, values):
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-        return values
-
-    @staticmethod
-    def backward(ctx, gradient):
-        gradient = gradient.clone()
-        torch.distributed.all_reduce(gradient)
-        return gradient
+from ..distributed_pcl import gather_rows, world_size
 
 
 class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -32,8 +18,8 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         rows = values.movedim(1, -1).flatten(0, -2)  # (batch, C, ...) -> (batch * positions, C)
         count = rows.shape[0] * world_size()
-        mean = _SumOverProcesses.apply(rows.sum(0)) / count
-        variance = _SumOverProcesses.apply((rows - mean).square().sum(0)) / count
+        mean = _sum_over_processes(rows) / count
+        variance = _sum_over_processes((rows - mean).square()) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         shape = (-1,) + (1,) * (input.dim() - 2)
         scale = self.weight * (variance + self.eps).rsqrt()
@@ -44,6 +30,11 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+
+def _sum_over_processes(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of the rows of all processes, `(C,)`, with the gradient that each process finds for its own."""
+    return gather_rows(rows.sum(0, keepdim=True)).sum(0)
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:

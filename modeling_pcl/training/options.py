@@ -56,8 +56,7 @@ def parse_options(words: list[str], prog: str | None = None, description: str | 
     Raises:
         ValueError: If a value is one that no run can have.
     """
-    groups = (CorpusArguments, ModelArguments, ObjectiveArguments, ViewSettings, TrainingArguments, LoggingArguments)
-    parser = Parser(*groups, prog=prog, description=description)
+    parser = Parser(*(group.type for group in fields(Options)), prog=prog, description=description)
     objective = parser.parse_args_into_dataclasses(words)[2]
     parser.set_defaults(**RECIPES[objective.recipe] | METHODS[objective.method])
     options = Options(*parser.parse_args_into_dataclasses(words))

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 
-from ..files import write_json
-
 PACKAGES = (
     "modeling_pcl",
     "torch",
@@ -47,11 +45,6 @@ def describe_run(options: dict, data_revision: str) -> dict:
         },
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def write_record(folder: Path, record: dict):
-    """Write `run.json` in `folder`, whole or not at all."""
-    write_json(folder / "run.json", record)
 
 
 def _git_revision() -> str | None:

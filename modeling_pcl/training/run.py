@@ -14,11 +14,12 @@ from ..data.broken_images import BrokenFiles
 from ..data.corpora import corpus_revision
 from ..data.loading import Batch
 from ..data.views import VideoFrames, ViewMaker
+from ..files import write_json
 from ..pictures.faces import draw_face_rows, reconstruction_rows
 from .checkpoints import CheckpointFolder
 from .monitor import Monitor, check_finite_weights
 from .options import Options
-from .record import describe_run, write_record
+from .record import describe_run
 from .setup import (
     build_accelerator,
     build_model,
@@ -31,7 +32,7 @@ from .setup import (
 )
 from .sharding import take_launch_request, whole_model
 from .state import RunState
-from .steps import Stepper, give_zero_gradients
+from .steps import Stepper, dynamic_weights, give_zero_gradients
 from .trackers import log_picture, tracker_options
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Pretraining:
     def objective_weights(self) -> dict[str, float]:
         weights = dict(self.model.config.objective_weights)
         if self.options.training.dynamic_weight_averaging:
-            for name, factor in self.state.weight_average.weights().items():
+            for name, factor in dynamic_weights(self.state.loss_history).items():
                 weights[name] *= factor
         return weights
 
@@ -184,7 +185,7 @@ def write_result(run: Pretraining, record: dict):
     record["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record["images_seen"] = run.state.step * record["images_per_step"]
     record["broken_files"] = run.broken.count
-    write_record(run.output_dir, record)
+    write_json(run.output_dir / "run.json", record)
     logger.info("The model is in %s", run.output_dir)
 
 
@@ -219,8 +220,7 @@ def pretrain(options: Options) -> bool:
         "images_per_step": training.batch_size * training.gradient_accumulation_steps * run.accelerator.num_processes,
     }
     if run.accelerator.is_main_process:
-        run.output_dir.mkdir(parents=True, exist_ok=True)
-        write_record(run.output_dir, record)
+        write_json(run.output_dir / "run.json", record)
     start_trackers(run)
     try:
         train(run)

@@ -24,6 +24,7 @@ from .state import TrainingState, check_same_run
 from .steps import select_trained_parameters
 from .trackers import check_trackers
 
+NOT_OF_CONFIG = {"config", "init_from", "width", "method", "recipe"}  # Of the options of model and objectives.
 OTHER_FRAMES = 4  # Of an image's video that are read for views, at most.
 
 
@@ -31,16 +32,8 @@ def build_config(options: Options) -> PCLConfig:
     """Make the config that the options ask for: the published one, a given one or a model's, changed."""
     start = options.model.config or options.model.init_from
     config = (PCLConfig.from_pretrained(start) if start else PCLConfig()).scaled(options.model.width)
-    changes = {name: value for name, value in asdict(options.objective).items() if name not in ("method", "recipe")}
-    for name in (
-        "image_size",
-        "decoder_size",
-        "decoder_image_size",
-        "projection_size",
-        "projection_hidden_size",
-    ):
-        changes[name] = getattr(options.model, name)
-    changed = {name: value for name, value in changes.items() if value is not None}
+    asked = asdict(options.model) | asdict(options.objective)
+    changed = {name: value for name, value in asked.items() if name not in NOT_OF_CONFIG and value is not None}
     return PCLConfig(**(config.to_dict() | changed))
 
 
@@ -109,16 +102,9 @@ def make_training_state(
     optimizer = make_optimizer(
         model, training.optimizer, training.learning_rate, training.weight_decay, training.adam_learning_rate
     )
-    is_stable = training.lr_scheduler_type == "warmup_stable_decay"
-    scheduler = get_scheduler(
-        training.lr_scheduler_type,
-        optimizer,
-        training.warmup_steps,
-        training.steps,
-        scheduler_specific_kwargs={"num_decay_steps": training.decay_steps, "decay_type": "1-sqrt"}
-        if is_stable
-        else None,
-    )
+    kind = training.lr_scheduler_type
+    decay = {"num_decay_steps": training.decay_steps, "decay_type": "1-sqrt"} if kind != "cosine" else None
+    scheduler = get_scheduler(kind, optimizer, training.warmup_steps, training.steps, scheduler_specific_kwargs=decay)
     processor = PCLImageProcessor.for_image_size(model.config.image_size)
     return TrainingState(accelerator, model.train(), processor, accelerator.prepare_optimizer(optimizer), scheduler)
 

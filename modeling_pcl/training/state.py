@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 
 from .checkpoints import CheckpointFolder, read_state
 from .sharding import WHOLE, whole_model
-from .steps import DynamicWeightAverage
+from .steps import BALANCED
 
 
 @dataclass
@@ -20,25 +20,25 @@ class RunState:
 
     Args:
         step: Iterations done.
-        weight_average: Epoch means of the contrastive losses.
+        loss_history: Means of the contrastive losses in the last two epochs, as for `dynamic_weights`.
         epoch_sums: This process's sums of these losses since the epoch began, `(2,)`.
     """
 
     step: int = 0
-    weight_average: DynamicWeightAverage = field(default_factory=DynamicWeightAverage)
+    loss_history: list[list[float]] = field(default_factory=list)
     epoch_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
 
     def add(self, terms: dict[str, torch.Tensor], steps_per_epoch: int, accelerator: Accelerator):
-        """Count an iteration; at the end of an epoch hand the losses' means to the weight average."""
+        """Count an iteration; at the end of an epoch keep the losses' means."""
         self.step += 1
-        names = [f"{name}_loss" for name in self.weight_average.names]
+        names = [f"{name}_loss" for name in BALANCED]
         if not all(name in terms for name in names):
             return
         self.epoch_sums = self.epoch_sums.to(terms[names[0]].device)
         self.epoch_sums += torch.stack([terms[name].float() for name in names])
         if self.step % steps_per_epoch == 0:
             means = accelerator.reduce(self.epoch_sums, reduction="mean") / steps_per_epoch
-            self.weight_average.end_epoch(means.tolist())
+            self.loss_history = [*self.loss_history, means.tolist()][-2:]
             self.epoch_sums = torch.zeros_like(self.epoch_sums)
 
 
@@ -82,7 +82,7 @@ class TrainingState:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             record = {"step": state.step, "processes": accelerator.num_processes, "options": options}
-            final = folder.finish(state.step, record | {"loss_history": state.weight_average.history})
+            final = folder.finish(state.step, record | {"loss_history": state.loss_history})
         accelerator.wait_for_everyone()
         return final
 
@@ -101,8 +101,8 @@ class TrainingState:
         process_state = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
         _set_random_states(process_state["random"])
         record = read_state(checkpoint)
-        average = DynamicWeightAverage(history=record["loss_history"])
-        return RunState(record["step"], average, process_state["epoch_sums"]), process_state["loader"]
+        state = RunState(record["step"], record["loss_history"], process_state["epoch_sums"])
+        return state, process_state["loader"]
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR):

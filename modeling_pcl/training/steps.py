@@ -1,10 +1,12 @@
 """One iteration: which objectives share an optimizer step, and how they are weighted."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+
+BALANCED = ("face_contrast", "pose_contrast")  # The objectives that dynamic weight averaging is about.
 
 
 def select_trained_parameters(model: torch.nn.Module, objectives: list[str]):
@@ -112,29 +114,24 @@ def _passes(group: tuple[str, ...], micro_batches: int) -> list[tuple[tuple[str,
     return [*passes, (("face_contrast",), None)] if "face_contrast" in group else passes
 
 
-@dataclass
-class DynamicWeightAverage:
-    """Weights of the face and pose contrast by how fast each one falls, from the third epoch on.
+def dynamic_weights(history: Sequence[Sequence[float]], temperature: float = 2.0) -> dict[str, float]:
+    """Weigh the face and pose contrast by how fast each one falls, from the third epoch on.
 
     With r = L(t-1) / L(t-2) of the epoch means of the unweighted losses, the weights are 2 * softmax(r / 2): an
-    objective whose loss falls more slowly weighs more. Both are 1 in the first two epochs.
+    objective whose loss falls more slowly weighs more.
+
+    Args:
+        history: Epoch means of the losses, in the order of `BALANCED`, of the last two epochs; fewer give 1 for both.
+        temperature: Divides the ratios.
+
+    Returns:
+        The factor of each objective in the current epoch; they sum to their number.
 
     Source:
         Liu et al. 2019, End-to-end multi-task learning with attention; constants as in Liu et al. 2023.
     """
-
-    names: tuple[str, ...] = ("face_contrast", "pose_contrast")
-    temperature: float = 2.0
-    history: list[list[float]] = field(default_factory=list)
-
-    def end_epoch(self, means: list[float]):
-        """Take the epoch means of the unweighted losses, in the order of `names`."""
-        self.history = [*self.history, list(means)][-2:]
-
-    def weights(self) -> dict[str, float]:
-        """The factor of each objective in the current epoch; they sum to their number."""
-        if len(self.history) < 2 or any(loss == 0 for loss in self.history[0]):
-            return dict.fromkeys(self.names, 1.0)
-        before, last = torch.tensor(self.history, dtype=torch.float64)
-        shares = torch.softmax(last / before / self.temperature, dim=0)
-        return dict(zip(self.names, (len(self.names) * shares).tolist()))
+    if len(history) < 2 or any(loss == 0 for loss in history[0]):
+        return dict.fromkeys(BALANCED, 1.0)
+    before, last = torch.tensor(history, dtype=torch.float64)
+    shares = torch.softmax(last / before / temperature, dim=0)
+    return dict(zip(BALANCED, (len(BALANCED) * shares).tolist()))

@@ -30,6 +30,10 @@ class Convolution:
     trains_inputs: bool
 
     @property
+    def is_of_decoder(self) -> bool:
+        return self.layer.startswith("decoder")
+
+    @property
     def outputs(self) -> tuple[int, ...]:
         sides = zip(self.inputs[2:], self.weight[2:], self.stride, self.padding)
         out = ((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in sides)
@@ -57,7 +61,8 @@ def record_convolutions(model: nn.Module, forward: Callable[[], object]) -> list
 
 
 class BareConvolutions:
-    """Computes convolutions on random tensors, channels last, with bias: forward and, for training, backward.
+    """Computes convolutions on random tensors, channels last, with bias: forward, and the gradients of weight, bias
+    and, where the convolution trains them, inputs.
 
     All read the same memory, so that those of a large model have room, and nothing but results is allocated.
 
@@ -65,13 +70,9 @@ class BareConvolutions:
         convolutions: What to compute, in this order.
         dtype: Of all tensors.
         device: Where.
-        is_trained: Whether to compute gradients of weight, bias and, where asked for, inputs.
     """
 
-    def __init__(
-        self, convolutions: Sequence[Convolution], dtype: torch.dtype, device: torch.device, is_trained: bool = True
-    ):
-        self.is_trained = is_trained
+    def __init__(self, convolutions: Sequence[Convolution], dtype: torch.dtype, device: torch.device):
         shapes = [
             [getattr(convolution, name) for convolution in convolutions] for name in ("inputs", "weight", "outputs")
         ]
@@ -87,12 +88,9 @@ class BareConvolutions:
             inputs, weight, gradient = (_channels_last(*pair) for pair in zip(self.memory, shapes))
             channels, stride, padding = convolution.weight[0], convolution.stride, convolution.padding
             F.conv2d(inputs, weight, self.biases[:channels], stride, padding)
-            if self.is_trained:
-                wanted = [convolution.trains_inputs, True, True]
-                plain = ([1, 1], False, [0, 0], 1)  # dilation, transposed, output padding, groups
-                torch.ops.aten.convolution_backward(
-                    gradient, inputs, weight, [channels], stride, padding, *plain, wanted
-                )
+            wanted = [convolution.trains_inputs, True, True]
+            plain = ([1, 1], False, [0, 0], 1)  # dilation, transposed, output padding, groups
+            torch.ops.aten.convolution_backward(gradient, inputs, weight, [channels], stride, padding, *plain, wanted)
 
 
 def _channels_last(memory: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

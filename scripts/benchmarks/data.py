@@ -14,7 +14,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm import tqdm
 
-from modeling_pcl.data.corpora import corpus_revision, load_corpus
+from modeling_pcl.data.corpora import load_corpus
 from modeling_pcl.data.images import decode_image, image_bytes
 from modeling_pcl.data.loading import make_loader
 from modeling_pcl.data.views import ViewMaker, ViewSettings
@@ -22,64 +22,46 @@ from modeling_pcl.options import option
 
 from . import report
 from .baselines import per_image_views
-from .iterations import Iteration, training_flags
+from .iterations import IterationOptions, TimedIteration, bound_batch, median_parts, training_flags
 
 LARGE_PX = 1024
 DECODED = 300
 
 
 @dataclass
-class DataBenchmark:
+class DataBenchmark(IterationOptions):
     """Which data, and how much work."""
 
-    corpus: str = option("orl", "Corpus, as for `pcl pretrain`; a parquet file or glob is what training usually reads.")
     parts: str = option("decoding,views,iteration,memory", "Which parts to run, with commas between them.")
-    image_size: int = option(64, "Side of the views in px; images are loaded at twice as much.")
-    batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
-    pose_images: int = option(10, "Images of a pose contrast.")
-    pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
     batches: int = option(8, "Batches of views in one timing.")
     pairs: int = option(5, "Pairs of timings, of which medians are taken.")
-    width: float = option(1.0, "Width of the model in the part `iteration`; 1 is the published one.")
     iterations: int = option(3, "Training iterations to time, after one that does not count.")
     streamed_images: int = option(100_000, "Images to stream in the part `memory`.")
     output_dir: str = option("runs/benchmark-data", "Folder for results.json.")
 
 
-def run(arguments: list[str]):
-    options = report.parse(DataBenchmark, "data", arguments)
-    report.check_parts(options.parts, PARTS)
-    corpus = load_corpus(options.corpus)
-    revision = corpus_revision(corpus)
-    print(f"{len(corpus)} images of {options.corpus} on {report.describe_machine()}")
-    results = {}
-    for name in options.parts.split(","):
-        title, measure = PARTS[name]
-        results[name] = measure(corpus, options)
-        report.show(title, results[name])
-        report.save(options.output_dir, vars(options), revision, results)
-    print(f"\nWritten to {options.output_dir}/results.json")
-
-
 # Decoding: one image at a time, one thread.
 
 
-def measure_decoding(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+def measure_decoding(corpus: Dataset, options: DataBenchmark) -> dict:
     records = [corpus[row]["image"] for row in np.linspace(0, len(corpus) - 1, DECODED).astype(int).tolist()]
     sources = {"as stored": records, f"JPEG, {LARGE_PX} px": [enlarged(record) for record in records[: DECODED // 10]]}
-    size_px, threads = 2 * options.image_size, torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
     for source, images in sources.items():
-        work = [member(decode, images, size_px) for decode in DECODERS.values()]
-        rates = [len(images) / min(report.seconds(way) for _ in range(options.pairs)) for way in work]
-        rows.append({"images": source} | {f"{name}, images/s": rate for name, rate in zip(DECODERS, rates)})
+        row = {"images": source}
+        for name, decode in DECODERS.items():
+            work = partial(decode_all, decode, images, 2 * options.image_size)
+            row[f"{name}, images/s"] = len(images) / min(report.seconds(work) for _ in range(options.pairs))
+        rows.append(row)
     torch.set_num_threads(threads)
-    return rows
+    return {"decoding": ("Decoding one image to a square, one thread", rows)}
 
 
-def member(decode: Callable, images: list[dict], size_px: int) -> Callable[[], list]:
-    return lambda: [decode(image, size_px) for image in images]
+def decode_all(decode: Callable, images: list[dict], size_px: int):
+    for image in images:
+        decode(image, size_px)
 
 
 def enlarged(record: dict) -> dict:
@@ -125,28 +107,19 @@ DECODERS = {
 # Views: from the corpus to ready batches, both ways on all CPUs.
 
 
-def measure_views(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+def measure_views(corpus: Dataset, options: DataBenchmark) -> dict:
     """Both ways start their workers anew for every timing, so that neither works ahead while the other is timed."""
     rows = []
-    negatives = options.pose_negatives_per_image
-    for objective, views in {"disentangling": 3, "face_contrast": 2, "pose_contrast": 2 + negatives}.items():
-        images = options.pose_images if objective == "pose_contrast" else min(options.batch_size, len(corpus))
+    views = {"disentangling": 3, "face_contrast": 2, "pose_contrast": 2 + options.pose_negatives_per_image}
+    for objective, count in views.items():
+        images = options.pose_images if objective == "pose_contrast" else options.batch_size
         work = [partial(way, corpus, objective, images, options) for way in (make_our_views, make_views_per_image)]
         timed = report.paired(*work, options.pairs)
         total = images * options.batches
-        rows.append(
-            {
-                "objective": objective,
-                "images": images,
-                "views of each": views,
-                "ours, images/s": total / timed["ours_s"],
-                "per image, images/s": total / timed["baseline_s"],
-                "times as fast": timed["ratio"],
-                "least": timed["ratio_min"],
-                "most": timed["ratio_max"],
-            }
-        )
-    return rows
+        row = {"objective": objective, "images": images, "views of each": count}
+        row |= {"ours, images/s": total / timed.ours_s, "per image, images/s": total / timed.baseline_s}
+        rows.append(row | timed.columns())
+    return {"views": ("From the corpus to a ready batch of views", rows)}
 
 
 def make_our_views(corpus: Dataset, objective: str, images: int, options: DataBenchmark):
@@ -167,31 +140,30 @@ def make_views_per_image(corpus: Dataset, objective: str, images: int, options: 
 # A training iteration: what of it waits for images and views.
 
 
-def measure_iteration(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+def measure_iteration(corpus: Dataset, options: DataBenchmark) -> dict:
     """Of `pcl pretrain` itself."""
-    iteration = Iteration(training_flags(options, min(options.batch_size, len(corpus)), options.image_size))
+    iteration = TimedIteration(training_flags(options))
     for _ in tqdm(range(options.iterations + 1), desc="Iterations", leave=False):
         iteration()
-    spent = iteration.medians()
+    spent = median_parts(iteration.spent)
     views = sum(spent[f"{objective} views"] for objective in iteration.run.objectives)
-    return [
-        {
-            "width": options.width,
-            "iteration, s": spent["total"],
-            "waits for images, s": spent["waits for images"],
-            "makes views, s": views,
-            "share of both, %": 100 * (spent["waits for images"] + views) / spent["total"],
-        }
-    ]
+    row = {
+        "width": options.width,
+        "iteration, s": spent["total"],
+        "waits for images, s": spent["waits for images"],
+        "makes views, s": views,
+        "share of both, %": 100 * (spent["waits for images"] + views) / spent["total"],
+    }
+    return {"iteration": ("An iteration of pretrain.py", [row])}
 
 
 # Memory over a long stream.
 
 
-def measure_memory(corpus: Dataset, options: DataBenchmark) -> list[dict]:
+def measure_memory(corpus: Dataset, options: DataBenchmark) -> dict:
     """Unshared memory of this process and its worker after every tenth of the stream."""
     stream = load_corpus(options.corpus, streaming=True)
-    loader = make_loader(stream, 2 * options.image_size, min(options.batch_size, len(corpus)), num_workers=1)
+    loader = make_loader(stream, 2 * options.image_size, options.batch_size, num_workers=1)
     rows, seen = [], 0
     with tqdm(total=options.streamed_images, unit="image", desc="Streaming", leave=False) as bar:
         for batch in loader:
@@ -200,18 +172,26 @@ def measure_memory(corpus: Dataset, options: DataBenchmark) -> list[dict]:
             if seen * 10 >= (len(rows) + 1) * options.streamed_images:
                 rows.append({"images": seen, "memory, MB": memory_mb()})
             if seen >= options.streamed_images:
-                return rows
+                break
+    return {"memory": ("Memory of a stream and its worker", rows)}
 
 
 def memory_mb() -> float:
     """Unshared memory, so that a page that several processes see counts once."""
     process = psutil.Process()
-    return sum(member.memory_full_info().uss for member in [process, *process.children(recursive=True)]) / 2**20
+    members = [process, *process.children(recursive=True)]
+    return sum(member.memory_full_info().uss for member in members) / report.MIB
 
 
-PARTS = {
-    "decoding": ("Decoding one image to a square, one thread", measure_decoding),
-    "views": ("From the corpus to a ready batch of views", measure_views),
-    "iteration": ("An iteration of pretrain.py", measure_iteration),
-    "memory": ("Memory of a stream and its worker", measure_memory),
-}
+run = partial(
+    report.run,
+    name="data",
+    kind=DataBenchmark,
+    parts={
+        "decoding": measure_decoding,
+        "views": measure_views,
+        "iteration": measure_iteration,
+        "memory": measure_memory,
+    },
+    prepare=bound_batch,
+)

@@ -1,9 +1,11 @@
 """Features of ready images: how fast, beside float32, ONNX and networks that one might take instead, and how good."""
 
+import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,7 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from modeling_pcl import PCLConfig, PCLModel
-from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.data.image_decoder import CorpusImages
-from modeling_pcl.data.label_columns import names as label_names
 from modeling_pcl.data.splits import split_stratified
 from modeling_pcl.features_pcl import FEATURES
 from modeling_pcl.hub.models import open_encoder
@@ -51,41 +51,24 @@ class EmbedBenchmark:
     output_dir: str = option("runs/benchmark-embed", "Folder for results.json.")
 
 
-def run(arguments: list[str]):
-    options = report.parse(EmbedBenchmark, "embed", arguments)
-    report.check_parts(options.parts, PARTS)
-    if "probe" in options.parts.split(",") and options.corpus is None:
-        raise ValueError("The part `probe` needs `--corpus` and `--label_column`.")
-    print(f"{options.model or 'Random weights of the published size'} on {report.describe_machine()}")
-    revision = None if options.corpus is None else corpus_revision(load_corpus(options.corpus))
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        encoders = Encoders(options, Path(folder))
-        for name in options.parts.split(","):
-            title, measure = PARTS[name]
-            results[name] = measure(encoders, options)
-            report.show(title, results[name])
-            report.save(options.output_dir, vars(options), revision, results, ("timm", "onnxruntime"))
-    print(f"\nWritten to {options.output_dir}/results.json")
-
-
 class Encoders:
     """The same weights in every form. Each maps images `(batch, 3, size, size)` uint8 to features by name."""
 
-    def __init__(self, options: EmbedBenchmark, folder: Path):
+    def __init__(self, corpus: Dataset | None, options: EmbedBenchmark):
+        if corpus is None and "probe" in options.parts.split(","):
+            raise ValueError("The part `probe` needs `--corpus` and `--label_column`.")
+        print(f"{options.model or 'Random weights of the published size'} on {report.describe_machine()}")
+        self.corpus = corpus
         torch.manual_seed(0)
         config = PCLConfig(image_size=options.image_size)
         model = PCLModel(config) if options.model is None else open_encoder(options.model)
-        model.save_pretrained(folder / "model")
-        self.model = open_encoder(str(folder / "model")).to(report.device()).eval()
-        self.plain_model = open_encoder(str(folder / "model")).to(report.device()).eval()
+        self.model, self.plain_model = (copy.deepcopy(model).to(report.device()).eval() for _ in range(2))
         if options.parts != "growth":
-            export_onnx(open_encoder(str(folder / "model")), folder / "model.onnx")
-            quantise_onnx(folder / "model.onnx", folder / "model_quantized.onnx")
-            self.onnx = {
-                "ONNX float32": OnnxEncoder(folder / "model.onnx"),
-                "ONNX int8": OnnxEncoder(folder / "model_quantized.onnx"),
-            }
+            with tempfile.TemporaryDirectory() as folder:
+                files = {"ONNX float32": Path(folder, "model.onnx"), "ONNX int8": Path(folder, "model_quantized.onnx")}
+                export_onnx(model.eval(), files["ONNX float32"])
+                quantise_onnx(*files.values())
+                self.onnx = {name: OnnxEncoder(path) for name, path in files.items()}
 
     def ours(self, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
         return next(encode(self.model, [images], precision))
@@ -100,31 +83,31 @@ class Encoders:
 # Speed.
 
 
-def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
-    size = (options.batch_size, 3, options.image_size, options.image_size)
-    batches = [torch.randint(256, size, dtype=torch.uint8) for _ in range(options.batches)]
+def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> dict:
+    batches = ready_batches(options.batch_size, options.image_size, options.batches)
     ours = partial(encode_all, encoders.ours, batches)
     if report.device().type == "cpu":
         ours = partial(encode_on_every_core, encoders.ours, batches)
     ways = {"PCL float32, eager": (encoders.eager, batches), "PCL bf16, one batch at a time": (encoders.ours, batches)}
     ways |= {f"PCL {name}": (encoder, batches) for name, encoder in encoders.onnx.items()}
-    ways |= {name: (other, [other.images(options.batch_size)]) for name, other in other_networks(options.others)}
-    count, rows = len(batches) * options.batch_size, []
+    others_batch = torch.rand(options.batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.device())
+    for name, precision in product(options.others.split(","), ("float32", "bf16")):
+        ways[f"{name} {precision}"] = open_other_network(name, precision), [others_batch]
+    rows = []
     for name, (encoder, images) in tqdm(ways.items(), desc="Encoders", leave=False):
         timed = report.paired(ours, partial(encode_all, encoder, images), options.pairs)
-        share = count / (len(images) * len(images[0]))  # Ratios are of the time for one image.
-        rows.append(
-            {
-                "encoder": name,
-                "px": images[0].shape[-1],
-                "images/s": count / share / timed["baseline_s"],
-                "ours, images/s": count / timed["ours_s"],
-                "ours is times as fast": timed["ratio"] * share,
-                "least": timed["ratio_min"] * share,
-                "most": timed["ratio_max"] * share,
-            }
-        )
-    return rows
+        row = {"encoder": name, "px": images[0].shape[-1]}
+        row["images/s"] = len(images) * options.batch_size / timed.baseline_s
+        row["ours, images/s"] = len(batches) * options.batch_size / timed.ours_s
+        # Ratios are of the time for one image.
+        rows.append(row | timed.columns("ours is times as fast", len(batches) / len(images)))
+    return {"speed": ("Features of ready images, beside the same weights and other networks", rows)}
+
+
+def ready_batches(batch_size: int, image_size: int, count: int) -> list[torch.Tensor]:
+    """Random images, `(batch_size, 3, image_size, image_size)` uint8."""
+    size = (batch_size, 3, image_size, image_size)
+    return [torch.randint(256, size, dtype=torch.uint8) for _ in range(count)]
 
 
 def encode_all(encoder: Callable, batches: list[torch.Tensor]):
@@ -139,80 +122,56 @@ def encode_on_every_core(encoder: Callable, batches: list[torch.Tensor]):
         pass
 
 
-class OtherNetwork:
+def open_other_network(name: str, precision: Precision) -> Callable[[torch.Tensor], torch.Tensor]:
     """A network of timm with random weights, which is as fast as a trained one."""
+    import timm
 
-    def __init__(self, name: str, precision: Precision):
-        import timm
-
-        self.precision = precision
-        self.network = timm.create_model(name, pretrained=False, num_classes=0).to(report.device()).eval()
-        if precision == "bf16":
-            self.network.to(memory_format=torch.channels_last)
-
-    @staticmethod
-    def images(batch_size: int) -> torch.Tensor:
-        return torch.rand(batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.device())
+    network = timm.create_model(name, pretrained=False, num_classes=0).to(report.device()).eval()
+    if precision == "bf16":
+        network.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.network(images)
+    def encode_images(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return network(images)
 
-
-def other_networks(names: str) -> Iterator[tuple[str, OtherNetwork]]:
-    for name in names.split(","):
-        for precision in ("float32", "bf16"):
-            yield f"{name} {precision}", OtherNetwork(name, precision)
+    return encode_images
 
 
 # Growth.
 
 
-def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
-    sizes = [(int(batch), options.image_size) for batch in options.growth_batch_sizes.split(",")]
-    sides = [int(side) for side in options.growth_image_sizes.split(",")]
+def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> dict:
+    sizes = [(batch, options.image_size) for batch in report.integers(options.growth_batch_sizes)]
+    sides = report.integers(options.growth_image_sizes)
     sizes += [(options.batch_size, side) for side in sides if side != options.image_size]
     rows = []
     for batch, side in tqdm(sizes, desc="Sizes", leave=False):
-        batches = [torch.randint(256, (batch, 3, side, side), dtype=torch.uint8) for _ in range(options.batches)]
-        timed = report.paired(
-            partial(encode_all, encoders.ours, batches), partial(encode_all, encoders.eager, batches), options.pairs
-        )
-        rows.append(
-            {
-                "batch": batch,
-                "px": side,
-                "bf16, images/s": options.batches * batch / timed["ours_s"],
-                "float32 eager, images/s": options.batches * batch / timed["baseline_s"],
-                "times as fast": timed["ratio"],
-                "bf16, MiB": report.peak_memory(prepare_growth, options.model, batch, side)["extra_mib"],
-            }
-        )
-    return rows
+        batches = ready_batches(batch, side, options.batches)
+        work = [partial(encode_all, encoder, batches) for encoder in (encoders.ours, encoders.eager)]
+        timed = report.paired(*work, options.pairs)
+        row = {"batch": batch, "px": side, "bf16, images/s": options.batches * batch / timed.ours_s}
+        row |= {"float32 eager, images/s": options.batches * batch / timed.baseline_s, "times as fast": timed.ratio}
+        rows.append(row | {"bf16, MiB": report.peak_memory(prepare_growth, options.model, batch, side)["extra_mib"]})
+    return {"growth": ("Growth with batch and image size, one batch at a time", rows)}
 
 
 def prepare_growth(model: str | None, batch: int, side: int) -> Callable[[], object]:
     """The work on one batch, after a small one for what torch sets up once."""
     encoder = (PCLModel(PCLConfig()) if model is None else open_encoder(model)).to(report.device())
     next(encode(encoder, [torch.zeros(1, 3, 32, 32, dtype=torch.uint8)], "bf16"))
-    images = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8)
-    return lambda: next(encode(encoder, [images], "bf16"))
+    images = ready_batches(batch, side, 1)
+    return lambda: next(encode(encoder, images, "bf16"))
 
 
 # What a linear probe reads.
 
 
-def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
+def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> dict:
     """Accuracy of the same logistic regression on what each form of the encoder gives."""
-    corpus = load_corpus(options.corpus)
-    if options.label_column not in corpus.column_names:
-        raise ValueError(
-            f"`--label_column` must be one of {', '.join(corpus.column_names)}, got {options.label_column}."
-        )
-    labels = label_names(corpus, options.label_column)
-    corpus = corpus.select([row for row, label in enumerate(labels) if label is not None][: options.images])
-    labels = np.array(label_names(corpus, options.label_column))
+    labels = report.class_names(encoders.corpus, options.label_column)
+    labelled = [row for row, label in enumerate(labels) if label is not None][: options.images]
+    corpus, labels = encoders.corpus.select(labelled), np.array([labels[row] for row in labelled])
     parts = split_stratified(labels.tolist(), {"train": 0.7, "validation": 0.1, "test": 0.2}, seed=0)
     forms = {
         "PCL float32": partial(encoders.ours, precision="float32"),
@@ -233,7 +192,7 @@ def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> list[dict]:
             row[f"{name}, accuracy"] = float((predicted == test[1]).mean())
             row[f"{name}, relative error"] = float((values - reference[name]).norm() / reference[name].norm())
         rows.append(row)
-    return rows
+    return {"probe": ("Accuracy of a logistic regression on the features", rows)}
 
 
 def corpus_features(encoder: Callable, corpus: Dataset, options: EmbedBenchmark) -> dict[str, torch.Tensor]:
@@ -243,8 +202,11 @@ def corpus_features(encoder: Callable, corpus: Dataset, options: EmbedBenchmark)
     return {name: torch.cat([rows[name].float() for rows in encoded]) for name in FEATURES}
 
 
-PARTS = {
-    "speed": ("Features of ready images, beside the same weights and other networks", measure_speed),
-    "growth": ("Growth with batch and image size, one batch at a time", measure_growth),
-    "probe": ("Accuracy of a logistic regression on the features", measure_probe),
-}
+run = partial(
+    report.run,
+    name="embed",
+    kind=EmbedBenchmark,
+    parts={"speed": measure_speed, "growth": measure_growth, "probe": measure_probe},
+    prepare=Encoders,
+    packages=("timm", "onnxruntime"),
+)

@@ -26,20 +26,21 @@ class LossBenchmark:
     output_dir: str = option("runs/benchmark-loss", "Folder for results.json.")
 
 
-def run(arguments: list[str]):
-    options = report.parse(LossBenchmark, "loss", arguments)
-    sizes = [int(rows) for rows in options.rows.split(",")]
+def check_rows(corpus: None, options: LossBenchmark) -> list[int]:
+    sizes = report.integers(options.rows)
     if any(rows < 4 or rows % 2 for rows in sizes):
         raise ValueError(f"`--rows` must be even numbers of at least 4, got {options.rows}.")
     print(f"Loss of embeddings of {options.dim} dimensions, float32, on {report.describe_machine()}")
     print(f"Memory: {report.memory_kind()}, above what was held before")
-    rows = [measure(size, options) for size in tqdm(sizes, desc="Sizes", leave=False)]
-    report.show("Mixed-negative loss, forward and backward", rows)
-    report.save(options.output_dir, vars(options), None, {"loss": rows})
-    print(f"\nWritten to {options.output_dir}/results.json")
+    return sizes
 
 
-def measure(rows: int, options: LossBenchmark) -> dict:
+def measure_loss(sizes: list[int], options: LossBenchmark) -> dict:
+    rows = [measure_size(size, options) for size in tqdm(sizes, desc="Sizes", leave=False)]
+    return {"loss": ("Mixed-negative loss, forward and backward", rows)}
+
+
+def measure_size(rows: int, options: LossBenchmark) -> dict:
     ours = prepare("ours", rows, options.dim)
     memory = report.peak_memory(prepare, "ours", rows, options.dim)
     held = {"ours, MiB": memory["extra_mib"], "its process, MiB": memory["total_mib"]}
@@ -47,18 +48,9 @@ def measure(rows: int, options: LossBenchmark) -> dict:
         return {"2N": rows, "ours, ms": 1000 * report.median_seconds(ours, options.pairs)} | held
     timed = report.paired(ours, prepare("written out", rows, options.dim), options.pairs)
     theirs = report.peak_memory(prepare, "written out", rows, options.dim)["extra_mib"]
-    return (
-        {"2N": rows, "ours, ms": 1000 * timed["ours_s"]}
-        | held
-        | {
-            "written out, ms": 1000 * timed["baseline_s"],
-            "times as fast": timed["ratio"],
-            "least": timed["ratio_min"],
-            "most": timed["ratio_max"],
-            "written out, MiB": theirs,
-            "times less memory": theirs / memory["extra_mib"],
-        }
-    )
+    row = {"2N": rows, "ours, ms": 1000 * timed.ours_s, **held, "written out, ms": 1000 * timed.baseline_s}
+    row |= timed.columns()
+    return row | {"written out, MiB": theirs, "times less memory": theirs / memory["extra_mib"]}
 
 
 def prepare(way: str, rows: int, dim: int):
@@ -82,3 +74,4 @@ def train_on(way: str, embeddings: torch.Tensor, mix: torch.Tensor, permutation:
 
 
 WAYS = {"ours": losses_pcl.mixed_negative_loss, "written out": materialised_face_loss}
+run = partial(report.run, name="loss", kind=LossBenchmark, parts={"loss": measure_loss}, prepare=check_rows)

@@ -1,6 +1,7 @@
 """A linear probe beside one that extracts features in every epoch, and extraction beside the encoder alone."""
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,10 +10,9 @@ import torch
 from datasets import Dataset
 
 from modeling_pcl import PCLConfig, PCLModel
-from modeling_pcl.data.corpora import corpus_revision, load_corpus
-from modeling_pcl.data.label_columns import names as label_names
 from modeling_pcl.options import option
 from modeling_pcl.probes.encoder import Encoder
+from modeling_pcl.probes.feature_cache import FeatureTable
 from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
 from modeling_pcl.probes.objectives import OBJECTIVES
 
@@ -39,80 +39,62 @@ class ProbeBenchmark:
     output_dir: str = option("runs/benchmark-probe", "Folder for results.json.")
 
 
-def run(arguments: list[str]):
-    options = report.parse(ProbeBenchmark, "probe", arguments)
-    report.check_parts(options.parts, PARTS)
-    corpus = load_corpus(options.corpus)
+def select_images(corpus: Dataset, options: ProbeBenchmark) -> Dataset:
     corpus = corpus.select(range(min(options.images, len(corpus))))
     print(f"{len(corpus)} images of {options.corpus} at {options.image_size} px, on {report.describe_machine()}")
-    results = {}
-    for name in options.parts.split(","):
-        title, measure = PARTS[name]
-        results[name] = [measure(corpus, float(width), options) for width in options.widths.split(",")]
-        report.show(title, results[name])
-        report.save(options.output_dir, vars(options), corpus_revision(corpus), results)
-    print(f"\nWritten to {options.output_dir}/results.json")
+    return corpus
 
 
-def measure_epochs(corpus: Dataset, width: float, options: ProbeBenchmark) -> dict:
+def measure_epochs(corpus: Dataset, options: ProbeBenchmark) -> dict:
     """Seconds of a linear probe from images to the last epoch, its features extracted once."""
-    if options.label_column not in corpus.column_names:
-        names = ", ".join(corpus.column_names)
-        raise ValueError(f"`--label_column` must be one of {names}, got {options.label_column}.")
-    labels = np.unique(label_names(corpus, options.label_column), return_inverse=True)[1].tolist()
-    with tempfile.TemporaryDirectory() as folder:
-        PCLModel(PCLConfig(image_size=options.image_size).scaled(width)).save_pretrained(folder)
+    labels = np.unique(report.class_names(corpus, options.label_column), return_inverse=True)[1].tolist()
+    share, rows = options.epochs / options.extracted_epochs, []
+    for width, folder in saved_encoders(options):
         model = PCLModel.from_pretrained(folder).to(report.device()).eval()
         images = reextracted_probe.LabelledImages(corpus, labels, options.image_size)
         plain = partial(reextracted_probe.train_probe, model, images, options.extracted_epochs, workers=report.cpus())
         timed = report.paired(partial(train_once, folder, corpus, labels, options), plain, options.pairs)
-    share = options.epochs / options.extracted_epochs
-    return {
-        "width": width,
-        "epochs": options.epochs,
-        "ours, s": timed["ours_s"],
-        "extracted in every epoch, s": timed["baseline_s"] * share,
-        "times as fast": timed["ratio"] * share,
-        "least": timed["ratio_min"] * share,
-        "most": timed["ratio_max"] * share,
-    }
+        row = {"width": width, "epochs": options.epochs, "ours, s": timed.ours_s}
+        row["extracted in every epoch, s"] = timed.baseline_s * share
+        rows.append(row | timed.columns(factor=share))
+    return {"epochs": ("A linear probe, features extracted once or in every epoch", rows)}
+
+
+def saved_encoders(options: ProbeBenchmark) -> Iterator[tuple[float, str]]:
+    """Each width, and a folder with an encoder of it and random weights, which lasts until the next."""
+    for width in map(float, options.widths.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            PCLModel(PCLConfig(image_size=options.image_size).scaled(width)).save_pretrained(folder)
+            yield width, folder
+
+
+def extract(folder: str, corpus: Dataset, options: ProbeBenchmark, cache: str | None = None) -> FeatureTable:
+    """All three features as `probe.py` extracts them, with an empty cache unless one is given."""
+    with tempfile.TemporaryDirectory() as empty:
+        encoder = Encoder(folder, cache or empty, options.batch_size)
+        return encoder.table(corpus, options.image_size, "bf16", options.corpus)
 
 
 def train_once(folder: str, corpus: Dataset, labels: list[int], options: ProbeBenchmark):
-    """As `probe.py` does it, with an empty cache: all three features, of which the trunk's are probed."""
-    with tempfile.TemporaryDirectory() as cache:
-        table = Encoder(folder, cache, options.batch_size).table(corpus, options.image_size, "bf16", options.corpus)
-        examples = Examples(table.features["trunk"], torch.tensor(labels))
-        recipe = replace(PUBLISHED["expression"], epochs=options.epochs)
-        train_linear(examples, examples, max(labels) + 1, OBJECTIVES["expression"], recipe, seed=0)
+    """As `probe.py` does it, with an empty cache: of the features the trunk's are probed."""
+    examples = Examples(extract(folder, corpus, options).features["trunk"], torch.tensor(labels))
+    recipe = replace(PUBLISHED["expression"], epochs=options.epochs)
+    train_linear(examples, examples, max(labels) + 1, OBJECTIVES["expression"], recipe, seed=0)
 
 
-def measure_extraction(corpus: Dataset, width: float, options: ProbeBenchmark) -> dict:
+def measure_extraction(corpus: Dataset, options: ProbeBenchmark) -> dict:
     """Images a second with an empty cache, of the forward alone, and with a full cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        PCLModel(PCLConfig().scaled(width)).save_pretrained(folder)
-
-        def extract(cache: str):
-            encoder = Encoder(folder, cache, options.batch_size)
-            encoder.table(corpus, options.image_size, "bf16", options.corpus)
-
-        def extract_anew():
-            with tempfile.TemporaryDirectory() as cache:
-                extract(cache)
-
+    rows = []
+    for width, folder in saved_encoders(options):
         forward = partial(encode_ready_images, Encoder(folder).model, len(corpus), options)
-        timed = report.paired(extract_anew, forward, options.pairs)
-        extract(f"{folder}/cache")
-        cached_s = report.seconds(lambda: extract(f"{folder}/cache"))
-    return {
-        "width": width,
-        "extraction, images/s": len(corpus) / timed["ours_s"],
-        "forward alone, images/s": len(corpus) / timed["baseline_s"],
-        "share of the forward's speed": timed["ratio"],
-        "least": timed["ratio_min"],
-        "most": timed["ratio_max"],
-        "again, s": cached_s,
-    }
+        timed = report.paired(partial(extract, folder, corpus, options), forward, options.pairs)
+        extract_cached = partial(extract, folder, corpus, options, cache=f"{folder}/cache")
+        extract_cached()
+        row = {"width": width, "extraction, images/s": len(corpus) / timed.ours_s}
+        row |= {"forward alone, images/s": len(corpus) / timed.baseline_s}
+        row |= timed.columns("share of the forward's speed")
+        rows.append(row | {"again, s": report.seconds(extract_cached)})
+    return {"extraction": ("Decoding, encoding and writing, beside the encoder's bf16 forward alone", rows)}
 
 
 @torch.no_grad()
@@ -127,13 +109,10 @@ def encode_ready_images(model: PCLModel, count: int, options: ProbeBenchmark):
     features.sum().item()  # Waits for an accelerator.
 
 
-PARTS = {
-    "epochs": (
-        "A linear probe, features extracted once or in every epoch",
-        measure_epochs,
-    ),
-    "extraction": (
-        "Decoding, encoding and writing, beside the encoder's bf16 forward alone",
-        measure_extraction,
-    ),
-}
+run = partial(
+    report.run,
+    name="probe",
+    kind=ProbeBenchmark,
+    parts={"epochs": measure_epochs, "extraction": measure_extraction},
+    prepare=select_images,
+)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: paired timings, memory, and its figures as a table and as JSON."""
+"""What every benchmark shares: paired timings, memory, and a runner that shows and writes the tables of its parts."""
 
 import importlib.metadata
 import mmap
@@ -8,16 +8,20 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
+from datasets import Dataset
 from tabulate import tabulate
 from tqdm import trange
 
+from modeling_pcl.data.corpora import corpus_revision, load_corpus
+from modeling_pcl.data.label_columns import names
 from modeling_pcl.files import write_json
 from modeling_pcl.options import Parser
 from modeling_pcl.training.record import describe_run
@@ -53,34 +57,41 @@ def median_seconds(work: Callable[[], object], times: int) -> float:
     return statistics.median(seconds(work) for _ in range(times))
 
 
-def paired(
-    ours: Callable[[], object], baseline: Callable[[], object], pairs: int, warm_up: bool = True
-) -> dict[str, float]:
-    """Time two pieces of work in turn, after one run of each that does not count.
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The columns of a table for values that were measured several times: their median as `name`, least and most."""
+    return {name: statistics.median(values), "least": min(values), "most": max(values)}
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Two pieces of work that took turns.
 
     Args:
-        ours: Called with no arguments.
-        baseline: Likewise.
-        pairs: At least 1.
-        warm_up: False leaves out the run that does not count.
-
-    Returns:
-        Median seconds of both, and the median, least and greatest of baseline over ours, pair by pair: where the
-        machine's speed drifts, both drift.
+        ours_s: Median seconds of the one.
+        baseline_s: Of the other.
+        ratios: The other's over the one's, pair by pair: where the machine's speed drifts, both drift.
     """
-    if warm_up:
-        ours(), baseline()
+
+    ours_s: float
+    baseline_s: float
+    ratios: Sequence[float]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    def columns(self, name: str = "times as fast", factor: float = 1.0) -> dict[str, float]:
+        """The ratios as `spread`, multiplied by a factor where the other piece was of another amount of work."""
+        return spread(name, [factor * ratio for ratio in self.ratios])
+
+
+def paired(ours: Callable[[], object], baseline: Callable[[], object], pairs: int) -> Timings:
+    """Time two pieces of work in turn, at least one pair, after one run of each that does not count."""
+    ours(), baseline()
     turns = trange(pairs, desc="Pairs", unit="pair", leave=False, delay=5)
     timed = [(seconds(ours), seconds(baseline)) for _ in turns]
-    ratios = [theirs / own for own, theirs in timed]
-    own, theirs = (statistics.median(column) for column in zip(*timed))
-    return {
-        "ours_s": own,
-        "baseline_s": theirs,
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-    }
+    ratios = [baseline_s / ours_s for ours_s, baseline_s in timed]
+    return Timings(*map(statistics.median, zip(*timed)), ratios)
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments) -> dict[str, float]:
@@ -164,30 +175,65 @@ def describe_machine() -> str:
     return described
 
 
+def integers(words: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [int(word) for word in words.split(",")]
+
+
+def class_names(corpus: Dataset, column: str) -> list[str | None]:
+    """The classes of a corpus's rows, None where a row has none.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    if column not in corpus.column_names:
+        raise ValueError(f"`--label_column` must be one of {', '.join(corpus.column_names)}, got {column}.")
+    return names(corpus, column)
+
+
 def parse(kind: type, name: str, words: list[str]):
     """Parse the options of a benchmark, a dataclass."""
     (options,) = Parser(kind, prog=f"benchmark.py {name}", description=kind.__doc__).parse_args_into_dataclasses(words)
     return options
 
 
-def check_parts(parts: str, known: Iterable[str]):
-    """Refuse names of parts that there are not.
+def run(
+    words: list[str],
+    name: str,
+    kind: type,
+    parts: Mapping[str, Callable],
+    prepare: Callable,
+    packages: Sequence[str] = (),
+):
+    """Run the parts of a benchmark that are asked for: show each one's tables, and write `results.json` after each.
+
+    Args:
+        words: Its options, as they are typed.
+        name: As it is typed.
+        kind: Dataclass of its options: `output_dir`; `corpus` if it reads one, `parts` if it can be run in parts.
+        parts: By name, from what `prepare` returns and the options to the tables: title and rows by name.
+        prepare: From the corpus, None where there is none, and the options to what the parts measure, once it has
+            checked the options and printed what is measured.
+        packages: Whose versions are written beside those of every run.
 
     Raises:
-        ValueError: With those there are.
+        ValueError: If there is no such part, or an option is not as it must be.
     """
-    unknown = set(parts.split(",")) - set(known)
+    options = parse(kind, name, words)
+    chosen = options.parts.split(",") if hasattr(options, "parts") else list(parts)
+    unknown = set(chosen) - set(parts)
     if unknown:
-        raise ValueError(f"`--parts` must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}.")
-
-
-def show(title: str, rows: Sequence[Mapping]):
-    print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.4g')}", flush=True)
-
-
-def save(output_dir: str, options: dict, data_revision: str | None, results: Mapping, packages: Sequence[str] = ()):
-    """Write `results.json`, with command and versions, those of further packages too."""
-    record = describe_run(options, data_revision)
-    record["versions"] |= {name: importlib.metadata.version(name) for name in packages}
-    record["machine"] |= {"cpus": cpus(), "allocator": allocator()}
-    write_json(Path(output_dir) / "results.json", record | {"results": results})
+        raise ValueError(f"`--parts` must be some of {', '.join(parts)}, got {', '.join(sorted(unknown))}.")
+    corpus = load_corpus(options.corpus) if getattr(options, "corpus", None) else None
+    measured = prepare(corpus, options)
+    results = {}
+    for part in chosen:
+        for table, (title, rows) in parts[part](measured, options).items():
+            results[table] = rows
+            print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.4g')}", flush=True)
+        revision = None if corpus is None else corpus_revision(corpus)
+        record = describe_run(vars(options), revision)
+        record["versions"] |= {package: importlib.metadata.version(package) for package in packages}
+        record["machine"] |= {"cpus": cpus(), "allocator": allocator()}
+        write_json(Path(options.output_dir) / "results.json", record | {"results": results})
+    print(f"\nWritten to {options.output_dir}/results.json")

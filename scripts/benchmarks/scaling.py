@@ -6,20 +6,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import torch
+from datasets import Dataset
 from tqdm import tqdm
 
-from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.options import option
-from modeling_pcl.training.options import parse_options
-from modeling_pcl.training.run import Pretraining, train_step
 
 from . import report
+from .iterations import Iteration, training_flags
 
 
 @dataclass
@@ -42,25 +41,31 @@ class ScalingBenchmark:
     output_dir: str = option("runs/benchmark-scaling", "Folder for results.json.")
 
 
-def run(arguments: list[str]):
-    options = report.parse(ScalingBenchmark, "scaling", arguments)
-    counts = process_counts(options.processes)
-    plans = {count: flags(options, count) for count in counts}
-    corpus = load_corpus(options.corpus)
-    print(
-        f"{options.batch_size} images of {options.corpus}, width {options.width}, {report.cpus()} CPUs, {gpus()} GPUs"
-    )
-    timed = {count: [] for count in counts}
-    with tqdm(total=options.pairs * len(counts), unit="start", leave=False) as bar:
+def plan_processes(corpus: Dataset, options: ScalingBenchmark) -> dict[int, list[str]]:
+    """By number of processes, the options of `pcl pretrain` of each."""
+    plans = {count: process_flags(options, count) for count in process_counts(options.processes)}
+    images = f"{options.batch_size} images of {options.corpus}"
+    print(f"{images}, width {options.width}, {report.cpus()} CPUs, {gpus()} GPUs")
+    return plans
+
+
+def measure_scaling(plans: dict[int, list[str]], options: ScalingBenchmark) -> dict:
+    timed = {count: [] for count in plans}
+    with tqdm(total=options.pairs * len(plans), unit="start", leave=False) as bar:
         for _ in range(options.pairs):
             for count, plan in plans.items():
                 timed[count].append(start(count, plan, options.iterations))
                 bar.update()
-    rows = [row(count, timed) for count in counts]
-    report.show(f"Iterations of pretrain.py, {'FSDP2' if options.fsdp else 'DDP'}", rows)
-    results = {"scaling": rows}
-    report.save(options.output_dir, vars(options), corpus_revision(corpus), results)
-    print(f"\nWritten to {options.output_dir}/results.json")
+    single = [timing["images_per_s"] for timing in timed[1]]
+    rows = []
+    for count, timings in timed.items():
+        rates = [timing["images_per_s"] for timing in timings]
+        row = {"processes": count, "images/s": statistics.median(rates)}
+        # Ratios are of starts that followed one another.
+        row |= report.spread("to one process", [rate / beside for rate, beside in zip(rates, single)])
+        memory = statistics.median(timing["memory_mb"] for timing in timings)
+        rows.append(row | {"memory of a process, MB": memory})
+    return {"scaling": (f"Iterations of pretrain.py, {'FSDP2' if options.fsdp else 'DDP'}", rows)}
 
 
 def gpus() -> int:
@@ -70,24 +75,22 @@ def gpus() -> int:
 def process_counts(named: str | None) -> list[int]:
     """1 and the numbers asked for, or 1, 2, 4, ... up to what the machine has."""
     most = gpus() or report.cpus()
-    counts = [2**power for power in range(most.bit_length())] if named is None else [*map(int, named.split(","))]
+    counts = [2**power for power in range(most.bit_length())] if named is None else report.integers(named)
     if min(counts) < 1:
         raise ValueError(f"`--processes` must be at least 1 each, got {named}.")
     return sorted({1, *counts})
 
 
-def flags(options: ScalingBenchmark, count: int) -> list[str]:
+def process_flags(options: ScalingBenchmark, count: int) -> list[str]:
     """What each of `count` processes of `pcl pretrain` is asked for."""
     parts = 1 if gpus() else count
-    shared = {"batch_size": options.batch_size, "pose_images": options.pose_images}
-    for name, images in shared.items():
+    shares = {}
+    for name in ("batch_size", "pose_images"):
+        images = getattr(options, name)
         if images % parts:
             raise ValueError(f"`--{name}` must be a multiple of every number of processes, got {images} for {count}.")
-    values = {name: images // parts for name, images in shared.items()}
-    names = ("corpus", "width", "image_size", "pose_negatives_per_image", "mixed_precision", "fsdp")
-    values |= {name: getattr(options, name) for name in names}
-    values |= {"subject_sampling": "off", "report_to": "none", "steps": options.iterations + 2, "picture_steps": 0}
-    return [f"--{name}={value}" for name, value in values.items()]
+        shares[name] = images // parts
+    return training_flags(options, **shares, steps=options.iterations + 2, picture_steps=0)
 
 
 def start(count: int, plan: list[str], iterations: int) -> dict:
@@ -106,28 +109,14 @@ def start(count: int, plan: list[str], iterations: int) -> dict:
         return json.loads((Path(folder) / "timed.json").read_text())
 
 
-def row(count: int, timed: Mapping[int, list[dict]]) -> dict:
-    """One line of the table; ratios are of starts that followed one another."""
-    rates = {number: [timing["images_per_s"] for timing in starts] for number, starts in timed.items()}
-    ratios = [ours / single for ours, single in zip(rates[count], rates[1])]
-    return {
-        "processes": count,
-        "images/s": statistics.median(rates[count]),
-        "to one process": statistics.median(ratios),
-        "least": min(ratios),
-        "most": max(ratios),
-        "memory of a process, MB": statistics.median(timing["memory_mb"] for timing in timed[count]),
-    }
-
-
 def measure():
     """In each process: iterations of `pcl pretrain`, and in the main one `timed.json`."""
     iterations, *plan = sys.argv[1:]
-    run = Pretraining(parse_options(plan))
-    batches, seconds = iter(run.loader), []
+    iteration = Iteration(plan)
+    run, seconds = iteration.run, []
     for _ in range(int(iterations) + 2):
         begin = report.now()
-        train_step(run, run.read_batches(batches))
+        iteration()
         run.accelerator.wait_for_everyone()
         seconds.append(report.now() - begin)
     images = run.options.training.batch_size * run.accelerator.num_processes
@@ -143,6 +132,10 @@ def memory_mb() -> float:
     used = torch.cuda.max_memory_allocated() if gpus() else psutil.Process().memory_full_info().uss
     return used / report.MIB
 
+
+run = partial(
+    report.run, name="scaling", kind=ScalingBenchmark, parts={"scaling": measure_scaling}, prepare=plan_processes
+)
 
 if __name__ == "__main__":
     measure()

@@ -24,9 +24,6 @@ def caption(**labels) -> list[str]:
 
 def test_pose_stands_on_a_line_of_its_own_with_its_sign():
     assert caption(yaw=12.4, pitch=-7.6, roll=-0.3, age=31.0) == ["yaw +12 pitch -8 roll +0", "age 31"]
-
-
-def test_an_angle_that_is_missing_is_left_out():
     assert caption(yaw=12.4, pitch=None, roll=NAN) == ["yaw +12"]
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from modeling_pcl.pictures import charts
 from modeling_pcl.pictures.charts import (
     draw_confusion,
     draw_histories,
@@ -11,20 +10,6 @@ from modeling_pcl.pictures.charts import (
     draw_roc,
     draw_unit_scores,
 )
-from modeling_pcl.pictures.style import rendered
-
-
-@pytest.fixture
-def figures(monkeypatch) -> list[Figure]:
-    """The figures that are drawn."""
-    seen = []
-
-    def remember(figure: Figure):
-        seen.append(figure)
-        return rendered(figure)
-
-    monkeypatch.setattr(charts, "rendered", remember)
-    return seen
 
 
 def legend(figure: Figure) -> list[str]:

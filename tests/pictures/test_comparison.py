@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_pcl.pictures import comparison
 from modeling_pcl.pictures.comparison import draw_comparison, draw_leakage
-from modeling_pcl.pictures.style import rendered
 
 TABLE = {
     "accuracy": {
@@ -14,13 +12,6 @@ TABLE = {
     "error": {"random initialisation": {"trunk": (9.0, 0.5)}, "ours": {"trunk": (7.0, None)}},
 }
 DIRECTIONS = {"accuracy": "higher is better", "error": "lower is better"}
-
-
-@pytest.fixture
-def figures(monkeypatch) -> list:
-    seen = []
-    monkeypatch.setattr(comparison, "rendered", lambda figure: (seen.append(figure), rendered(figure))[1])
-    return seen
 
 
 def test_every_known_mean_is_a_dot_and_the_best_baseline_a_line(figures):

@@ -3,7 +3,6 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from modeling_pcl.data import schema
-from modeling_pcl.pictures import label_charts
 from modeling_pcl.pictures.label_charts import (
     Panel,
     action_unit_panels,
@@ -29,48 +28,43 @@ def heights(panel: Panel) -> dict[str, dict]:
     return {name: dict(zip(panel.bars, values.tolist(), strict=True)) for name, values in panel.series.items()}
 
 
-def test_classes_are_counted_in_the_features_order_also_those_that_do_not_occur():
-    panel = class_panel(table({"expression": EXPRESSION}, expression=[2, 0, 2, None, 2]), "expression")
-    assert panel.title == "expression, 1 missing"
-    assert list(panel.bars) == ["sad", "angry", "happy"]
-    assert heights(panel) == {"rows": {"sad": 1, "angry": 0, "happy": 3}}
-    assert panel.bin_width is None
+FORTY = [f"class {number:02d}" for number in range(40) for _ in range(number + 1)]
 
 
-def test_names_without_an_order_are_counted_by_name():
-    panel = class_panel(table({"gender": Value("string")}, gender=["male", "female", "male"]), "gender")
-    assert panel.title == "gender"
-    assert list(heights(panel)["rows"].items()) == [("female", 1), ("male", 2)]
+@pytest.mark.parametrize(
+    ("kind", "values", "title", "rows"),
+    [
+        (EXPRESSION, [2, 0, 2, None, 2], "expression, 1 missing", {"sad": 1, "angry": 0, "happy": 3}),
+        (EXPRESSION, [None, None], "expression, 2 missing", {"sad": 0, "angry": 0, "happy": 0}),
+        (Value("string"), ["male", "female", "male"], "expression", {"female": 1, "male": 2}),
+        (
+            Value("string"),
+            FORTY,
+            "expression (the 30 largest of 40)",
+            {f"class {number}": number + 1 for number in range(39, 9, -1)},
+        ),
+    ],
+    ids=["in the feature's order", "none is known", "by name", "the largest of very many"],
+)
+def test_classes_are_counted_in_their_order(kind, values, title, rows):
+    panel = class_panel(table({"expression": kind}, expression=values), "expression")
+    assert (panel.title, panel.bin_width) == (title, None)
+    assert list(heights(panel)["rows"].items()) == list(rows.items())
 
 
-def test_of_very_many_classes_the_largest_are_counted():
-    values = [f"class {number:02d}" for number in range(40) for _ in range(number + 1)]
-    panel = class_panel(table({"expression": Value("string")}, expression=values), "expression")
-    assert panel.title == "expression (the 30 largest of 40)"
-    assert list(heights(panel)["rows"].items()) == [(f"class {number}", number + 1) for number in range(39, 9, -1)]
-
-
-def test_a_column_of_gaps_has_its_classes_and_no_rows():
-    panel = class_panel(table({"expression": EXPRESSION}, expression=[None, None]), "expression")
-    assert panel.title == "expression, 2 missing"
-    assert heights(panel) == {"rows": {"sad": 0, "angry": 0, "happy": 0}}
-
-
-def test_a_bin_begins_at_its_lower_edge_and_ends_below_the_next():
-    values = np.array([-5.1, -5, -0.1, 0, 4.9, 5, 14.9, NAN, NAN])
-    panel = histogram_panel("yaw", values, 5, "degrees")
-    assert panel.title == "yaw, 2 missing"
-    assert heights(panel) == {"rows": {-10: 1, -5: 2, 0: 2, 5: 1, 10: 1}}
-    assert (panel.bin_width, panel.unit) == (5, "degrees")
-
-
-def test_an_empty_bin_between_others_is_there():
-    assert heights(histogram_panel("age", np.array([1.0, 21.0]), 10, "years")) == {"rows": {0: 1, 10: 0, 20: 1}}
-
-
-def test_where_no_number_is_known_there_are_no_bins():
-    panel = histogram_panel("yaw", np.array([NAN]), 5, "degrees")
-    assert (panel.title, list(panel.bars)) == ("yaw, 1 missing", [])
+@pytest.mark.parametrize(
+    ("values", "width", "title", "rows"),
+    [
+        ([-5.1, -5, -0.1, 0, 4.9, 5, 14.9, NAN, NAN], 5, "yaw, 2 missing", {-10: 1, -5: 2, 0: 2, 5: 1, 10: 1}),
+        ([1.0, 21.0], 10, "yaw", {0: 1, 10: 0, 20: 1}),
+        ([NAN, NAN], 5, "yaw, 2 missing", {}),
+    ],
+    ids=["from the lower edge to below the next", "an empty one between others", "none is known"],
+)
+def test_bins_are_counted(values, width, title, rows):
+    panel = histogram_panel("yaw", np.array(values), width, "degrees")
+    assert (panel.title, panel.bin_width, panel.unit) == (title, width, "degrees")
+    assert heights(panel) == {"rows": rows}
 
 
 def test_presence_and_intensity_of_action_units_are_stacked_apart():
@@ -96,14 +90,9 @@ def test_presence_and_intensity_of_action_units_are_stacked_apart():
 
 
 def test_an_intensity_between_two_levels_counts_for_the_nearer_so_that_no_row_is_lost():
-    (panel,) = action_unit_panels(table({"AU1": Value("float32")}, AU1=[0.4, 0.6, 4.9, NAN]))
+    (panel,) = action_unit_panels(table({"AU1": Value("float32")}, AU1=[0.4, 0.6, 4.9]))
     counted = {name: values["AU1"] for name, values in heights(panel).items()}
-    assert counted == {"0": 1, "1": 1, "2": 0, "3": 0, "4": 0, "5": 1, "missing": 1}
-
-
-def test_where_no_action_unit_is_missing_there_is_no_such_series():
-    (panel,) = action_unit_panels(table({"AU1": schema.PRESENCE}, AU1=[1, 0]))
-    assert list(panel.series) == ["present", "absent"]
+    assert counted == {"0": 1, "1": 1, "2": 0, "3": 0, "4": 0, "5": 1}  # None is missing, so that there is no such bar.
 
 
 def test_attributes_show_the_share_of_the_known_that_is_true_largest_first():
@@ -133,12 +122,6 @@ def test_many_attributes_go_to_several_charts_without_loss():
         "attributes, from place 41",
     ]
     assert [bar for panel in panels for bar in panel.bars] == [f"a{number}" for number in range(44, -1, -1)]
-
-
-def test_where_no_attribute_is_known_their_chart_says_so():
-    corpus = table({"attributes.x": Value("bool")}, **{"attributes.x": [None, None]})
-    (panel,) = attribute_panels(corpus)
-    assert (panel.title, panel.bars) == ("attributes, share of true, 2 missing", [])
 
 
 def test_attributes_with_classes_have_a_chart_each():
@@ -171,11 +154,6 @@ def test_counts_of_very_different_size_are_drawn_on_a_logarithmic_scale():
     assert subject_panel([*map(str, range(100)), "x", "x"]).is_log
 
 
-def test_where_no_subject_is_known_there_are_no_bins():
-    panel = subject_panel([None, None])
-    assert (panel.title, list(panel.bars)) == ("subjects by number of images, 2 missing", [])
-
-
 def pairs(same: list, fold: list) -> Dataset:
     return table({"same": Value("bool"), "fold": Value("int32")}, same=same, fold=fold)
 
@@ -188,9 +166,20 @@ def test_pairs_are_counted_by_fold_in_the_order_of_their_numbers():
     assert heights(panel) == {"same": {"2": 1, "10": 2}, "different": {"2": 1, "10": 0}}
 
 
-def test_where_no_fold_is_known_there_are_no_bars():
-    panel = fold_panel(pairs([True, False], [None, None]))
-    assert (panel.title, list(panel.bars)) == ("pairs by fold, 2 missing", [])
+@pytest.mark.parametrize(
+    ("panel", "title"),
+    [
+        (lambda: fold_panel(pairs([True, False], [None, None])), "pairs by fold, 2 missing"),
+        (lambda: subject_panel([None, None]), "subjects by number of images, 2 missing"),
+        (
+            lambda: attribute_panels(table({"attributes.x": Value("bool")}, **{"attributes.x": [None, None]}))[0],
+            "attributes, share of true, 2 missing",
+        ),
+    ],
+    ids=["folds", "subjects", "attributes"],
+)
+def test_where_nothing_is_known_there_are_no_bars(panel, title):
+    assert (panel().title, list(panel().bars)) == (title, [])
 
 
 def test_a_corpus_has_a_chart_of_each_label_it_has_in_one_order():
@@ -223,29 +212,22 @@ def test_a_corpus_has_a_chart_of_each_label_it_has_in_one_order():
     assert (heights(age), age.unit, panels[2].unit) == ({"rows": {30: 1, 35: 1}}, "years", "degrees")
 
 
-@pytest.mark.parametrize("split", ["train", None])
-def test_a_split_that_all_rows_share_has_no_chart(split):
-    assert corpus_panels(table({"split": Value("string")}, split=[split, split])) == []
+@pytest.mark.parametrize(
+    ("split", "charts"),
+    [(["train"] * 2, {}), ([None] * 2, {}), (["train", None], {"split, 1 missing": {"rows": {"train": 1}}})],
+)
+def test_a_split_has_a_chart_unless_all_rows_share_it(split, charts):
+    panels = corpus_panels(table({"split": Value("string")}, split=split))
+    assert {panel.title: heights(panel) for panel in panels} == charts
 
 
-def test_a_split_that_some_rows_lack_has_one():
-    (panel,) = corpus_panels(table({"split": Value("string")}, split=["train", None]))
-    assert (panel.title, heights(panel)) == ("split, 1 missing", {"rows": {"train": 1}})
+@pytest.fixture
+def drawn(figures):
+    """From panels to the axes on which they are drawn."""
+    return lambda *panels: draw_panels(panels) and figures[-1].axes
 
 
-def drawn(*panels: Panel) -> list:
-    """The axes of drawn panels."""
-    seen = []
-    original = label_charts.rendered
-    label_charts.rendered = lambda figure, **options: (seen.append(figure), original(figure, **options))[1]
-    try:
-        draw_panels(panels)
-    finally:
-        label_charts.rendered = original
-    return seen[0].axes
-
-
-def test_series_are_stacked_in_their_order():
+def test_series_are_stacked_in_their_order(drawn):
     first = np.array([3, 4])
     (axes,) = drawn(Panel("pairs by fold", ["1", "2"], {"same": first, "different": first + 2}))
     bottoms = [bar.get_y() for bar in axes.patches]
@@ -253,7 +235,7 @@ def test_series_are_stacked_in_their_order():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["same", "different"]
 
 
-def test_many_or_long_names_stand_below_each_other_from_the_top():
+def test_many_or_long_names_stand_below_each_other_from_the_top(drawn):
     names = [f"class number {number}" for number in range(9)]
     (axes,) = drawn(Panel("expression", names, {"rows": np.arange(9)}))
     assert [tick.get_text() for tick in axes.get_yticklabels()] == names
@@ -261,7 +243,7 @@ def test_many_or_long_names_stand_below_each_other_from_the_top():
     assert [bar.get_width() for bar in axes.patches] == list(range(9))
 
 
-def test_a_bin_reaches_from_its_edge_to_the_next_and_one_of_a_whole_number_stands_around_it():
+def test_a_bin_reaches_from_its_edge_to_the_next_and_one_of_a_whole_number_stands_around_it(drawn):
     wide, single = drawn(
         Panel("yaw", np.array([-10, -5, 0, 5]), {"rows": np.array([1, 2, 3, 4])}, 5, "degrees"),
         Panel("subjects", np.array([15, 16]), {"subjects": np.array([1, 0])}, 1, "images", is_log=True),
@@ -272,7 +254,7 @@ def test_a_bin_reaches_from_its_edge_to_the_next_and_one_of_a_whole_number_stand
     assert single.get_yscale() == "log"
 
 
-def test_what_is_not_known_says_so_and_bars_say_how_high_they_are():
+def test_what_is_not_known_says_so_and_bars_say_how_high_they_are(drawn):
     empty, counts, shares = drawn(
         Panel("yaw", [], {"rows": np.array([])}, 5, "degrees"),
         Panel("rows", ["a", "b"], {"rows": np.array([1234, 5])}),

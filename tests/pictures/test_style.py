@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from matplotlib.lines import Line2D
 from PIL import Image
 
@@ -7,7 +6,6 @@ from modeling_pcl.pictures.style import (
     FEATURE_LOOKS,
     add_legend,
     choose_looks,
-    is_known,
     new_figure,
     one_line,
     rendered,
@@ -40,11 +38,6 @@ def test_pictures_stand_below_each_other_in_the_middle():
     assert (page[:2] == [255, 0, 0]).all()
     assert (page[2:, 1:3] == [0, 0, 255]).all()
     assert (page[2:, [0, 3]] == 255).all()
-
-
-@pytest.mark.parametrize(("number", "known"), [(0.0, True), (None, False), (float("nan"), False)])
-def test_what_there_is_to_draw(number, known):
-    assert is_known(number) == known
 
 
 def test_words_are_cut_and_broken_at_a_number_of_letters():

@@ -27,17 +27,25 @@ def forget_accelerators():
     GradientState._reset_state()
 
 
-def run(benchmark, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, arguments)])
-    benchmark.main()
+@pytest.fixture
+def run(benchmark, monkeypatch, tmp_path):
+    """Runs a benchmark: from its name and options to what it writes."""
+
+    def run_benchmark(name: str, **options) -> dict:
+        words = [f"--{key}={value}" for key, value in options.items()]
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", name, *words, f"--output_dir={tmp_path / 'out'}"])
+        benchmark.main()
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    return run_benchmark
 
 
-def test_every_figure_of_data_is_written(benchmark, monkeypatch, tmp_path, capsys):
-    sizes = {"batch_size": 8, "pose_images": 2, "pose_negatives_per_image": 4, "image_size": 32, "width": 0.05}
-    amounts = {"batches": 1, "pairs": 1, "iterations": 1, "streamed_images": 1600}
-    options = [f"--{name}={value}" for name, value in (sizes | amounts).items()]
-    run(benchmark, monkeypatch, "data", "--corpus", "orl", *options, "--output_dir", tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "results.json").read_text())
+SMALL = {"width": 0.05, "image_size": 32, "pairs": 1}
+SMALL_BATCH = {"batch_size": 8, "pose_images": 2, "pose_negatives_per_image": 4}
+
+
+def test_every_figure_of_data_is_written(run, capsys):
+    record = run("data", corpus="orl", **SMALL, **SMALL_BATCH, batches=1, iterations=1, streamed_images=1600)
     results = record["results"]
     assert [row["images"] for row in results["decoding"]] == ["as stored", "JPEG, 1024 px"]
     assert [row["views of each"] for row in results["views"]] == [3, 2, 6]
@@ -53,13 +61,12 @@ def test_every_figure_of_data_is_written(benchmark, monkeypatch, tmp_path, capsy
     assert "From the corpus to a ready batch of views" in capsys.readouterr().out
 
 
-SMALL = {"width": 0.05, "image_size": 32, "pairs": 1}
-
-
-def results_of(benchmark, monkeypatch, folder, name, **options) -> dict:
-    """What a benchmark writes."""
-    run(benchmark, monkeypatch, name, *(f"--{key}={value}" for key, value in options.items()), "--output_dir", folder)
-    return json.loads((folder / "results.json").read_text())["results"]
+@pytest.fixture
+def colours(tmp_path, faces) -> Path:
+    """A corpus of faces in three colours, which are their labels."""
+    path = tmp_path / "colours.parquet"
+    faces([row % 3 for row in range(60)], label=["red", "green", "blue"] * 20).to_parquet(path)
+    return path
 
 
 @pytest.fixture
@@ -87,25 +94,39 @@ def holding(size: int):
 
 
 @pytest.mark.usefixtures("memory_in_this_process")
-def test_loss_is_measured_beside_written_out_negatives_as_far_as_asked(benchmark, monkeypatch, tmp_path):
-    sizes = {"rows": "64,256", "dim": 64, "materialised_up_to": 64, "pairs": 1}
-    small, large = results_of(benchmark, monkeypatch, tmp_path, "loss", **sizes)["loss"]
+def test_loss_is_measured_beside_written_out_negatives_as_far_as_asked(run):
+    small, large = run("loss", rows="64,256", dim=64, materialised_up_to=64, pairs=1)["results"]["loss"]
     assert (small["2N"], large["2N"]) == (64, 256)
     assert small["times as fast"] == pytest.approx(small["written out, ms"] / small["ours, ms"])
     assert "written out, ms" not in large
     assert large["ours, ms"] > 0
 
 
-def test_an_odd_number_of_embeddings_is_refused(benchmark, monkeypatch, tmp_path):
-    with pytest.raises(SystemExit, match="`--rows` must be even numbers of at least 4, got 7"):
-        run(benchmark, monkeypatch, "loss", "--rows", "7", "--output_dir", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("loss", {"rows": "7"}, "`--rows` must be even numbers of at least 4, got 7"),
+        ("embed", {"parts": "probe"}, "The part `probe` needs `--corpus` and `--label_column`"),
+        ("data", {"parts": "speed"}, "`--parts` must be some of decoding, views, iteration, memory, got speed"),
+        ("probe", {"label_column": "smile"}, "`--label_column` must be one of image, subject, .*, got smile"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_by_name(run, tmp_path, name, options, message):
+    with pytest.raises(SystemExit, match=message):
+        run(name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_benchmark_is_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        run("speed")
+    assert "invalid choice: 'speed'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("memory_in_this_process")
-def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(benchmark, monkeypatch, tmp_path):
-    sizes = SMALL | {"batch_size": 8, "pose_images": 2, "pose_negatives_per_image": 4, "plain_pairs": 1}
+def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(run):
     growth = {"growth_batch_sizes": "4", "growth_image_sizes": "32", "plain_up_to": 4, "parts": "iteration,growth"}
-    results = results_of(benchmark, monkeypatch, tmp_path, "step", corpus="orl", **sizes, **growth)
+    results = run("step", corpus="orl", **SMALL, **SMALL_BATCH, plain_pairs=1, **growth)["results"]
     *objectives, whole = results["objectives"]
     assert [row["objective"] for row in objectives] == ["disentangling", "face_contrast", "pose_contrast"]
     assert [row["bare decoder, s"] > 1e-4 for row in objectives] == [True, False, False]  # What no work takes.
@@ -133,16 +154,10 @@ def test_bare_convolutions_are_those_of_the_published_network(benchmark):
 
 
 @pytest.mark.usefixtures("memory_in_this_process")
-def test_embedding_is_measured_beside_every_form_of_the_encoder_and_another_network(
-    benchmark, monkeypatch, tmp_path, model, faces
-):
-    corpus = faces([row % 3 for row in range(60)], label=["red", "green", "blue"] * 20)
-    corpus.to_parquet(tmp_path / "colours.parquet")
+def test_embedding_is_measured_beside_every_form_of_the_encoder_and_another_network(run, model, colours):
     sizes = {"model": model, "image_size": 32, "batch_size": 4, "batches": 2, "pairs": 1, "others": "resnet18"}
-    growth = {"growth_batch_sizes": "1,2", "growth_image_sizes": "48", "corpus": tmp_path / "colours.parquet"}
-    results = results_of(
-        benchmark, monkeypatch, tmp_path / "out", "embed", parts="speed,growth,probe", **sizes, **growth
-    )
+    growth = {"growth_batch_sizes": "1,2", "growth_image_sizes": "48"}
+    results = run("embed", parts="speed,growth,probe", corpus=colours, **sizes, **growth)["results"]
     names = ["PCL float32, eager", "PCL bf16, one batch at a time", "PCL ONNX float32", "PCL ONNX int8"]
     assert [row["encoder"] for row in results["speed"]] == [*names, "resnet18 float32", "resnet18 bf16"]
     for row in results["speed"]:
@@ -157,37 +172,15 @@ def test_embedding_is_measured_beside_every_form_of_the_encoder_and_another_netw
     assert 1e-4 < others[2]["trunk, relative error"] < 0.2
 
 
-def test_the_part_probe_of_embed_needs_a_corpus(benchmark, monkeypatch, tmp_path):
-    with pytest.raises(SystemExit, match="The part `probe` needs `--corpus` and `--label_column`"):
-        run(benchmark, monkeypatch, "embed", "--parts", "probe", "--output_dir", tmp_path)
-
-
-def test_a_probe_is_measured_beside_one_that_extracts_in_every_epoch(benchmark, monkeypatch, tmp_path, faces):
-    faces([row % 3 for row in range(60)], label=["red", "green", "blue"] * 20).to_parquet(tmp_path / "c.parquet")
+def test_a_probe_is_measured_beside_one_that_extracts_in_every_epoch(run, colours):
     sizes = {"widths": "0.05", "image_size": 32, "pairs": 1, "epochs": 6, "extracted_epochs": 2}
-    corpus = {"corpus": tmp_path / "c.parquet", "label_column": "label"}
-    results = results_of(benchmark, monkeypatch, tmp_path / "out", "probe", **sizes, **corpus)
+    results = run("probe", corpus=colours, label_column="label", **sizes)["results"]
     (epochs,), (extraction,) = results["epochs"], results["extraction"]
     assert epochs["times as fast"] == pytest.approx(epochs["extracted in every epoch, s"] / epochs["ours, s"])
     assert extraction["again, s"] > 0
 
 
-def test_an_unknown_part_is_refused(benchmark, monkeypatch, tmp_path):
-    with pytest.raises(SystemExit, match="`--parts` must be some of decoding, views, iteration, memory, got speed"):
-        run(benchmark, monkeypatch, "data", "--parts", "speed", "--output_dir", tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_benchmark_is_refused(benchmark, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(benchmark, monkeypatch, "speed")
-    assert "invalid choice: 'speed'" in capsys.readouterr().err
-
-
-def test_methods_are_timed_in_pairs_by_one_recipe(benchmark, monkeypatch, tmp_path):
-    sizes = SMALL | {"batch_size": 16}
-    options = [f"--{name}={value}" for name, value in sizes.items()]
-    run(benchmark, monkeypatch, "methods", *options, "--output_dir", tmp_path / "out")
-    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["results"]["methods"]
+def test_methods_are_timed_in_pairs_by_one_recipe(run):
+    (row,) = run("methods", **SMALL, batch_size=16)["results"]["methods"]
     assert row["times the time"] == pytest.approx(row["PCL, s"] / row["SimCLR, s"])  # of a single pair
     assert row["recipe"] == "small"

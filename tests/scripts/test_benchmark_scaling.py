@@ -76,7 +76,7 @@ def test_numbers_that_do_not_fit_are_refused_by_name(scaling, timed, tmp_path, c
 @pytest.mark.distributed
 def test_two_processes_are_started_and_timed(scaling, tmp_path):
     options = report.parse(scaling.ScalingBenchmark, "scaling", arguments(fsdp=True))
-    timed = scaling.start(2, scaling.flags(options, 2), iterations=1)
+    timed = scaling.start(2, scaling.process_flags(options, 2), iterations=1)
     assert timed["images_per_s"] > 0
     assert timed["memory_mb"] > 50
 

@@ -3,7 +3,6 @@ import math
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
@@ -188,17 +187,3 @@ def test_the_convolution_that_draws_takes_steps_of_adam(tiny_config):
 def test_an_unknown_optimizer_is_refused_by_name():
     with pytest.raises(ValueError, match='`optimizer` must be "adam", "adamw" or "muon", got \'sgd\''):
         make_optimizer(make_model(), "sgd", 0.1, 0.0)
-
-
-def test_muon_lowers_a_loss_of_the_model(tiny_config):
-    torch.manual_seed(0)
-    model, images = PCLForPreTraining(tiny_config).train(), tiny.images(tiny_config, 8)
-    optimizer = make_optimizer(model, "muon", 0.01, 0.0)
-    losses = []
-    for _ in range(20):
-        optimizer.zero_grad()
-        loss = model(pixel_values=images).disentangling_loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]

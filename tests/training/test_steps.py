@@ -6,12 +6,8 @@ from accelerate import Accelerator
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.configuration_pcl import OBJECTIVES
-from modeling_pcl.training.steps import (
-    DynamicWeightAverage,
-    Stepper,
-    give_zero_gradients,
-    select_trained_parameters,
-)
+from modeling_pcl.training.state import RunState
+from modeling_pcl.training.steps import Stepper, dynamic_weights, give_zero_gradients, select_trained_parameters
 
 
 def tiny_model(**config) -> PCLForPreTraining:
@@ -57,19 +53,14 @@ def test_alternating_steps_equal_adam_written_out():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def test_zero_gradients_let_decay_act_on_what_an_objective_does_not_reach():
+@pytest.mark.parametrize("keeps", [True, False])
+def test_decay_acts_on_what_an_objective_does_not_reach_only_by_gradients_of_zero(keeps):
     model = tiny_model()
     before = model.decoder.fc.weight.detach().clone()
-    give_zero_gradients(model)
-    make_stepper(model, [("face_contrast",)], keep_zero_gradients=True).step(inputs_of, ONES)
-    assert not torch.equal(model.decoder.fc.weight, before)
-
-
-def test_without_zero_gradients_an_objective_leaves_other_parts_alone():
-    model = tiny_model()
-    before = model.decoder.fc.weight.detach().clone()
-    make_stepper(model, [("face_contrast",)], keep_zero_gradients=False).step(inputs_of, ONES)
-    assert torch.equal(model.decoder.fc.weight, before)
+    if keeps:
+        give_zero_gradients(model)
+    make_stepper(model, [("face_contrast",)], keep_zero_gradients=keeps).step(inputs_of, ONES)
+    assert torch.equal(model.decoder.fc.weight, before) == (not keeps)
 
 
 def test_joint_step_follows_the_gradient_of_the_weighted_sum():
@@ -156,24 +147,19 @@ def test_parts_that_no_objective_reaches_are_not_trained(objectives, frozen):
     assert names == frozen
 
 
-def test_weights_are_one_until_two_epochs_have_ended():
-    average = DynamicWeightAverage()
-    assert average.weights() == {"face_contrast": 1.0, "pose_contrast": 1.0}
-    average.end_epoch([5.0, 4.0])
-    assert average.weights() == {"face_contrast": 1.0, "pose_contrast": 1.0}
+@pytest.mark.parametrize("history", [[], [[5.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]])
+def test_weights_are_one_until_two_epochs_have_ended_and_where_a_loss_was_zero(history):
+    assert dynamic_weights(history) == {"face_contrast": 1.0, "pose_contrast": 1.0}
 
 
-def test_weights_follow_the_closed_form_and_favour_the_slower_loss():
-    average = DynamicWeightAverage()
-    for means in ([9.0, 9.0], [4.0, 4.0], [4.0, 2.0]):  # Only the last two epochs count.
-        average.end_epoch(means)
+def test_weights_follow_the_closed_form_of_the_last_two_epochs_and_favour_the_slower_loss():
+    state, accelerator = RunState(), Accelerator(cpu=True)
+    for losses in ([9.0, 9.0], [9.0, 9.0], [3.0, 5.0], [5.0, 3.0], [4.0, 1.0], [4.0, 3.0]):  # Two to an epoch.
+        terms = dict(zip(("face_contrast_loss", "pose_contrast_loss"), map(torch.tensor, losses)))
+        state.add(terms, steps_per_epoch=2, accelerator=accelerator)
+    assert state.loss_history == [[4.0, 4.0], [4.0, 2.0]]
     face, pose = math.exp(1.0 / 2), math.exp(0.5 / 2)
-    weights = average.weights()
+    weights = dynamic_weights(state.loss_history)
     assert weights["face_contrast"] == pytest.approx(2 * face / (face + pose))
     assert weights["pose_contrast"] == pytest.approx(2 * pose / (face + pose))
     assert weights["face_contrast"] > weights["pose_contrast"]
-
-
-def test_a_loss_of_zero_gives_even_weights_and_not_nan():
-    average = DynamicWeightAverage(history=[[0.0, 1.0], [0.0, 1.0]])
-    assert average.weights() == {"face_contrast": 1.0, "pose_contrast": 1.0}

@@ -6,6 +6,7 @@ What `modeling_pcl.data.views` is compared with: by tests in what it makes, by `
 import random
 from collections.abc import Iterator
 
+import PIL.Image
 import torch
 from datasets import Dataset, Image
 from torch.utils.data import DataLoader
@@ -33,6 +34,11 @@ PHOTOMETRIC = transforms.Compose(
 )
 
 
+def cut_square(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The square in the middle of an image, in RGB."""
+    return F.center_crop(image.convert("RGB"), [min(image.size)])
+
+
 class PerImageViews(torch.utils.data.Dataset):
     """The views of one image an item, for one objective.
 
@@ -54,8 +60,7 @@ class PerImageViews(torch.utils.data.Dataset):
 
     def __getitem__(self, row: int) -> torch.Tensor:
         """`(views, 3, size, size)` in [0, 1]."""
-        image = self.rows[row]["image"].convert("RGB")
-        return self.make_views(F.center_crop(image, [min(image.size)]))
+        return self.make_views(cut_square(self.rows[row]["image"]))
 
     def _disentangling(self, image) -> torch.Tensor:
         clean = F.to_tensor(F.resize(image, self.size))

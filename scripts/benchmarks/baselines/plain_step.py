@@ -12,12 +12,11 @@ from datasets import Dataset, Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torchvision.transforms import functional as TF
 
 from modeling_pcl import PCLForPreTraining
 
 from .materialised_loss import materialised_face_loss, materialised_pose_loss
-from .per_image_views import PerImageViews
+from .per_image_views import PerImageViews, cut_square
 
 NOISE_STD, MIXING_ALPHA = 0.4, 1.6
 
@@ -160,8 +159,7 @@ class IterationViews(torch.utils.data.Dataset):
 
     def __getitem__(self, place_and_row: tuple[int, int]) -> dict[str, torch.Tensor]:
         place, row = place_and_row
-        image = self.rows[row]["image"].convert("RGB")
-        square = TF.center_crop(image, [min(image.size)])
+        square = cut_square(self.rows[row]["image"])
         takes_part = place < self.pose_images
         return {name: make(square) for name, make in self.makers.items() if takes_part or name != "pose_contrast"}
 
@@ -175,11 +173,7 @@ def make_inputs(views: IterationViews, rows: list[int], workers: int) -> dict[st
     stacked = {
         name: torch.stack([item[name] for item in made if name in item]) for name in OBJECTIVES
     }  # (images, views, 3, size, size)
-    return {
-        "disentangling": _disentangling_inputs(stacked["disentangling"]),
-        "face_contrast": _face_contrast_inputs(stacked["face_contrast"]),
-        "pose_contrast": _pose_contrast_inputs(stacked["pose_contrast"]),
-    }
+    return {name: INPUTS[name](views) for name, views in stacked.items()}
 
 
 def _disentangling_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -204,3 +198,11 @@ def _pose_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
         "pose_mix": mix,
         "pose_permutation": torch.randperm(negatives),
     }
+
+
+# From an objective's views, `(images, views, 3, size, size)`.
+INPUTS: dict[str, Callable[[torch.Tensor], dict[str, torch.Tensor]]] = {
+    "disentangling": _disentangling_inputs,
+    "face_contrast": _face_contrast_inputs,
+    "pose_contrast": _pose_contrast_inputs,
+}

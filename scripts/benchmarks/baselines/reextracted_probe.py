@@ -12,6 +12,8 @@ from torchvision.transforms import functional as TF
 
 from modeling_pcl import PCLModel
 
+from .per_image_views import cut_square
+
 
 class LabelledImages(torch.utils.data.Dataset):
     """One image an item, decoded and resized with PIL, and its class."""
@@ -23,8 +25,7 @@ class LabelledImages(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        image = self.rows[row]["image"].convert("RGB")
-        square = TF.center_crop(image, [min(image.size)])
+        square = cut_square(self.rows[row]["image"])
         return TF.to_tensor(TF.resize(square, self.size)), self.labels[row]
 
 
