@@ -8,9 +8,10 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from ..data.images import BrokenImageError, decode_image
+from ..data.images import decode_image
 from ..data.label_columns import is_missing, names
 from ..head_pose_pcl import ANGLES
+from ..images_pcl import BrokenImageError
 from ..pipelines_pcl import draw_axes
 from . import style
 from .captions import LETTERS, caption_lines
