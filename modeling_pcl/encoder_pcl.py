@@ -1,6 +1,8 @@
 """The PCL encoder, and what all PCL models share: initialisation, saving, the check of images."""
 
 import math
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +14,8 @@ from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
 from .configuration_pcl import SMALLEST_PX, PCLConfig
 from .outputs_pcl import PCLModelOutput
 from .pipelines_pcl import saved_pipelines
+
+GENERATED_CARD = "This model card has been automatically generated"  # By transformers, in its own.
 
 
 class PCLPreTrainedModel(PreTrainedModel):
@@ -40,6 +44,15 @@ class PCLPreTrainedModel(PreTrainedModel):
             return super().save_pretrained(save_directory, **kwargs)
         finally:
             self.config.custom_pipelines = {}
+
+    def _upload_modified_files(self, working_dir: str, repo_id: str, *arguments, **options):
+        """transformers' own, with a card of what the model is, unless somebody has written the repository's."""
+        folder = Path(working_dir)
+        if GENERATED_CARD in (folder / "README.md").read_text(encoding="utf-8"):
+            # The package's, where it is installed; weights alone have no card to write.
+            for writer in entry_points(group="modeling_pcl", name="write_card"):
+                writer.load()(folder, repo_id, self)
+        return super()._upload_modified_files(working_dir, repo_id, *arguments, **options)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -71,7 +71,7 @@ class CorpusSource:
         named = {} if "path" in kept or not (first["image"] or {}).get("path") else {"path": Value("string")}
         self.corpus, self.kept = corpus.select_columns(["image", *kept]), list(kept)
         self.columns = Features({"row": Value("int64"), **named, **kept})
-        self.root = Path(name).expanduser().resolve()
+        self.root = Path(name).expanduser().absolute()
         self.count = None if isinstance(corpus, IterableDataset) else len(corpus)
         self.revision = corpus_revision(corpus)
         way_out = "mend the corpus, prepare it with `pcl prepare`, or raise `--max_broken_share`"

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
 from ..image_processing_pcl import PCLImageProcessor
-from ..modeling_pcl import PCLForPreTraining, PCLPreTrainedModel
+from ..modeling_pcl import PCLPreTrainedModel
 from ..progress import progress
 from .arguments import PushArguments
 from .card import gather_facts, lint, model_card
@@ -60,7 +60,8 @@ def build_repository(arguments: PushArguments) -> Path:
         pictures = copy_records(run_dir, folder, model_digest(model.base_model), arguments.include_faces)
         examples = [answer_example(folder, path) for path in arguments.example_images]
         bar.update()
-        write_card(folder, arguments, model, pictures, examples)
+        given = {name: getattr(arguments, name) for name in ("license", "training_data", "base_model")}
+        write_card(folder, repo_id, model, **given, pictures=pictures, examples=examples)
         bar.update()
         check_parity(folder)
     return folder
@@ -89,7 +90,7 @@ def answer_example(folder: Path, image: Path) -> dict:
 
 def count_operations(model: PCLPreTrainedModel) -> dict[str, float]:
     """Parameters, and billions of multiply-accumulate operations for one image, of what answers for an image."""
-    answering = model.base_model if isinstance(model, PCLForPreTraining) else model
+    answering = model.base_model if type(model).__name__ == "PCLForPreTraining" else model
     side_px = model.config.image_size
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         answering(torch.zeros(1, model.config.num_channels, side_px, side_px))
@@ -97,17 +98,13 @@ def count_operations(model: PCLPreTrainedModel) -> dict[str, float]:
     return {"parameters": parameters, "gmacs": counter.get_total_flops() / 2e9}
 
 
-def write_card(
-    folder: Path, arguments: PushArguments, model: PCLPreTrainedModel, pictures: list[str], examples: list[dict]
-):
-    """Write README.md from the facts that lie in the folder.
+def write_card(folder: Path, repo_id: str, model: PCLPreTrainedModel, **given):
+    """Write README.md from the facts that lie in the folder, and those that are `given`, as for `gather_facts`.
 
     Raises:
         ValueError: If the card has faults.
     """
-    given = {"license": arguments.license, "training_data": arguments.training_data, "base_model": arguments.base_model}
-    given |= count_operations(model)
-    facts = gather_facts(folder, arguments.repo_id, **given, pictures=pictures, examples=examples)
+    facts = gather_facts(folder, repo_id, **given, **count_operations(model))
     templates = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.md")}
     card = model_card(templates, facts)
     faults = lint(card, templates, facts)

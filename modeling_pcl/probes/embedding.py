@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from ..data.collections.layouts.base import IMAGE_SUFFIXES
 from ..data.corpora import load_corpus
+from ..data.image_folders import list_folder
 from ..data.sources import CorpusSource, Source, VideoSource
 from ..data.video import find_videos
 from ..files import write_json
@@ -34,7 +34,7 @@ def open_source(arguments: EmbeddingArguments, size_px: int) -> Source:
     """
     path = Path(arguments.corpus).expanduser()
     if find_videos(path):
-        if path.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
+        if path.is_dir() and list_folder(path).images:
             raise ValueError(f"`--corpus` {path} has images and videos in it: move one kind to a folder of its own.")
         return VideoSource(path, arguments.every_s, size_px)
     corpus = load_corpus(arguments.corpus, arguments.split, arguments.streaming, arguments.corpus_revision)

@@ -116,6 +116,31 @@ def test_a_repository_opens_over_http_where_this_package_is_absent(push, hub, ru
     assert not [text for text in seen if hub.token in text]
 
 
+FROM_PYTHON = """
+from modeling_pcl import PCLConfig, PCLForHeadPoseEstimation, PCLModel
+
+config = PCLConfig(image_size=32, hidden_sizes=[4, 6, 10, 12], feature_channels=8)
+PCLModel(config).push_to_hub("user/pushed")
+PCLForHeadPoseEstimation(config).save_pretrained("saved", push_to_hub=True, repo_id="user/saved")
+PCLModel(config).push_to_hub("user/described")
+"""
+
+
+def test_models_push_themselves_with_the_card_unless_there_is_another(hub, api, tmp_path):
+    api.create_repo("user/described")
+    api.upload_file(path_or_fileobj=b"# Mine", path_in_repo="README.md", repo_id="user/described")
+    environment = os.environ | hub.environment(hub.token) | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", FROM_PYTHON]
+    pushed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert pushed.returncode == 0, pushed.stderr
+    for name, text in {"pushed": 'AutoModel.from_pretrained("user/pushed"', "saved": "head-pose-estimation"}.items():
+        card = hub.files(f"user/{name}")["README.md"].decode()
+        assert text in card
+        assert "Pose-disentangled Contrastive Learning" in card
+        assert "GMACs" in card
+    assert "# Mine" in hub.files("user/described")["README.md"].decode()
+
+
 def test_a_dry_run_shows_what_would_change_and_changes_nothing(push, hub, run):
     said = push(run, dry_run=True)
     assert "new" in said

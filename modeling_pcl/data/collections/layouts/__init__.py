@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 
-from . import action_units, attributes, expression, folders, pair_lists, pose
+from . import action_units, attributes, expression, folders, genki, pair_lists, pose
 from .action_units import read_bp4d, read_disfa
 from .attributes import read_celeba, read_utkface
 from .base import Collection, LayoutError
 from .expression import read_fer2013, read_rafdb
 from .folders import read_folders, read_voxceleb
+from .genki import read_genki4k
 from .pair_lists import read_calfw, read_cplfw, read_lfw
-from .pose import read_300wlp, read_aflw2000, read_biwi, read_fsanet, read_genki4k
+from .pose import read_300wlp, read_aflw2000, read_biwi, read_fsanet
 
 LAYOUTS: dict[str, Callable[..., Collection]] = {
     "folders": read_folders,
@@ -39,6 +40,7 @@ TERMS = {
     **attributes.TERMS,
     **expression.TERMS,
     **folders.TERMS,
+    **genki.TERMS,
     **pair_lists.TERMS,
     **pose.TERMS,
 }

@@ -20,7 +20,6 @@ from .base import (
     find_images,
     photo,
     read_lines,
-    require,
 )
 from .matlab import read_matlab, read_npz
 
@@ -30,7 +29,6 @@ TERMS = {
     "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
     "biwi": "Biwi Kinect Head Pose; for research only",
     "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
-    "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
 }
 
 ANGLES = ("yaw", "pitch", "roll")
@@ -58,7 +56,7 @@ def read_300wlp(root: Path) -> Collection:
     for row in rows:
         folder, stem = row.image.source.parent.name, row.image.source.stem
         row.labels["subject"] = f"{folder.removesuffix('_Flip')}/{re.sub(r'_[0-9]+$', '', stem)}"
-    return _collection(root, "a folder with `X.jpg` and `X.mat`", {"train": rows}, broken, "subject")
+    return pose_collection(root, "a folder with `X.jpg` and `X.mat`", {"train": rows}, broken, "subject")
 
 
 def read_aflw2000(root: Path) -> Collection:
@@ -72,7 +70,7 @@ def read_aflw2000(root: Path) -> Collection:
     """
     folder = root / "AFLW2000" if (root / "AFLW2000").is_dir() else root
     rows, broken = _matlab_rows(root, _paired_images(folder))
-    return _collection(root, "`image00002.jpg` and `image00002.mat`", {"test": rows}, broken)
+    return pose_collection(root, "`image00002.jpg` and `image00002.mat`", {"test": rows}, broken)
 
 
 def read_fsanet(root: Path) -> Collection:
@@ -91,12 +89,12 @@ def read_fsanet(root: Path) -> Collection:
         for number, (image, (yaw, pitch, roll)) in enumerate(zip(images, poses.tolist())):
             name = f"{path.name}:{number}"
             try:
-                labels = _angles(-yaw, pitch, roll)
+                labels = angle_labels(-yaw, pitch, roll)
             except ValueError as error:
                 broken.append((name, str(error)))
             else:
                 splits.setdefault(split, []).append(Row(Photo(image[..., ::-1], name), labels))  # BGR -> RGB
-    return _collection(root, "a `.npz` file with `image` and `pose`", splits, broken)
+    return pose_collection(root, "a `.npz` file with `image` and `pose`", splits, broken)
 
 
 def read_biwi(root: Path) -> Collection:
@@ -120,50 +118,10 @@ def read_biwi(root: Path) -> Collection:
             except ValueError as error:
                 broken.append((image.relative_to(root).as_posix(), str(error)))
     names = ("subject", "video", "frame")
-    return _collection(root, "`01/frame_00003_rgb.png` and its `_pose.txt`", {"train": rows}, broken, *names)
+    return pose_collection(root, "`01/frame_00003_rgb.png` and its `_pose.txt`", {"train": rows}, broken, *names)
 
 
-def read_genki4k(root: Path) -> Collection:
-    """GENKI-4K: 4000 photos of faces from the web, smiling or not, with head pose.
-
-        labels.txt
-        files/file0001.jpg  ...
-
-    Line N of `labels.txt` is `smile yaw pitch roll` of image N: 1 or 0, and radians with the signs of this package. The
-    angles are kept as the collection has them. Its roll is the slope of the eyes in the image, so its turns come in
-    another order than this package's: where a head is turned in several ways at once, one angle differs by 10 degrees
-    or more in the extreme, by more than 5 in one image of 14.
-    """
-    path, folder = require(root, "labels.txt"), require(root, "files")
-    lines, images = dict(read_lines(path)), find_images(folder)
-    last = max(lines, default=0)
-    rows, bad = [], {}
-    for number in range(1, last + 1):  # A blank line is its image's, and no shift.
-        try:
-            labels = _genki_labels(lines.get(number, ""))
-        except ValueError as error:
-            bad[number] = str(error)
-        else:
-            rows.append(Row(photo(root, folder / f"file{number:04d}.jpg"), labels))
-    if 2 * len(bad) > len(rows) + len(bad):
-        first = min(bad)
-        raise LayoutError(path, f"{bad[first]}, as are {len(bad)} lines. Is this the file of GENKI-4K?", first)
-    unlabelled = next((image for image in images if (_genki_number(image) or 0) > last), None)
-    if unlabelled is not None:
-        raise LayoutError(
-            path,
-            f"has {last} lines, and there is an image `{unlabelled.name}`: a line is missing, and all behind it belong "
-            "to other images. Download it again.",
-        )
-    broken = [(f"{path.name}:{number}", reason) for number, reason in bad.items()]
-    misnamed = (image.name for image in images if not _genki_number(image))
-    broken += [
-        (f"{folder.name}/{name}", "is not named `fileNNNN.jpg` after a line of `labels.txt`") for name in misnamed
-    ]
-    return _collection(root, "a line of labels", {"train": rows}, broken, "smile")
-
-
-def _collection(
+def pose_collection(
     root: Path, need: str, splits: dict[str, list[Row]], broken: list[tuple[str, str]], *names: str
 ) -> Collection:
     """A collection with head pose and the columns `names`.
@@ -179,7 +137,7 @@ def _collection(
     return Collection(columns(*names, *ANGLES), splits, broken=broken)
 
 
-def _angles(yaw_deg: float, pitch_deg: float, roll_deg: float) -> dict[str, float]:
+def angle_labels(yaw_deg: float, pitch_deg: float, roll_deg: float) -> dict[str, float]:
     """Angles as labels, each brought to [-180, 180] by a whole turn."""
     angles = dict(zip(ANGLES, (yaw_deg, pitch_deg, roll_deg)))
     if not all(abs(angle) <= 360 for angle in angles.values()):  # NaN is in no range.
@@ -219,7 +177,7 @@ def _matlab_angles(pose: np.ndarray) -> dict[str, float]:
     if pose.size < 3:
         raise ValueError(f"`Pose_Para` must be pitch, yaw, roll, ..., not of the shape {pose.shape}")
     pitch, yaw, roll = np.degrees(pose.ravel()[:3].astype(float)).tolist()
-    return _angles(-yaw, pitch, roll)
+    return angle_labels(-yaw, pitch, roll)
 
 
 def _matlab_box(values: dict[str, np.ndarray]) -> Box | None:
@@ -331,7 +289,7 @@ def _biwi_row(root: Path, image: Path, camera: _Camera | None) -> Row:
         "subject": image.parent.name,
         "video": image.parent.name,
         "frame": int(frame),
-        **_angles(*_biwi_angles(np.array(lines[:3]))),
+        **angle_labels(*_biwi_angles(np.array(lines[:3]))),
     }
     return Row(photo(root, image, camera and camera.head_box(np.array(lines[3]))), labels)
 
@@ -339,18 +297,3 @@ def _biwi_row(root: Path, image: Path, camera: _Camera | None) -> Row:
 def _biwi_angles(rotation: np.ndarray) -> tuple[float, float, float]:
     """Yaw, pitch, roll in degrees of a rotation from head to camera in axes right, down, away."""
     return angles_of(TO_HEAD_AXES @ rotation @ TO_HEAD_AXES)
-
-
-def _genki_labels(line: str) -> dict[str, float]:
-    fields = line.split()
-    if len(fields) != 4:
-        raise ValueError(f"must be `smile yaw pitch roll`, and has {len(fields)} fields")
-    if fields[0] not in ("0", "1"):
-        raise ValueError(f"the smile must be 0 or 1, not `{fields[0]}`")
-    return {"smile": int(fields[0]), **_angles(*(math.degrees(float(field)) for field in fields[1:]))}
-
-
-def _genki_number(image: Path) -> int | None:
-    """Line of an image of GENKI-4K, None if its name has none."""
-    number = re.fullmatch(r"file([0-9]{4,18})\.jpg", image.name)
-    return int(number[1]) if number and int(number[1]) else None

@@ -6,7 +6,8 @@ import scipy.io
 from PIL import Image
 
 from modeling_pcl.data.collections.layouts.base import LayoutError
-from modeling_pcl.data.collections.layouts.pose import read_300wlp, read_aflw2000, read_biwi, read_fsanet, read_genki4k
+from modeling_pcl.data.collections.layouts.genki import read_genki4k
+from modeling_pcl.data.collections.layouts.pose import read_300wlp, read_aflw2000, read_biwi, read_fsanet
 from modeling_pcl.data.schema import COLUMNS
 from modeling_pcl.head_pose_pcl import axes_in_image, rotation_matrix
 

@@ -12,8 +12,9 @@ from modeling_pcl.data.collections.layouts.action_units import read_bp4d, read_d
 from modeling_pcl.data.collections.layouts.attributes import read_celeba
 from modeling_pcl.data.collections.layouts.base import LayoutError, Photo
 from modeling_pcl.data.collections.layouts.expression import read_fer2013, read_rafdb
+from modeling_pcl.data.collections.layouts.genki import read_genki4k
 from modeling_pcl.data.collections.layouts.pair_lists import read_cplfw, read_lfw
-from modeling_pcl.data.collections.layouts.pose import read_biwi, read_genki4k
+from modeling_pcl.data.collections.layouts.pose import read_biwi
 from modeling_pcl.data.collections.raw_images import Treatment, prepare_image
 from modeling_pcl.images_pcl import BrokenImageError
 
