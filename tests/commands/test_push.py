@@ -155,7 +155,8 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(push, hub, run):
     assert hub.commits("user/pcl") == commits
 
 
-def test_a_dry_run_where_the_hub_does_not_answer_still_shows_the_repository(push, run):
+def test_a_dry_run_where_the_hub_does_not_answer_still_shows_the_repository(push, run, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     message = push(run, api=HfApi(endpoint="http://127.0.0.1:9"), dry_run=True)
     assert "model.safetensors" in message.splitlines()
     assert "What would change on the Hub is not known" in message
