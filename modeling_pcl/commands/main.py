@@ -42,7 +42,7 @@ def main(name: str | None = None):
     except Exception as error:
         if not isinstance(error, _expected_errors()):
             raise
-        _end(1, f"error: {' '.join(str(error).split())}")
+        _end(1, f"error: {_in_one_line(error)}")
 
 
 def _choose(words: list[str]) -> tuple[str, list[str]]:
@@ -66,6 +66,14 @@ def _run(command, options) -> str:
     disable_progress_bar()  # transformers' own, for every file of weights; long work has one of its own.
     with logging_redirect_tqdm():
         return command.run(options) or ""
+
+
+def _in_one_line(error: Exception) -> str:
+    """An error's message; of one that a worker of torch hands on with its traceback, the message alone."""
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text[text.rindex(f"\n{type(error).__name__}: ") :].partition(": ")[2]
+    return " ".join(text.split())
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:

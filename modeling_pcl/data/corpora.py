@@ -221,8 +221,10 @@ def _confined(corpus: Corpus, name: str, columns: Sequence[str]) -> Corpus:
     # These paths were made here or by `datasets`, and not by the data.
     if name == "orl" or (corpus.info.builder_name == "imagefolder" and not _is_saved(path)):
         return corpus
-    if path.exists() or glob.has_magic(name):
-        root = path if path.is_dir() else Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+    if path.exists():
+        root = path if path.is_dir() else path.parent
+    elif glob.has_magic(name):
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
     else:
         root = name.partition(":")[0]
     for column in columns:

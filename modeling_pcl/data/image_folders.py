@@ -105,6 +105,7 @@ def open_image_folder(root: Path) -> DatasetDict | None:
     Raises:
         ValueError: If a table has no column `file_name`.
     """
+    root = root.absolute()
     content = list_folder(root)
     tables = sum(name.endswith(".parquet") for name in content.others)
     if len(content.images) <= tables:

@@ -143,6 +143,27 @@ def secrets(tmp_path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("form", ["images", "metadata", "parquet", "pattern", "saved"])
+@pytest.mark.parametrize("name", ["faces", "./faces", "../here/faces", "faces [1]"])
+def test_a_corpus_opens_by_a_relative_path(tmp_path, monkeypatch, name, form):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(Path(name), "a.png", "sub/b.png", "sub/c.png")
+    rows = Dataset.from_dict({"image": [{"bytes": None, "path": path} for path in ("a.png", "sub/b.png", "sub/c.png")]})
+    if form == "metadata":
+        (Path(name) / "metadata.csv").write_text("file_name,subject\na.png,1\nsub/b.png,2\nsub/c.png,2\n")
+    elif form == "parquet":
+        rows.to_parquet(Path(name) / "rows.parquet")
+        name += "/rows.parquet"
+    elif form == "pattern":
+        rows.to_parquet("faces-0.parquet")
+        write(Path(), "a.png", "sub/b.png", "sub/c.png")
+        name = "faces-*.parquet"
+    elif form == "saved":
+        rows.save_to_disk(name)
+    assert levels(load_corpus(name)) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("form", ["parquet", "saved"])
 def test_no_path_from_data_is_trusted(tmp_path, secrets, form, streaming):
