@@ -454,3 +454,13 @@ def test_a_failed_upload_says_where_the_model_is(monkeypatch, options, hub):
     with refused(r"The Hub does not know who is asking[\s\S]*safe in .*run.*pcl push"):
         train(monkeypatch, options | {"hub_model_id": "user/faces"}, "--push_to_hub")
     assert (options["output_dir"] / "model.safetensors").exists()
+
+
+def test_a_corpus_of_broken_images_is_told_without_the_traceback_of_a_worker(refused, tmp_path):
+    (tmp_path / "faces").mkdir()
+    for number in range(8):
+        (tmp_path / f"faces/{number}.png").write_bytes(b"no image")
+    corpus = ("--corpus", tmp_path / "faces", "--output_dir", tmp_path / "run")
+    message = refused("pretrain", *corpus, "--width", 0.05, "--batch_size", 4, "--pose_images", 2, "--num_workers", 1)
+    assert "does not decode (no image format that PIL knows)" in message
+    assert "Traceback" not in message
