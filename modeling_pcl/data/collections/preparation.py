@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -190,6 +191,7 @@ def _in_processes(write: PartWriter, parts: Sequence[Part], num_proc: int) -> It
         futures = [pool.submit(write, part) for part in parts]
         yield from (future.result() for future in futures)
     except BrokenProcessPool as error:
+        time.sleep(0.5)  # Ctrl-C reaches the workers, too, and may reach them first: then it ends this.
         raise ChildProcessError(
             "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
         ) from error
