@@ -71,8 +71,10 @@ class PCLImageProcessor(TorchvisionBackend):
         try:
             # Without rescaling, floating-point values stay in the caller's range.
             pixels = levels(image, are_kept=not do_rescale)
-            if 4 in (pixels.shape[0], pixels.shape[-1]) and pixels.dtype == torch.uint8:
-                rows = pixels.permute(1, 2, 0) if pixels.shape[0] == 4 else pixels
+            first, last = pixels.shape[0], pixels.shape[-1]
+            has_alpha = first == 4 or (last == 4 and first not in (1, 3))  # Of two such axes the first is of channels.
+            if has_alpha and pixels.dtype == torch.uint8:  # As of a file: torchvision rounds to another grey level.
+                rows = pixels.permute(1, 2, 0) if first == 4 else pixels
                 return super().process_image(to_rgb(Image.fromarray(rows.cpu().numpy())), *args, **kwargs)
             return super().process_image(pixels, *args, **kwargs)
         except (TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -31,25 +32,29 @@ def confine_images(corpus: Corpus, column: str, root: Path | str) -> Corpus:
         The corpus, in which paths are absolute, and those that lead elsewhere begin with `OUTSIDE`, which
         `read_image_file` refuses.
     """
-
-    def confined(record: dict | None) -> dict | None:
-        if record is None or record["bytes"] is not None or record["path"] is None:
-            return record
-        return record | {"path": confined_path(record["path"], root)}
-
     if isinstance(corpus, IterableDataset):
-        return corpus.map(lambda row: {column: confined(row[column])}, features=corpus.features)
+        return corpus.map(partial(_confine_row, column, root), features=corpus.features)
     images = corpus.data.column(column)
     if not isinstance(images.type, pa.StructType):  # Of no row.
         return corpus
     has_only_path = pc.and_(pc.is_null(pc.struct_field(images, "bytes")), pc.is_valid(pc.struct_field(images, "path")))
     if not pc.any(has_only_path).as_py():
         return corpus
-    records = [confined(record) for record in images.to_pylist()]
+    records = [_confined_record(record, root) for record in images.to_pylist()]
     table = corpus.data.table
     position = table.schema.get_field_index(column)
     table = table.set_column(position, table.schema.field(position), pa.array(records, images.type))
     return Dataset(InMemoryTable(table), info=corpus.info, split=corpus.split)
+
+
+def _confine_row(column: str, root: Path | str, row: dict) -> dict:
+    return {column: _confined_record(row[column], root)}
+
+
+def _confined_record(record: dict | None, root: Path | str) -> dict | None:
+    if record is None or record["bytes"] is not None or record["path"] is None:
+        return record
+    return record | {"path": confined_path(record["path"], root)}
 
 
 def confined_path(path: str, root: Path | str) -> str:

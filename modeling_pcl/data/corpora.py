@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -78,13 +79,13 @@ def corpus_splits(name: str) -> list[str]:
     if (path / "state.json").exists() or name == "orl" or path.suffix == ".parquet":
         return ["train"]
     is_folder = path.is_dir()
-    images = open_image_folder(path) if is_folder and not _has_configurations(path) else None
-    if images is not None:
-        return list(images)
     if not is_folder and not HUB_ID.fullmatch(name):
         raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")
     repository, _, hub_config = name.partition(":")
     try:
+        images = open_image_folder(path) if is_folder and not _has_configurations(path) else None
+        if images is not None:
+            return list(images)
         return get_dataset_split_names(
             *((_without_brackets(path), config) if is_folder else (repository, hub_config or None))
         )
@@ -202,17 +203,17 @@ def _without_brackets(path: Path) -> str:
     if not glob.has_magic(str(path)):
         return str(path)
     links = Path(datasets.config.HF_DATASETS_CACHE) / "links" / hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    # A folder of links, and not one to the folder, which `datasets` would follow.
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     for file in files:
-        # A folder of links, and not one to the folder, which `datasets` would follow.
-        link = links / file.relative_to(path) if path.is_dir() else links / f"corpus{path.suffix}"
+        link = links / (file.relative_to(path) if path.is_dir() else f"corpus{path.suffix}")
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
+        with suppress(FileExistsError):  # Of an earlier time, or of another process of this run.
             link.symlink_to(file)
     for link in links.rglob("*"):
         if not link.exists():
-            link.unlink()
-    return str(links if path.is_dir() else link)
+            link.unlink(missing_ok=True)
+    return str(links if path.is_dir() else links / f"corpus{path.suffix}")
 
 
 def _confined(corpus: Corpus, name: str, columns: Sequence[str]) -> Corpus:

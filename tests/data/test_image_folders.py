@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import pickle
 from pathlib import Path
 
 import datasets
@@ -187,6 +188,13 @@ def test_no_path_from_data_is_trusted(tmp_path, secrets, form, streaming):
         else:
             decode_image(row["image"], 8)
     decode_image(rows[-1]["image"], 8)  # Its bytes count, and not its path.
+
+
+def test_a_stream_goes_to_workers_that_are_started_anew(tmp_path):
+    write(tmp_path, "a.png")
+    Dataset.from_dict({"image": [{"bytes": None, "path": "a.png"}]}).to_parquet(tmp_path / "faces.parquet")
+    stream = pickle.loads(pickle.dumps(load_corpus(str(tmp_path / "faces.parquet"), streaming=True)))
+    assert levels(stream) == [0]
 
 
 def test_no_path_of_a_pair_is_trusted(tmp_path):
