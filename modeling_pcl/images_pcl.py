@@ -5,7 +5,6 @@ model sees in use what it saw when it was measured.
 """
 
 import base64
-import binascii
 import io
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ MAX_PIXELS = 64_000_000
 Image.init()
 # All that PIL knows, but for what is no picture, or starts another program (Ghostscript).
 FORMATS = tuple(kind for kind in Image.ID if kind not in ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
+URL_ALPHABET = str.maketrans("-_", "+/")
 GREY_LEVELS_16_BIT = 65535 / 255  # Of 16 bits in one of 8.
 
 
@@ -83,7 +83,7 @@ def open_image(source: Any, timeout: float | None = None, max_pixels: int = MAX_
         raise BrokenImageError.from_error(name, error) from error
 
 
-def open_bytes(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_bytes(content: bytes, max_pixels: float = MAX_PIXELS) -> Image.Image:
     """Open the bytes of an image file, whose pixels are not decoded yet.
 
     Raises:
@@ -98,6 +98,21 @@ def open_bytes(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise ValueError(f"{image.width} x {image.height} px are more than `max_pixels` = {max_pixels}")
     return image
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64 text, as encoders write it: in lines, with the URL's alphabet, padded or not, or a data URI.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    text = text.strip()
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.endswith(";base64"):
+            raise ValueError("a data URI must be in base64")
+    characters = "".join(text.split()).translate(URL_ALPHABET).rstrip("=")
+    return base64.b64decode(characters + "=" * (-len(characters) % 4), validate=True)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -183,16 +198,16 @@ def _read(source: str | Path, timeout: float | None) -> bytes:
     text = str(source)
     if isinstance(source, str) and text.startswith(("http://", "https://")):
         return httpx.get(text, timeout=timeout, follow_redirects=True).raise_for_status().content
-    if isinstance(source, str) and text.startswith("data:image/"):
-        return base64.b64decode(text.partition(",")[2])
+    if isinstance(source, str) and text[:5].lower() == "data:":
+        return decode_base64(text)
     # A long text is no path, and some systems refuse even to look.
     if len(text) < 4096 and Path(text).is_file():
         return Path(text).read_bytes()
     try:
         if isinstance(source, Path):
             raise ValueError("a path is no base64 text")
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (ValueError, binascii.Error):
+        return decode_base64(text)
+    except ValueError:
         what = "a folder" if len(text) < 4096 and Path(text).is_dir() else "no file, and no URL or base64 text"
         raise ValueError(f"it is {what}") from None
 

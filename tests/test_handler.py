@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from modeling_pcl import (
     PCLImageProcessor,
     PCLModel,
 )
+from modeling_pcl.images_pcl import open_image
 
 HUB_CARDS = Path(__file__).parents[1] / "modeling_pcl" / "hub" / "templates"
 MODELS = {
@@ -158,23 +161,36 @@ def test_a_drawing_is_a_picture_of_the_same_size(handlers):
 
 
 GOOD = as_text(face(0))
+LONG = "x" * 100_000
 BAD = {
     "no inputs": ({"input": GOOD}, "400: the request must be"),
     "a URL": ({"inputs": "https://example.org/face.jpg"}, "400: the image is a URL, and none is fetched"),
     "not base64": ({"inputs": [GOOD, "%%%"]}, "400: input 1 is not base64"),
+    "a data URI of another kind": ({"inputs": "data:image/png,abcd"}, "400: the image is not base64"),
+    "base64 that breaks off": ({"inputs": "AAAAA"}, "400: the image is not base64"),
     "a number": ({"inputs": 5}, "400: the image must be base64 text or bytes, got int"),
-    "not an image": ({"inputs": b"hello"}, "415: the image is not a whole image in JPEG, PNG, WEBP"),
+    "a list in the list": ({"inputs": [[GOOD]]}, "400: input 0 must be base64 text or bytes, got list"),
+    "nothing in it": ({"inputs": b""}, "415: the image is not a whole image: 'the file is empty'"),
+    "not an image": ({"inputs": b"hello"}, "415: the image is not a whole image"),
     "a broken header": ({"inputs": as_bytes(face(0))[:20]}, "415: the image is not a whole image"),
     "half an image": ({"inputs": as_bytes(face(0))[:900]}, "415: the image is not a whole image"),
-    "another format": ({"inputs": as_bytes(face(0), "TIFF")}, "415: the image is not"),
-    "too many bytes": ({"inputs": b"\0" * (10 * 2**20 + 1)}, "413: the image has 10,485,761 bytes, at most"),
-    "too much text": ({"inputs": "A" * (15 * 2**20)}, "413: the image is larger"),
-    "too many": ({"inputs": [GOOD] * 65}, "413: a request takes 1 to 64 inputs, got 65"),
-    "none": ({"inputs": []}, "413: a request takes 1 to 64 inputs, got 0"),
+    "pixels without a range": ({"inputs": as_bytes(Image.new("F", (40, 40)), "TIFF")}, "415: the image is not a whole"),
+    "opened pixels without a range": ({"inputs": Image.new("F", (40, 40))}, "415: the image is not a whole"),
+    "too many bytes": ({"inputs": b"\0" * (32 * 2**20 + 1)}, "413: the image is beyond the 33,554,432 bytes"),
+    "too much text": ({"inputs": "A" * (44 * 2**20)}, "413: the image is beyond the 33,554,432 bytes"),
+    "too many": ({"inputs": [GOOD] * 65}, "413: a request takes at most 64 images"),
+    "none": ({"inputs": []}, "400: `inputs` must hold 1 to 64 images, got an empty list"),
     "no such task": ({"inputs": GOOD, "parameters": {"task": "age"}}, "422: `task` must be one of head-pose-est"),
-    "no such parameter": ({"inputs": GOOD, "parameters": {"drew": 1}}, "422: .*no parameter `drew`; it has task, draw"),
-    "a wrong value": ({"inputs": GOOD, "parameters": {"draw": "yes"}}, "422: `draw` must be bool, got 'yes'"),
+    "a long task": ({"inputs": GOOD, "parameters": {"task": LONG}}, "422: `task` must be one of head-pose-est"),
+    "a long parameter": (
+        {"inputs": GOOD, "parameters": {LONG: LONG}},
+        "422: head-pose-estimation has no parameter 'xx",
+    ),
+    "a long value": ({"inputs": GOOD, "parameters": {"draw": [LONG]}}, "422: `draw` must be true or false, got"),
+    "no such parameter": ({"inputs": GOOD, "parameters": {"drew": 1}}, "422: .*no parameter 'drew'; it has task, draw"),
+    "a wrong value": ({"inputs": GOOD, "parameters": {"draw": "yes"}}, "422: `draw` must be true or false, got 'yes'"),
     "no object": ({"inputs": GOOD, "parameters": [1]}, "422: `parameters` must be an object"),
+    "an empty list": ({"inputs": GOOD, "parameters": []}, "422: `parameters` must be an object"),
 }
 
 
@@ -184,13 +200,130 @@ def test_bad_requests_are_refused_with_a_status(handlers, module, bad):
     with pytest.raises(module.RequestError, match=message) as refused:
         handlers["head_pose"](request)
     assert str(refused.value).startswith(str(refused.value.status))
+    assert len(str(refused.value)) < 300
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(handlers, module):
     bomb = as_bytes(Image.new("1", (30_000, 2_000)))
     assert len(bomb) < 20_000
-    with pytest.raises(module.RequestError, match="413: the image is 30000 x 2000 px"):
+    with pytest.raises(module.RequestError, match="413: the image, 30000 x 2000 px, is beyond"):
         handlers["head_pose"]({"inputs": bomb})
+    with pytest.raises(module.RequestError, match="413: the image has more than 40,000,000 pixels"):
+        handlers["head_pose"]({"inputs": as_bytes(Image.new("1", (60_000, 5_000)))})
+
+
+def test_the_limits_are_of_a_request_and_not_of_an_image(handlers, module, monkeypatch):
+    """64 images of 40 million pixels, 2.5 MB of PNG files, took 5.3 GB when each was within the limit."""
+    large = as_text(Image.new("1", (5_000, 3_000)))
+    with pytest.raises(module.RequestError, match="413: input 2, 5000 x 3000 px, is beyond the 40,000,000 pixels"):
+        handlers["head_pose"]({"inputs": [large] * 64})
+    pair = {"image": GOOD, "other": GOOD}
+    with pytest.raises(module.RequestError, match="413: a request takes at most 64 images"):
+        handlers["identity"]({"inputs": [pair] * 33})
+    monkeypatch.setattr(module, "MOST_BYTES", 3 * len(as_bytes(face(0))) + 100)
+    assert len(handlers["head_pose"]({"inputs": [GOOD] * 3})) == 3
+    with pytest.raises(module.RequestError, match=r"413: input 3 is beyond the .* bytes of a request"):
+        handlers["head_pose"]({"inputs": [GOOD] * 4})
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "AVIF", "GIF", "WEBP", "JPEG", "PPM", "TGA"])
+def test_formats_are_those_of_the_corpora(handlers, kind):
+    content = as_bytes(face(0), kind)
+    same = open_image(content)
+    assert handlers["head_pose"]({"inputs": content}) == handlers["head_pose"]({"inputs": same})
+
+
+def test_base64_comes_as_encoders_write_it(handlers):
+    content = as_bytes(face(0))
+    plain, url = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    assert "_" in url
+    forms = {
+        "base64 and MySQL": base64.encodebytes(content).decode(),
+        "openssl": "\n".join(textwrap.wrap(plain, 64)) + "\n",
+        "Windows": "\r\n".join(textwrap.wrap(plain, 76)),
+        "URL": url,
+        "unpadded": url.rstrip("="),
+        "data URI": f" data:image/png;charset=utf-8;base64,{plain}",
+    }
+    expected = handlers["head_pose"]({"inputs": content})
+    for name, text in forms.items():
+        assert handlers["head_pose"]({"inputs": text}) == expected, name
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 10**30, True, 1.0, "2", None, [1]])
+def test_top_k_is_a_number_of_labels(handlers, module, top_k):
+    request = {"inputs": GOOD, "parameters": {"top_k": top_k}}
+    if top_k == 10**30:
+        assert len(handlers["expression"](request)) == 3
+        return
+    with pytest.raises(module.RequestError, match="422: `top_k` must be an integer of at least 1, got"):
+        handlers["expression"](request)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), 10**400, 2, "0.5", True])
+def test_a_threshold_is_a_cosine(handlers, module, threshold):
+    request = {"inputs": {"image": GOOD, "other": GOOD}, "parameters": {"threshold": threshold}}
+    with pytest.raises(module.RequestError, match="422: `threshold` must be a number from -1 to 1, got"):
+        handlers["identity"](request)
+
+
+def test_no_answer_holds_nan(handlers, module, monkeypatch):
+    broken = {"similarity": float("nan"), "threshold": None, "same": None}
+    monkeypatch.setitem(handlers["identity"].runners, "face-verification", lambda *inputs, **options: [broken])
+    with pytest.raises(module.RequestError, match="422: the model gives no finite number for input 0"):
+        handlers["identity"]({"inputs": {"image": GOOD, "other": GOOD}})
+
+
+def mangled_request(seed: int) -> dict:
+    """A request with its text, its image, its structure or its parameters changed."""
+    generator = np.random.default_rng(seed)
+    kinds = ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "ICO", "PPM", "TGA"]
+    content = bytearray(as_bytes(face(seed), kinds[generator.integers(len(kinds))]))
+    if generator.random() < 0.6:
+        for place in generator.integers(0, len(content), 1 + int(generator.integers(20))):
+            content[place] = generator.integers(256)
+    if generator.random() < 0.2:
+        del content[int(generator.integers(len(content))) :]
+    text = base64.encodebytes(content).decode()
+    if generator.random() < 0.2:
+        place = int(generator.integers(len(text)))
+        text = (
+            text[:place] + str(generator.choice(["", "%", "=", "é", "\0", "-_", "\ud800", "data:"])) + text[place + 1 :]
+        )
+    values = [text, bytes(content), [text], [text, text], {"image": text, "other": text}, [{"image": text}], None, 1.5]
+    parameters = [None, {}, {"task": "features"}, {"task": "face-verification"}, {"top_k": 1}, {"top_k": [0] * 1000}]
+    parameters += [
+        {"feature": "pose"},
+        {"feature": 3},
+        {"threshold": float("nan")},
+        {"task": ["x"] * 1000},
+        {"draw": 1},
+        "x",
+    ]
+    weights = np.array([8, 4, 3, 2, 6, 1, 1, 1]) / 26
+    request = {"inputs": values[generator.choice(len(values), p=weights)]}
+    if generator.random() < 0.5:
+        request["parameters"] = parameters[generator.integers(len(parameters))]
+    return request
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_300_mangled_requests_are_answered_in_json_or_refused_with_a_status(handlers, module, capsys):
+    counts, longest = Counter(), 0
+    for seed in range(300):
+        request = mangled_request(seed)
+        for name in ("encoder", "expression", "head_pose", "identity"):
+            try:
+                json.dumps(handlers[name](request), allow_nan=False)
+                counts["answered"] += 1
+            except module.RequestError as refusal:
+                counts[refusal.status] += 1
+                longest = max(longest, len(str(refusal)))
+    with capsys.disabled():
+        print(f"\n300 mangled requests to four models: {dict(counts)}")
+    assert min(counts["answered"], counts[400], counts[415], counts[422]) > 50
+    assert longest < 300
 
 
 def test_other_mistakes_in_pairs_are_named(handlers, module):

@@ -1,11 +1,12 @@
 """For Inference Endpoints: faces in, JSON out.
 
-    {"inputs": "<base64 of a JPEG, PNG or WebP>"}
+    {"inputs": "<base64 of an image file>"}
     {"inputs": ["<base64>", "<base64>"], "parameters": {"draw": true}}
     {"inputs": {"image": "<base64>", "other": "<base64>"}, "parameters": {"task": "face-verification"}}
 
-An image may also be the raw bytes of a request, or a data URI. No URL is fetched, nothing is stored. `task` chooses
-among what the model can do; the first that is in this list is done without it:
+An image is a file of any format that the model's own code opens; it may also be the raw bytes of a request, or a data
+URI. No URL is fetched, nothing is stored. A request holds at most 64 images, of 32 MiB and 40 million pixels in all.
+`task` chooses among what the model can do; the first that is in this list is done without it:
 
     features                `PCLModel`, `PCLForPreTraining`: {"trunk": [...], "face": [...], "pose": [...]}
     image-classification    `PCLForImageClassification`: [{"label": ..., "score": ...}]; parameter `top_k`
@@ -19,25 +20,33 @@ service sends it as the `error` of its answer.
 """
 
 import base64
-import binascii
 import io
-import warnings
+import math
+import reprlib
+import textwrap
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, pipeline
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 64, 10 * 2**20, 40_000_000
+MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 64, 32 * 2**20, 40_000_000  # Of a request in all.
 FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
 PAIRS = {"face-verification": ("image", "other"), "face-swap-pose": ("face", "pose")}
+NUMBER, FLAG, TEXT = "a number from -1 to 1", "true or false", "a text"
 PARAMETERS = {
     "features": {},
-    "image-classification": {"top_k": int},
-    "head-pose-estimation": {"draw": bool},
-    "face-verification": {"feature": str, "threshold": float | int},
+    "image-classification": {"top_k": "an integer of at least 1"},
+    "head-pose-estimation": {"draw": FLAG},
+    "face-verification": {"feature": TEXT, "threshold": NUMBER},
     "face-swap-pose": {},
+}
+IS_RIGHT = {
+    "an integer of at least 1": lambda value: type(value) is int and value >= 1,
+    FLAG: lambda value: isinstance(value, bool),
+    TEXT: lambda value: isinstance(value, str),
+    NUMBER: lambda value: type(value) in (int, float) and -1 <= value <= 1,  # NaN is not either.
 }
 
 
@@ -79,35 +88,35 @@ class EndpointHandler:
 
         Raises:
             RequestError: 400 for what is no request of this model, 413 for what is too large, 415 for what is no image,
-                422 for a parameter with a wrong value.
+                422 for a parameter with a wrong value, or an image that gives no number.
         """
         if not isinstance(data, dict) or "inputs" not in data:
             raise RequestError(400, 'the request must be {"inputs": ..., "parameters": {...}}')
-        task, parameters = self._checked(data.get("parameters") or {})
-        inputs = data["inputs"]
+        task, parameters = self._checked(data.get("parameters"))
+        inputs, reader = data["inputs"], RequestReader(self.path)
         if not isinstance(inputs, list):
-            return self._answer(task, [read(inputs, task, "the image")], parameters)[0]
-        if not 1 <= len(inputs) <= MOST_IMAGES:
-            raise RequestError(413, f"a request takes 1 to {MOST_IMAGES} inputs, got {len(inputs)}")
-        opened = [read(value, task, f"input {number}") for number, value in enumerate(inputs)]
+            return self._answer(task, [reader.read(inputs, task, "the image")], parameters)[0]
+        if not inputs:
+            raise RequestError(400, f"`inputs` must hold 1 to {MOST_IMAGES} images, got an empty list")
+        opened = [reader.read(value, task, f"input {number}") for number, value in enumerate(inputs)]
         return self._answer(task, opened, parameters)
 
-    def _checked(self, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        if not isinstance(parameters, dict):
+    def _checked(self, parameters: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+        if not isinstance(parameters, dict | None):
             raise RequestError(422, "`parameters` must be an object")
-        parameters = dict(parameters)
+        parameters = dict(parameters or {})
         task = parameters.pop("task", self.tasks[0])
         if task not in self.tasks:
             raise RequestError(
-                422, f"`task` must be one of {', '.join(self.tasks)}, which this model does; got {task!r}"
+                422, f"`task` must be one of {', '.join(self.tasks)}, which this model does; got {shown(task)}"
             )
         for name, value in parameters.items():
             kind = PARAMETERS[task].get(name)
             if kind is None:
                 known = ", ".join(["task", *PARAMETERS[task]])
-                raise RequestError(422, f"{task} has no parameter `{name}`; it has {known}")
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise RequestError(422, f"`{name}` must be {getattr(kind, '__name__', 'a number')}, got {value!r}")
+                raise RequestError(422, f"{task} has no parameter {shown(name)}; it has {known}")
+            if not IS_RIGHT[kind](value):
+                raise RequestError(422, f"`{name}` must be {kind}, got {shown(value)}")
         return task, parameters
 
     def _open(self, task: str):
@@ -122,7 +131,81 @@ class EndpointHandler:
                 answers = self.runners[task](inputs, batch_size=len(inputs), **parameters)
         except ValueError as error:  # Of a parameter's value; the images are known to be good.
             raise RequestError(422, str(error)) from error
+        for number, answer in enumerate(answers):
+            if not is_finite(answer):  # JSON has no word for it.
+                raise RequestError(422, f"the model gives no finite number for input {number}")
         return [encoded(answer) for answer in answers]
+
+
+class RequestReader:
+    """Opens the images of one request, whose number, bytes and pixels are limited in all.
+
+    Args:
+        path: Folder of the repository, whose `images_pcl.py` opens images as training did.
+    """
+
+    def __init__(self, path: str):
+        self.open_bytes, self.to_rgb, self.decode_base64 = (
+            get_class_from_dynamic_module(f"images_pcl.{name}", path)
+            for name in ("open_bytes", "to_rgb", "decode_base64")
+        )
+        self.images = self.bytes = self.pixels = 0
+
+    def read(self, value: Any, task: str, name: str) -> Image.Image | dict[str, Image.Image]:
+        """Open what stands for an image, or for a task of pairs for two."""
+        pair = PAIRS.get(task)
+        if pair is None:
+            return self.open_image(value, name)
+        if not isinstance(value, dict) or set(value) != set(pair):
+            raise RequestError(400, f'{name}: {task} takes {{"{pair[0]}": ..., "{pair[1]}": ...}}')
+        return {key: self.open_image(value[key], f"{name}, `{key}`") for key in pair}
+
+    def open_image(self, value: Any, name: str) -> Image.Image:
+        """Open an image in RGB without fetching or trusting anything."""
+        self.images += 1
+        if self.images > MOST_IMAGES:
+            raise RequestError(413, f"a request takes at most {MOST_IMAGES} images")
+        try:
+            if not isinstance(value, Image.Image):  # Else the service has opened a request whose content is an image.
+                image = self.open_bytes(self._content(value, name), math.inf)
+            else:
+                image = value
+            self._count_pixels(image, name)  # By its header, before it is decoded.
+            size, image = image.size, self.to_rgb(image)
+            if image.width * image.height > size[0] * size[1]:  # Icons hold images larger than their header says.
+                self._count_pixels(image, name)
+            return image
+        except RequestError:  # It is a ValueError too.
+            raise
+        except Image.DecompressionBombError as error:
+            raise RequestError(413, f"{name} has more than {MOST_PIXELS:,} pixels") from error
+        except Exception as error:  # Decoders raise whatever they stumble on in broken bytes.
+            raise RequestError(415, f"{name} is not a whole image: {shown(str(error))}") from error
+
+    def _content(self, value: Any, name: str) -> bytes:
+        is_text = isinstance(value, str)
+        if not is_text and not isinstance(value, bytes | bytearray):
+            raise RequestError(400, f"{name} must be base64 text or bytes, got {type(value).__name__}")
+        if is_text and value[:8].lower().startswith(("http://", "https://")):
+            raise RequestError(400, f"{name} is a URL, and none is fetched: send the image itself, in base64")
+        self.bytes += len(value) * 3 // 4 if is_text else len(value)  # Of text, what it will have at most.
+        if self.bytes > MOST_BYTES:
+            raise RequestError(
+                413, f"{name} is beyond the {MOST_BYTES:,} bytes of a request: send fewer or smaller ones"
+            )
+        try:
+            return self.decode_base64(value) if is_text else bytes(value)
+        except ValueError as error:
+            raise RequestError(400, f"{name} is not base64 text") from error
+
+    def _count_pixels(self, image: Image.Image, name: str):
+        self.pixels += image.width * image.height
+        if self.pixels > MOST_PIXELS:
+            raise RequestError(
+                413,
+                f"{name}, {image.width} x {image.height} px, is beyond the {MOST_PIXELS:,} pixels of a request: send "
+                "fewer or smaller ones",
+            )
 
 
 class Features:
@@ -146,52 +229,18 @@ def served_tasks(config) -> list[str]:
     return pipelines if is_head else ["features", *pipelines]
 
 
-def read(value: Any, task: str, name: str) -> Image.Image | dict[str, Image.Image]:
-    """Open what stands for an image, or for a task of pairs for two."""
-    pair = PAIRS.get(task)
-    if pair is None:
-        return open_image(value, name)
-    if not isinstance(value, dict) or set(value) != set(pair):
-        raise RequestError(400, f'{name}: {task} takes {{"{pair[0]}": ..., "{pair[1]}": ...}}')
-    return {key: open_image(value[key], f"{name}, `{key}`") for key in pair}
+def is_finite(answer: Any) -> bool:
+    """Whether no number in an answer is NaN or infinite."""
+    if isinstance(answer, dict):
+        return all(map(is_finite, answer.values()))
+    if isinstance(answer, list):
+        return all(map(is_finite, answer))
+    return not isinstance(answer, float) or math.isfinite(answer)
 
 
-def open_image(value: Any, name: str) -> Image.Image:
-    """Open an image without fetching or trusting anything; the model's own code makes pixels of it."""
-    if isinstance(value, Image.Image):  # The service has opened a request whose content is an image.
-        return loaded(value, name)
-    content = value if isinstance(value, bytes) else from_base64(value, name)
-    if len(content) > MOST_BYTES:
-        raise RequestError(413, f"{name} has {len(content):,} bytes, at most {MOST_BYTES:,} are read")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # The limit here is lower, and refused.
-            return loaded(Image.open(io.BytesIO(content), formats=FORMATS), name)
-    except RequestError:  # It is a ValueError too.
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(415, f"{name} is not a whole image in {', '.join(FORMATS)}") from error
-
-
-def from_base64(value: Any, name: str) -> bytes:
-    if not isinstance(value, str):
-        raise RequestError(400, f"{name} must be base64 text or bytes, got {type(value).__name__}")
-    if value.startswith(("http://", "https://")):
-        raise RequestError(400, f"{name} is a URL, and none is fetched: send the image itself, in base64")
-    if len(value) > MOST_BYTES * 4 // 3 + 100:
-        raise RequestError(413, f"{name} is larger than {MOST_BYTES:,} bytes")
-    try:
-        return base64.b64decode(value.partition("base64,")[2] if value.startswith("data:") else value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(400, f"{name} is not base64 text") from error
-
-
-def loaded(image: Image.Image, name: str) -> Image.Image:
-    """Decode an image that is not too large."""
-    if image.width * image.height > MOST_PIXELS:
-        raise RequestError(413, f"{name} is {image.width} x {image.height} px, at most {MOST_PIXELS:,} pixels are read")
-    image.load()
-    return image
+def shown(value: Any) -> str:
+    """What a client sent, short enough for a message."""
+    return textwrap.shorten(reprlib.repr(value), 80, placeholder="...")
 
 
 def encoded(answer: Any) -> Any:
