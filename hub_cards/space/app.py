@@ -27,7 +27,7 @@ FEATURES = {
     "trunk: before both": ("pooler_output",),
 }
 KINDS = {"model": "PCL_MODEL", "expression": "PCL_EXPRESSION", "head_pose": "PCL_HEAD_POSE"}
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 NEIGHBOURS, MOST_PIXELS, LEAST_SIDE_PX, MOST_SIDE_PX, SHOWN_PX = 8, 40_000_000, 16, 1024, 256
 NEEDED = {"expression": "PCLForImageClassification", "head_pose": "PCLForHeadPoseEstimation"}
 TRUST = {"trust_remote_code": True}
