@@ -105,8 +105,9 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def base_name(path: Path) -> str:
-    """Name of an image without its suffix, and without the `_0` by which face detectors count faces (`X_0001_0`)."""
-    return re.sub(r"(?<=\d|d)_0$", "", path.stem)
+    """Name of an image without its suffix, and without the `_0` by which face detectors count faces: `X_0001_0`,
+    `X_aligned_0`, `X_rgb_0`."""
+    return re.sub(r"(?<=\d|[bd])_0$", "", path.stem)
 
 
 def index_images(paths: Iterable[Path], key: Callable[[Path], str] = base_name) -> dict[str, Path]:

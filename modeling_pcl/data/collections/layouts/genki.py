@@ -4,7 +4,7 @@ import math
 import re
 from pathlib import Path
 
-from .base import Collection, LayoutError, Row, find_images, photo, read_lines, require
+from .base import Collection, LayoutError, Row, base_name, find_images, index_images, photo, read_lines, require
 from .pose import angle_labels, pose_collection
 
 # Terms of use, by layout. The owners' pages hold; these lines say where to look.
@@ -27,6 +27,7 @@ def read_genki4k(root: Path) -> Collection:
     path, folder = require(root, "labels.txt"), require(root, "files")
     lines, images = dict(read_lines(path)), find_images(folder)
     last = max(lines, default=0)
+    numbered = index_images((image for image in images if _genki_number(image)), _genki_number)
     rows, bad = [], {}
     for number in range(1, last + 1):  # A blank line is its image's, and no shift.
         try:
@@ -34,11 +35,11 @@ def read_genki4k(root: Path) -> Collection:
         except ValueError as error:
             bad[number] = str(error)
         else:
-            rows.append(Row(photo(root, folder / f"file{number:04d}.jpg"), labels))
+            rows.append(Row(photo(root, numbered.get(number, folder / f"file{number:04d}.jpg")), labels))
     if 2 * len(bad) > len(rows) + len(bad):
         first = min(bad)
         raise LayoutError(path, f"{bad[first]}, as are {len(bad)} lines. Is this the file of GENKI-4K?", first)
-    unlabelled = next((image for image in images if (_genki_number(image) or 0) > last), None)
+    unlabelled = next((image for number, image in numbered.items() if number > last), None)
     if unlabelled is not None:
         raise LayoutError(
             path,
@@ -64,5 +65,5 @@ def _genki_labels(line: str) -> dict[str, float]:
 
 def _genki_number(image: Path) -> int | None:
     """Line of an image of GENKI-4K, None if its name has none."""
-    number = re.fullmatch(r"file([0-9]{4,18})\.jpg", image.name)
+    number = re.fullmatch(r"file([0-9]{4,18})", base_name(image))
     return int(number[1]) if number and int(number[1]) else None

@@ -15,9 +15,11 @@ from .base import (
     LayoutError,
     Photo,
     Row,
+    base_name,
     check_inside,
     find_folders,
     find_images,
+    index_images,
     photo,
     read_lines,
 )
@@ -51,10 +53,11 @@ def read_300wlp(root: Path) -> Collection:
     landmarks it is `roi`, if there is one. `subject` is the photo, `AFW/AFW_1051618982_1`, for all its renderings and
     their mirror images: who is on it is not known, but splits by subject keep them together.
     """
-    images = [image for folder in _folders_below(root) for image in _paired_images(folder)]
-    rows, broken = _matlab_rows(root, images)
+    pairs = [pair for folder in _folders_below(root) for pair in _paired_images(folder)]
+    rows, broken = _matlab_rows(root, pairs)
+    labels = dict(pairs)
     for row in rows:
-        folder, stem = row.image.source.parent.name, row.image.source.stem
+        folder, stem = row.image.source.parent.name, labels[row.image.source].stem
         row.labels["subject"] = f"{folder.removesuffix('_Flip')}/{re.sub(r'_[0-9]+$', '', stem)}"
     return pose_collection(root, "a folder with `X.jpg` and `X.mat`", {"train": rows}, broken, "subject")
 
@@ -153,22 +156,25 @@ def _folders_below(folder: Path) -> Iterator[Path]:
             yield from _folders_below(inner)
 
 
-def _paired_images(folder: Path) -> list[Path]:
-    """The JPEG files of a folder in which at least one has its `.mat`."""
-    images = [path for path in find_images(folder) if path.suffix.lower() == ".jpg"]
-    return images if any(path.with_suffix(".mat").exists() for path in images) else []
+def _paired_images(folder: Path) -> list[tuple[Path, Path]]:
+    """The images of a folder in which at least one has its `.mat`, each with that file, whether or not it is there."""
+    labels = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".mat"}
+    # The `_0` of a face detector is taken off only where it must be: names of 300W-LP end in one of their own.
+    stems = {image: image.stem if image.stem in labels else base_name(image) for image in find_images(folder)}
+    index_images(stems, stems.get)
+    pairs = [(image, labels.get(stem, folder / f"{stem}.mat")) for image, stem in stems.items()]
+    return pairs if any(stem in labels for stem in stems.values()) else []
 
 
-def _matlab_rows(root: Path, images: list[Path]) -> tuple[list[Row], list[tuple[str, str]]]:
+def _matlab_rows(root: Path, pairs: list[tuple[Path, Path]]) -> tuple[list[Row], list[tuple[str, str]]]:
     """Rows with the pose and box of each image's `.mat`, and those that cannot be read."""
     rows, broken = [], []
-    for image in images:
+    for image, path in pairs:
         try:
-            path = check_inside(root, image.with_suffix(".mat"))
-            values = read_matlab(path, ["Pose_Para"], optional=["pt2d", "roi"])
+            values = read_matlab(check_inside(root, path), ["Pose_Para"], optional=["pt2d", "roi"])
             rows.append(Row(photo(root, image, _matlab_box(values)), _matlab_angles(values["Pose_Para"])))
         except ValueError as error:
-            reason = f"`{image.stem}.mat`: {error}"
+            reason = f"`{path.name}`: {error}"
             broken.append((image.relative_to(root).as_posix(), reason))
     return rows, broken
 
@@ -274,11 +280,13 @@ def _biwi_recordings(root: Path) -> list[Path]:
 
 
 def _biwi_frames(folder: Path) -> list[Path]:
-    return [path for path in find_images(folder) if re.fullmatch(r"frame_[0-9]+_rgb\.png", path.name)]
+    frames = [path for path in find_images(folder) if re.fullmatch(r"frame_[0-9]+_rgb", base_name(path))]
+    index_images(frames, base_name)
+    return frames
 
 
 def _biwi_row(root: Path, image: Path, camera: _Camera | None) -> Row:
-    pose = image.with_name(image.name.replace("_rgb.png", "_pose.txt"))
+    pose = image.with_name(base_name(image).replace("_rgb", "_pose.txt"))
     lines = _number_lines(check_inside(root, pose))
     if [len(line) for line in lines] != [3] * 4:
         raise ValueError(f"`{pose.name}` must have 4 lines of 3 numbers: a rotation and the head's centre")

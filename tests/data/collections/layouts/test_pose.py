@@ -74,7 +74,7 @@ def test_300wlp_leaves_out_code_landmarks_and_folders_without_pairs(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     collection = read_300wlp(tmp_path)
     assert [row.image.name for row in collection.splits["train"]] == ["AFW/AFW_12_1_0.jpg"]
-    assert collection.broken == []
+    assert [name for name, _ in collection.broken] == ["AFW/overview.png"]  # Without labels, and so named.
 
 
 def test_the_box_is_that_of_the_landmarks_with_hopenets_margins(tmp_path):

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from modeling_pcl.data.collections.layouts.action_units import read_bp4d, read_disfa
-from modeling_pcl.data.collections.layouts.attributes import read_celeba
+from modeling_pcl.data.collections.layouts.attributes import read_celeba, read_utkface
 from modeling_pcl.data.collections.layouts.base import LayoutError, Photo
 from modeling_pcl.data.collections.layouts.expression import read_fer2013, read_rafdb
+from modeling_pcl.data.collections.layouts.folders import read_voxceleb
 from modeling_pcl.data.collections.layouts.genki import read_genki4k
-from modeling_pcl.data.collections.layouts.pair_lists import read_cplfw, read_lfw
-from modeling_pcl.data.collections.layouts.pose import read_biwi
+from modeling_pcl.data.collections.layouts.pair_lists import read_calfw, read_cplfw, read_lfw
+from modeling_pcl.data.collections.layouts.pose import read_300wlp, read_aflw2000, read_biwi
 from modeling_pcl.data.collections.raw_images import Treatment, prepare_image
 from modeling_pcl.images_pcl import BrokenImageError
 
@@ -141,6 +143,92 @@ def test_two_images_of_one_name_are_refused(tmp_path):
     write(tmp_path / "EmoLabel/list_patition_label.txt", "train_00001.jpg 1")
     with pytest.raises(LayoutError, match=r"train_00001_aligned.png.*has the name of .*train_00001_aligned.jpg"):
         read_rafdb(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_calfw(tmp_path, suffix):
+    people = [f"P_{'abcdefghij'[number]}" for number in range(10)]
+    draw(tmp_path / "images", *(suffix.format(f"{person}_000{n}") for person in people for n in (1, 2)))
+    pairs = [(f"{person}_0001.jpg", f"{person}_0002.jpg", fold) for fold, person in enumerate(people, 1)]
+    pairs += [(f"{a}_0001.jpg", f"{b}_0001.jpg", 0) for a, b in zip(people, people[1:] + people[:1])]
+    write(tmp_path / "pairs_CALFW.txt", *(f"{name} {flag}" for a, b, flag in pairs for name in (a, b)))
+    collection = read_calfw(tmp_path)
+    assert len(collection.pairs["test"]) == 20
+    assert collection.broken == []
+
+
+def save_pose(path: Path, yaw_deg: float):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {"Pose_Para": np.array([[0.0, -np.radians(yaw_deg), 0.0, 0.0]])})
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("read", "folder"), [(read_300wlp, "AFW"), (read_300wlp, "300W_LP/AFW_Flip"), (read_aflw2000, "AFLW2000")]
+)
+def test_head_poses_of_matlab(tmp_path, suffix, read, folder):
+    # Numbers of renderings, of which one is the 0 that a face detector adds too.
+    for number, yaw in enumerate((-30, 10)):
+        save_pose(tmp_path / folder / f"image_77_{number}.mat", yaw)
+        draw(tmp_path / folder, suffix.format(f"image_77_{number}"))
+    collection = read(tmp_path)
+    (rows,) = collection.splits.values()
+    assert [round(row.labels["yaw"]) for row in rows] == [-30, 10]
+    assert {row.labels.get("subject", "AFW/image_77") for row in rows} == {"AFW/image_77"}
+    assert collection.broken == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_biwi(tmp_path, suffix):
+    for number in ("00003", "00012"):
+        draw(tmp_path / "faces_0/01", suffix.format(f"frame_{number}_rgb"))
+        write(tmp_path / f"faces_0/01/frame_{number}_pose.txt", "1 0 0", "0 1 0", "0 0 1", "", "0 0 900")
+    collection = read_biwi(tmp_path)
+    assert [row.labels["frame"] for row in collection.splits["train"]] == [3, 12]
+    assert collection.broken == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_genki4k(tmp_path, suffix):
+    draw(tmp_path / "files", *(suffix.format(f"file000{number}") for number in (1, 2)))
+    write(tmp_path / "labels.txt", "0 0.1 0 0", "1 -0.2 0 0")
+    collection = read_genki4k(tmp_path)
+    assert [row.labels["smile"] for row in collection.splits["train"]] == [0, 1]
+    assert all(row.image.source.exists() for row in collection.splits["train"])
+    assert collection.broken == []
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "{}.jpg.chip.jpg", "{}.jpg.chip.png"])
+@pytest.mark.parametrize("folder", ["", "UTKFace", "part2"])
+def test_utkface(tmp_path, suffix, folder):
+    names = ("26_0_1_20170116184024662", "100_1_0_20170112213500903")
+    draw(tmp_path / folder, *map(suffix.format, names))
+    rows = read_utkface(tmp_path).splits["train"]
+    assert [(row.labels["age"], row.labels["gender"]) for row in rows] == [(26, 0), (100, 1)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_voxceleb(tmp_path, suffix):
+    draw(tmp_path / "id10001/1zcIwhmdeo4", *map(suffix.format, ("0000375", "0000400")))
+    rows = read_voxceleb(tmp_path).splits["train"]
+    assert [(row.labels["subject"], row.labels["frame"]) for row in rows] == [("id10001", 375), ("id10001", 400)]
+
+
+@pytest.mark.parametrize(
+    ("read", "first", "second"),
+    [
+        (read_genki4k, "files/file0001.jpg", "files/file0001.png"),
+        (read_aflw2000, "image00002.jpg", "image00002_0.jpg"),
+        (read_biwi, "01/frame_00003_rgb.png", "01/frame_00003_rgb.jpg"),
+        (read_voxceleb, "id1/v/0001.jpg", "id1/v/0001.png"),
+    ],
+)
+def test_two_images_of_one_line_are_refused(tmp_path, read, first, second):
+    draw(tmp_path, first, second)
+    write(tmp_path / "labels.txt", "0 0.1 0 0")
+    save_pose(tmp_path / "image00002.mat", 5)
+    with pytest.raises(LayoutError, match="keep one"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
