@@ -31,8 +31,8 @@ class ProbeArguments:
     task: str = option("", "What is measured.")
     image_size: int | None = option(
         None,
-        "Side of the images, in px; by default that at which the paper reads expressions and action units (100) and head "
-        "pose (256), and for other tasks the model's.",
+        "Side of the images, in px; by default that at which the paper reads expressions and action units (100) and "
+        "head pose (256), and for other tasks the model's.",
     )
     batch_size: int | None = option(None, "Images encoded at once, by default 128.")
     cache_dir: str | None = option(None, "Folder of extracted features; by default in the Hugging Face home folder.")
