@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,8 @@ def opening(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__  # transformers takes several lines.
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to run it all the same.
+            reason = "it is pickled and holds more than tensors; code in it is not run"
         raise ValueError(f"{what} does not open: {reason}") from error
 
 

@@ -72,9 +72,10 @@ def _choose(words: list[str]) -> tuple[str, list[str]]:
 
 def _run(command, options) -> str:
     from tqdm.contrib.logging import logging_redirect_tqdm
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()  # transformers' own, for every file of weights; long work has one of its own.
+    set_verbosity_error()  # What is wrong with a model, one line says; transformers has a table before it.
     with logging_redirect_tqdm():
         return command.run(options) or ""
 
