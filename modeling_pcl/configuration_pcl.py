@@ -96,6 +96,19 @@ class PCLConfig(PreTrainedConfig):
         self.hidden_sizes = list(self.hidden_sizes)
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def _dict_from_json_file(cls, json_file):
+        """transformers' own, which goes on with a list until something else goes wrong."""
+        content = super()._dict_from_json_file(json_file)
+        if not isinstance(content, dict):
+            raise ValueError(f"{json_file} must hold a JSON object, got a {type(content).__name__}.")
+        return content
+
+    def validate_names(self):
+        names = self.architectures
+        if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"`architectures` must be a list of names, got {names!r}.")
+
     def validate_sizes(self):
         if self.image_size < SMALLEST_PX:
             raise ValueError(f"`image_size` must be at least {SMALLEST_PX} px, got {self.image_size}.")

@@ -37,6 +37,32 @@ class PCLPreTrainedModel(PreTrainedModel):
         """Pipelines of `pipelines_pcl` that a saved folder offers: the Auto class that opens it, by their names."""
         return {}
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *arguments,
+        output_loading_info: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        **options,
+    ):
+        """transformers' own, but that weights which are not finite do not open: all that they compute would be NaN.
+
+        Raises:
+            ValueError: Naming the first such tensor, or the first whose shape is not the config's.
+        """
+        name = pretrained_model_name_or_path
+        # transformers' own error for other shapes does not name them.
+        asked = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, loading = super().from_pretrained(name, *arguments, **asked, **options)
+        if loading["mismatched_keys"] and not ignore_mismatched_sizes:
+            tensor, found, expected = sorted(loading["mismatched_keys"])[0]
+            raise ValueError(f"`{tensor}` of {name} is {tuple(found)}, and by its config {tuple(expected)}.")
+        for tensor, values in model.state_dict().items():
+            if values.is_floating_point() and not values.is_meta and not values.isfinite().all():
+                raise ValueError(f"the weights `{tensor}` of {name} are not finite.")
+        return (model, loading) if output_loading_info else model
+
     def save_pretrained(self, save_directory, **kwargs):
         """transformers' own, with the pipelines that the model can do."""
         self.config.custom_pipelines = saved_pipelines(**self.pipelines)

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import signal
 import sys
 
 from .. import __version__
@@ -19,12 +20,13 @@ COMMANDS = {
     "swaps": "draw every face in every pose",
     "search": "compare training recipes, follow a long run",
 }
-STOPPED = 130  # The exit status of what Ctrl-C ends.
+STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what clusters and spot machines send before they kill.
 
 
 def main(name: str | None = None):
     """Run one command with the words of the command line. It ends with exit status 1 where something is not as it must
-    be, and says in one line what and the way out; with 2 for wrong usage.
+    be, and says in one line what and the way out; with 2 for wrong usage; with 130 or 143 where SIGINT or SIGTERM
+    stopped it.
 
     Args:
         name: The command; None takes it from the command line.
@@ -32,17 +34,26 @@ def main(name: str | None = None):
     words = sys.argv[1:]
     if name is None:
         name, words = _choose(words)
-    command = importlib.import_module(f".{name}", __package__)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
+        for number in STOPS:
+            signal.signal(number, _stop)
+        command = importlib.import_module(f".{name}", __package__)
         options = command.parse(words, f"pcl {name}")
         print(_run(command, options))
-    except KeyboardInterrupt:
-        _end(STOPPED, "stopped; the same command goes on where it can")
+    except KeyboardInterrupt as stop:
+        number, words = stop.args or (signal.SIGINT, "stopped; the same command goes on where it can")
+        for repeated in STOPS:
+            signal.signal(repeated, signal.SIG_IGN)  # Some send theirs twice; the end is near.
+        _end(128 + number, words)
     except Exception as error:
         if not isinstance(error, _expected_errors()):
             raise
         _end(1, f"error: {_in_one_line(error)}")
+
+
+def _stop(number: int, frame):
+    raise KeyboardInterrupt(number, "stopped; the same command goes on where it can")
 
 
 def _choose(words: list[str]) -> tuple[str, list[str]]:
@@ -61,9 +72,10 @@ def _choose(words: list[str]) -> tuple[str, list[str]]:
 
 def _run(command, options) -> str:
     from tqdm.contrib.logging import logging_redirect_tqdm
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()  # transformers' own, for every file of weights; long work has one of its own.
+    set_verbosity_error()  # What is wrong with a model, one line says; transformers has a table before it.
     with logging_redirect_tqdm():
         return command.run(options) or ""
 
@@ -79,12 +91,14 @@ def _in_one_line(error: Exception) -> str:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """What says itself what is wrong: values, files, a package that is not installed."""
     from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError  # What a full disk is where weights are saved.
 
-    return ValueError, OSError, ImportError, StrictDataclassError
+    return ValueError, OSError, ImportError, StrictDataclassError, SafetensorError
 
 
 def _end(status: int, words: str):
-    print(words, file=sys.stderr)
+    if words:  # Of several processes that end together, one says why.
+        print(words, file=sys.stderr)
     raise SystemExit(status)
 
 

@@ -11,8 +11,6 @@ they are faster.
 """
 
 import argparse
-import signal
-import sys
 
 from ..options import HelpFormatter, Parser
 from ..probes.arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
@@ -35,7 +33,6 @@ def run(arguments: ScoreArguments):
 
     from ..probes.recipe_search import follow, score_models, search
 
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # As Ctrl-C: what trains is stopped.
     torch.set_num_threads(1)
     {SearchArguments: search, ScoreModelsArguments: score_models, FollowArguments: follow}[type(arguments)](arguments)
 

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Literal
@@ -12,6 +13,7 @@ from datasets import IterableDataset
 from torch.utils.data import DataLoader
 
 from .batches import Batch, RowImages, StreamBatches
+from .child_processes import end_with_parent, ignore_stops
 from .corpora import Corpus
 from .epochs import EpochBatchSampler, EpochPlan
 from .streaming import shuffled_rows
@@ -145,6 +147,8 @@ def _collate(batch: Batch) -> Batch:
 
 
 def _start_worker(worker: int):
+    end_with_parent(os.getppid())
+    ignore_stops()  # They come to all processes of a session; the batches for the last step must still arrive.
     gc.freeze()  # A full collection would write to every page that is shared with the parent, and so copy it.
     fsspec.asyn.reset_lock()  # A forked worker has no event loop thread: without this, reading addresses hangs.
 

@@ -185,7 +185,8 @@ def load_reference_checkpoint(path: str) -> dict[str, torch.Tensor]:
         path: A file written by `torch.save`: `{"epoch", "state_dict": {"module.…": tensor}}` or the state dict alone.
 
     Raises:
-        ValueError: If the file holds anything but tensors and plain values, or no state dict.
+        ValueError: If the file holds anything but tensors and plain values, no state dict, or values that are not
+            finite.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -198,6 +199,9 @@ def load_reference_checkpoint(path: str) -> dict[str, torch.Tensor]:
     is_filled = isinstance(state_dict, dict) and len(state_dict) > 0
     if not is_filled or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
         raise ValueError(f"{path} holds no `state_dict` of tensors.")
+    for name, tensor in state_dict.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} does not open: the weights `{name}` are not finite.")
     return dict(state_dict)
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 
 from ..configuration_pcl import PCLConfig
+from ..files import opening
 from ..modeling_pcl import (
     PCLForHeadPoseEstimation,
     PCLForImageClassification,
@@ -42,13 +43,11 @@ def open_encoder(name: str, kind: type[PCLPreTrainedModel] = PCLModel) -> PCLPre
     """The encoder of a folder or a Hub id, or the whole model, if `kind` is its class.
 
     Raises:
-        ValueError: If it does not open, or holds another network.
+        ValueError: If it does not open, whatever is wrong with its files, has weights that are not finite, or holds
+            another network.
     """
-    try:
+    with opening(f"The model `{name}`"):
         model, loading = kind.from_pretrained(name, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())  # transformers takes several lines.
-        raise ValueError(f"The model `{name}` does not open: {reason}") from error
     if loading["missing_keys"] or loading["mismatched_keys"]:
         raise ValueError(f"`{name}` is no PCL model: it lacks {sorted(loading['missing_keys'])[:3]}.")
     return model
@@ -62,7 +61,7 @@ def open_model(name: str) -> PCLPreTrainedModel:
     """
     try:
         saved = PCLConfig.from_pretrained(name).architectures or []
-    except (OSError, ValueError):
+    except Exception:  # Of a broken file it may be any.
         saved = []  # The next line will say why it does not open.
     return open_encoder(name, next((CLASSES[kind] for kind in saved if kind in CLASSES), PCLModel))
 

@@ -9,7 +9,6 @@ These are the file names that transformers.js opens, as `dtype: "fp32"` and `dty
 
 import copy
 import importlib.metadata
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from torch.export import Dim
 
 from ..configuration_pcl import SMALLEST_PX
 from ..features_pcl import FEATURES, read_feature
-from ..files import replacing, write_json
+from ..files import replacing, scratch_folder, write_json
 from ..modeling_pcl import PCLForPreTraining, PCLModel, PCLPreTrainedModel
 from .models import open_model
 from .onnx_encoder import DYNAMIC_INT8, open_session, read_image_size
@@ -127,7 +126,8 @@ def quantise_onnx(path: str | Path, quantised_path: str | Path) -> dict[str, flo
     model = onnx.load_from_string(content)
     scales = _equalise_channels(model)
     add_pre_process_metadata(model)  # Or there would be a warning: what is meant by it, the export has done.
-    with tempfile.TemporaryDirectory() as folder:
+    target = Path(quantised_path)
+    with scratch_folder(target.with_name(f".{target.name}-scratch")) as folder:  # onnxruntime has files of its own.
         quantize_dynamic(model, f"{folder}/model.onnx", op_types_to_quantize=["Conv"], weight_type=QuantType.QUInt8)
         quantised = onnx.load(f"{folder}/model.onnx")
     for constant in quantised.graph.initializer:

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from ..data.child_processes import python_command
+from ..files import scratch_folder
 from ..modeling_pcl import PCLPreTrainedModel
 from . import parity_check
 from .parity_check import FILE, INPUT, parity_outputs
@@ -42,11 +42,12 @@ def check_parity(folder: Path) -> dict[str, float]:
     Raises:
         ValueError: If it does not open there, or an output differs by more than 1e-4.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder(folder.resolve().with_name(f".{folder.name}-scratch")) as scratch:
         # A stranger has neither our caches nor our token; isolated mode keeps this folder off the path.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-        command = [sys.executable, "-I", parity_check.__file__, str(folder.resolve())]
+        environment |= {"HF_HOME": str(scratch), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TMPDIR": str(scratch)}
+        code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+        command = python_command(code, parity_check.__file__, str(folder.resolve()), isolated=True)
         checked = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
     if checked.returncode:
         reason = (checked.stderr.strip().splitlines() or ["no reason given"])[-1]

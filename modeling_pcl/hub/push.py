@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
+from ..files import opening, scratch_folder
 from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLPreTrainedModel
 from ..progress import progress
@@ -41,13 +42,18 @@ def build_repository(arguments: PushArguments) -> Path:
     if arguments.onnx:
         from .onnx_export import export_files  # It needs packages that a push without ONNX does not.
     run_dir, repo_id = arguments.model, arguments.repo_id
-    model, folder = open_model(str(run_dir)).eval(), run_dir / "repository"
-    if folder.exists() and not (folder / "config.json").exists():
-        raise ValueError(f"{folder} is to hold the repository, and holds something else: move that elsewhere.")
-    # Made anew: what an earlier push wrote and this one does not would otherwise be pushed again.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with progress(total=5, desc="Building the repository", unit="step", leave=False) as bar:
+    model, final = open_model(str(run_dir)).eval(), run_dir / "repository"
+    if final.exists() and not (final / "config.json").exists():
+        raise ValueError(f"{final} is to hold the repository, and holds something else: move that elsewhere.")
+    # Made anew, since what an earlier push wrote and this one does not would be pushed again; and beside it, so that
+    # `repository` is whole whenever a push is killed. What that leaves here, the next push removes.
+    unfinished = run_dir / ".pushing"
+    with (
+        scratch_folder(unfinished),
+        progress(total=5, desc="Building the repository", unit="step", leave=False) as bar,
+    ):
+        folder = unfinished / "repository"
+        folder.mkdir()
         model.save_pretrained(folder)
         open_processor(run_dir, model.config.image_size).save_pretrained(folder)
         write_parity(model, folder)
@@ -64,13 +70,17 @@ def build_repository(arguments: PushArguments) -> Path:
         write_card(folder, repo_id, model, **given, pictures=pictures, examples=examples)
         bar.update()
         check_parity(folder)
-    return folder
+        if final.exists():
+            final.rename(unfinished / "earlier")
+        folder.rename(final)
+    return final
 
 
 def open_processor(run_dir: Path, image_size: int) -> PCLImageProcessor:
     """Open the run's image processor, or make the one for its model's size."""
     if (run_dir / "preprocessor_config.json").exists():
-        return PCLImageProcessor.from_pretrained(run_dir)
+        with opening(f"The image processor of {run_dir}"):
+            return PCLImageProcessor.from_pretrained(run_dir)
     return PCLImageProcessor.for_image_size(image_size)
 
 

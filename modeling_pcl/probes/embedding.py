@@ -2,24 +2,26 @@
 
 import importlib.metadata
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from ..data.corpora import load_corpus
 from ..data.image_folders import list_folder
 from ..data.sources import CorpusSource, Source, VideoSource
 from ..data.video import find_videos
-from ..files import write_json
+from ..files import only_process, write_json
 from ..progress import progress
 from ..training.record import describe_run
 from .arguments import EmbeddingArguments
 from .encoder import BatchEncoder, on_every_core, open_backend
 from .feature_files import FeatureFiles, rows_of_a_file
+
+logger = logging.getLogger(__name__)
 
 # What these options say has no effect on the features.
 WITHOUT_EFFECT = ("model", "corpus", "output_dir", "batch_size", "max_broken_share")
@@ -104,6 +106,15 @@ def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: I
     return (encode(*loaded) for loaded in on_every_core(load, read))
 
 
+def drop_unreadable(files: FeatureFiles):
+    """Remove every shard from the first on that does not open, so that it is written again."""
+    for number in range(files.count()):
+        if not files.is_readable(number):
+            logger.warning("%s is damaged: written again from there on", files.path(number))
+            files.remove_from(number)
+            return
+
+
 def write_files(
     arguments: EmbeddingArguments, source: Source, encoder: BatchEncoder, files: FeatureFiles, rows_per_file: int
 ):
@@ -154,30 +165,29 @@ def embed(arguments: EmbeddingArguments) -> dict:
     size_px = arguments.image_size or encoder.image_size
     source = open_source(arguments, size_px)
     example = encoder(torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8))
+    if not all(features.isfinite().all() for features in example.values()):  # An ONNX file shows its weights only so.
+        raise ValueError(f"The model `{arguments.model}` makes features that are not finite: its weights are damaged.")
     widths = {name: example[name].shape[1] for name in arguments.features}
     rows_per_file = arguments.rows_per_file or rows_of_a_file(sum(widths.values()))
     folder = Path(arguments.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     files = FeatureFiles(folder, arguments.format, source.columns)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            facts = describe_run(asdict(arguments), source.revision) | {"model_revision": encoder.digest}
-            used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
-            facts["versions"] |= {name: importlib.metadata.version(name) for name, is_used in used.items() if is_used}
-            record = begin_record(folder / "embed.json", facts)
-            if "files" in record and files.count() == len(record["files"]):
-                return record
-            write_files(arguments, source, encoder, files, rows_per_file)
-            rows = files.rows()
-            if rows == 0:
-                raise ValueError(f"Not one image of `{arguments.corpus}` decodes. The first: {source.broken[0]}")
-            record |= {
-                "image_size": size_px,
-                "shapes": {name: [rows, width] for name, width in widths.items()},
-                "files": [files.path(number).name for number in range(files.count())],
-                "broken": source.broken,
-            }
-            write_json(folder / "embed.json", record)
+    with only_process(folder):
+        facts = describe_run(asdict(arguments), source.revision) | {"model_revision": encoder.digest}
+        used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
+        facts["versions"] |= {name: importlib.metadata.version(name) for name, is_used in used.items() if is_used}
+        record = begin_record(folder / "embed.json", facts)
+        drop_unreadable(files)
+        if "files" in record and files.count() == len(record["files"]):
             return record
-    except Timeout as error:
-        raise ValueError(f"Another process is writing to `--output_dir` {folder}.") from error
+        write_files(arguments, source, encoder, files, rows_per_file)
+        rows = files.rows()
+        if rows == 0:
+            raise ValueError(f"Not one image of `{arguments.corpus}` decodes. The first: {source.broken[0]}")
+        record |= {
+            "image_size": size_px,
+            "shapes": {name: [rows, width] for name, width in widths.items()},
+            "files": [files.path(number).name for number in range(files.count())],
+            "broken": source.broken,
+        }
+        write_json(folder / "embed.json", record)
+        return record

@@ -6,10 +6,12 @@ One folder for each model, corpus, image size and precision:
       key.json                     what they are of
       features-00000.safetensors   `trunk`, `face`, `pose`, each (rows, dim), opened memory-mapped
       rows-00000.parquet           the rows' numbers, and those whose image does not decode
+      hashes.json                  SHA-256 of both files of every shard; what no longer has its own is computed again
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,13 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
-from ..files import write_json
+from ..files import file_digest, write_json
 from ..progress import progress
 from .feature_files import FeatureFiles, rows_of_a_file
+
+logger = logging.getLogger(__name__)
+
+HASHES = "hashes.json"
 
 Batches = Iterator[Mapping[str, torch.Tensor]]
 
@@ -100,11 +106,12 @@ def cached_features(
     files = FeatureFiles(folder / name, "safetensors", Columns({"row": Value("int64")}))
     files.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
+        hashes = _drop_damaged(files)
         for number in range(files.count()):
             broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
         if files.rows() < rows:
             write_json(files.folder / "key.json", key)
-            _write_missing(files, rows, encode_from, broken)
+            _write_missing(files, rows, encode_from, broken, hashes)
     shards = [load_file(files.path(number)) for number in range(files.count())]
     features = {
         name: ShardedFeatures([[shard[part] for part in feature_parts(name)] for shard in shards])
@@ -113,7 +120,36 @@ def cached_features(
     return FeatureTable(features, dict(broken))
 
 
-def _write_missing(files: FeatureFiles, rows: int, encode_from: Callable[[int], Batches], broken: Mapping[int, str]):
+def _drop_damaged(files: FeatureFiles) -> dict[str, str]:
+    """Remove every shard from the first on of which a file is not what was written.
+
+    Returns:
+        The hashes of the files that are left, by name.
+    """
+    path = files.folder / HASHES
+    try:
+        recorded = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        recorded = {}  # Damaged itself, or from before there were any: then nothing tells what is whole.
+    hashes = {}
+    for number in range(files.count()):
+        # 0.6 s a GB; a probe that learns from features of another face would say nothing.
+        found = {file.name: file_digest(file) for file in files.paths(number)}
+        if any(recorded.get(name) != digest for name, digest in found.items()):
+            logger.warning("The cached features %s are damaged: computed again from there on", files.path(number))
+            files.remove_from(number)
+            break
+        hashes |= found
+    return hashes
+
+
+def _write_missing(
+    files: FeatureFiles,
+    rows: int,
+    encode_from: Callable[[int], Batches],
+    broken: Mapping[int, str],
+    hashes: dict[str, str],
+):
     """Write shards of one size, but for the last, from the first row on that is not there."""
     first, waiting, count = files.rows(), [], 0
 
@@ -123,7 +159,10 @@ def _write_missing(files: FeatureFiles, rows: int, encode_from: Callable[[int], 
         numbers = range(first, first + size)
         notes = {str(row): reason for row, reason in list(broken.items()) if row in numbers}
         shard = {name: tensor[:size] for name, tensor in features.items()}
-        files.write(files.count(), [{"row": row} for row in numbers], shard, {"broken": notes})
+        number = files.count()
+        files.write(number, [{"row": row} for row in numbers], shard, {"broken": notes})
+        hashes.update({file.name: file_digest(file) for file in files.paths(number)})
+        write_json(files.folder / HASHES, hashes)
         waiting = [{name: tensor[size:] for name, tensor in features.items()}]
         first, count = first + size, count - size
 

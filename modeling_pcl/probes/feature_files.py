@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, List, Value
+from safetensors import safe_open
 from safetensors.torch import save
 
 from ..files import replacing
@@ -56,12 +57,33 @@ class FeatureFiles:
         """Parquet with the columns of a shard's rows."""
         return self.path(number) if self.file_format == "parquet" else self.folder / f"rows-{number:05d}.parquet"
 
+    def paths(self, number: int) -> list[Path]:
+        """A shard's files, in the order in which they are written."""
+        return list(dict.fromkeys([self._rows_path(number), self.path(number)]))
+
     def count(self) -> int:
         """Shards that are there, up to the first that is not."""
         number = 0
-        while self.path(number).exists() and self._rows_path(number).exists():
+        while all(path.exists() for path in self.paths(number)):
             number += 1
         return number
+
+    def is_readable(self, number: int) -> bool:
+        """Whether a shard's files open: those that are empty or cut short do not."""
+        try:
+            self.notes(number)
+            if self.file_format == "safetensors":
+                with safe_open(self.path(number), "pt"):
+                    pass
+        except Exception:  # Arrow and safetensors have no common one.
+            return False
+        return True
+
+    def remove_from(self, number: int):
+        """Remove a shard and all behind it: the last one first, so that a stop leaves no gap."""
+        for doomed in reversed(range(number, self.count())):
+            for path in reversed(self.paths(doomed)):
+                path.unlink()
 
     def rows(self) -> int:
         """Rows of all shards that `count` counts."""

@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
@@ -16,7 +15,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ..configuration_pcl import PCLConfig
+from ..data.child_processes import python_command
 from ..files import replacing
+from ..hub.models import open_encoder
 from ..modeling_pcl import PCLModel
 from ..pictures.charts import draw_learning_curve
 from ..progress import progress
@@ -26,7 +27,8 @@ from ..training.state import check_same_run
 from .arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
 from .quick_scores import ScoreData, quick_scores, read_score_data
 
-PRETRAIN = (sys.executable, "-m", "modeling_pcl.commands.pretrain")
+# As `python -m modeling_pcl.commands.pretrain`.
+PRETRAIN = "import runpy; runpy.run_module('modeling_pcl.commands.pretrain', run_name='__main__', alter_sys=True)"
 
 
 class Scorer:
@@ -70,7 +72,7 @@ def open_scored_model(name: str) -> PCLModel:
     """A folder or Hub id, or `random:SEED:WIDTH` for a model that is not trained."""
     kind, *numbers = name.split(":")
     if kind != "random":
-        return PCLModel.from_pretrained(name)
+        return open_encoder(name)
     seed, width = numbers
     torch.manual_seed(int(seed))
     return PCLModel(PCLConfig().scaled(float(width)))
@@ -100,7 +102,7 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
 
 
 class Trainer:
-    """Trains variants, each in a process of one thread that ends with this one, unless this one is killed outright."""
+    """Trains variants, each in a process of one thread that ends with this one."""
 
     def __init__(self, arguments: SearchArguments):
         self.arguments = arguments
@@ -123,7 +125,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a") as log:
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            process = subprocess.Popen([*PRETRAIN, *arguments], stdout=log, stderr=log, env=environment)
+            process = subprocess.Popen(python_command(PRETRAIN, *arguments), stdout=log, stderr=log, env=environment)
             self.running.add(process)
             status = process.wait()
             self.running.remove(process)
@@ -172,7 +174,7 @@ def search(arguments: SearchArguments):
             facts |= {"seed": seed, "steps": 0, "images_seen": 0, "minutes": 0}
             return scorer.add(open_scored_model(options[0]), facts)
         folder = trainer.train(name, [*common, *options])
-        return scorer.add(PCLModel.from_pretrained(folder), facts | run_facts(folder))
+        return scorer.add(open_encoder(str(folder)), facts | run_facts(folder))
 
     failed = []
     pool = ThreadPoolExecutor(arguments.jobs)
@@ -207,7 +209,7 @@ def score_newest(scorer: Scorer, run: Path):
     if newest is None or str(step) in {row["step"] for row in scorer.rows()}:
         return
     scorer.prepare()
-    model = PCLModel.from_pretrained(newest / "model")  # Before a later checkpoint takes its place.
+    model = open_encoder(str(newest / "model"))  # Before a later checkpoint takes its place.
     images_seen = step * json.loads((run / "run.json").read_text())["images_per_step"]
     facts = {"time": datetime.now().isoformat(timespec="minutes"), "step": step, "images_seen": images_seen}
     print(json.dumps(scorer.add(model, facts)), flush=True)

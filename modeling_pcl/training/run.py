@@ -1,24 +1,27 @@
 """A pre-training run: one iteration, the loop around it, and what it leaves behind."""
 
 import logging
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 
 from ..data.broken_images import BrokenFiles
 from ..data.corpora import corpus_revision
 from ..data.loading import Batch
 from ..data.views import VideoFrames, ViewMaker
-from ..files import write_json
+from ..files import only_process, write_json
 from ..pictures.faces import draw_face_rows, reconstruction_rows
 from .checkpoints import CheckpointFolder
 from .monitor import Monitor, check_finite_weights
 from .options import Options
+from .processes import StopRequest, decide_for_all
 from .record import describe_run
 from .setup import (
     build_accelerator,
@@ -30,7 +33,7 @@ from .setup import (
     open_loader,
     steps_per_epoch,
 )
-from .sharding import take_launch_request, whole_model
+from .sharding import whole_model
 from .state import RunState
 from .steps import Stepper, dynamic_weights, give_zero_gradients
 from .trackers import log_picture, tracker_options
@@ -39,17 +42,18 @@ logger = logging.getLogger(__name__)
 
 
 class Pretraining:
-    """A run: the parts that `train_step` and the loop around it use."""
+    """A run: the parts that `train_step` and the loop around it use.
 
-    def __init__(self, options: Options):
-        options.training.fsdp |= take_launch_request(os.environ)
+    Args:
+        options: Of the run.
+        accelerator: As `build_accelerator` makes it; None makes one.
+    """
+
+    def __init__(self, options: Options, accelerator: Accelerator | None = None):
         self.options = options
-        self.accelerator = build_accelerator(options)
+        self.accelerator = accelerator or build_accelerator(options)
         self.output_dir = Path(options.training.output_dir)
         self.folder = CheckpointFolder(self.output_dir / "checkpoints", options.logging.save_total_limit)
-        if self.accelerator.is_main_process:
-            self.folder.clean()
-        self.accelerator.wait_for_everyone()
         checkpoint = find_checkpoint(options, self.folder, self.accelerator)
         corpus = open_corpus(options)
         self.data_revision = corpus_revision(corpus)
@@ -108,7 +112,15 @@ class Pretraining:
 
     def save_checkpoint(self) -> Path | None:
         check_finite_weights(self.model, self.state.step)
-        return self.trained.save(self.folder, self.state, self.loader.position(), self.options.flat())
+        try:
+            return self.trained.save(self.folder, self.state, self.loader.position(), self.options.flat())
+        except (OSError, SafetensorError) as error:
+            self.folder.clean()  # On a full disk it would be in the way.
+            newest = self.folder.newest() or "step 0"
+            raise OSError(
+                f"The checkpoint of step {self.state.step} cannot be written: {error}. When there is space in "
+                f"{self.folder.folder}, the same command with `--resume` goes on from {newest}."
+            ) from error
 
 
 def train_step(run: Pretraining, batches: list[Batch]) -> dict[str, torch.Tensor]:
@@ -134,8 +146,8 @@ def join(batches: list[Batch]) -> Batch:
     return replace(batches[0], images=torch.cat([batch.images for batch in batches]), frames=joined)
 
 
-def train(run: Pretraining):
-    """The loop: read, step, and every so often log, draw and save."""
+def train(run: Pretraining, stop: StopRequest):
+    """The loop: read, step, and every so often log, draw and save; up to the end, or to the step of a stop, saved."""
     logging_options, steps = run.options.logging, run.options.training.steps
     images_per_step = run.options.training.batch_size * run.options.training.gradient_accumulation_steps
     monitor = Monitor(run.accelerator, steps, run.state.step, images_per_step * run.accelerator.num_processes)
@@ -144,11 +156,11 @@ def train(run: Pretraining):
     def is_due(interval: int) -> bool:
         return (interval > 0 and run.state.step % interval == 0) or run.state.step == steps
 
-    while run.state.step < steps:
+    while run.state.step < steps and not stop.number:
         read = run.read_batches(batches)
         terms = train_step(run, read)
         monitor.add(run.state.step, terms)
-        saves = is_due(logging_options.save_steps)
+        saves = stop.is_made() or is_due(logging_options.save_steps)
         if saves or is_due(logging_options.logging_steps):
             monitor.flush(run.trained.scheduler.get_last_lr()[0])
         if logging_options.picture_steps > 0 and is_due(logging_options.picture_steps):
@@ -208,9 +220,20 @@ def pretrain(options: Options) -> bool:
         Whether this is the main process, which has written it.
 
     Raises:
-        ValueError, OSError: If an option, the corpus or a checkpoint is not as it must be, or a loss is not finite.
+        ValueError, OSError: If an option, the corpus or a checkpoint is not as it must be, another process writes to
+            the output folder, a loss is not finite, or the disk is full.
+        KeyboardInterrupt: If SIGTERM or SIGINT stopped it, with the signal's number and what to say.
     """
-    run = Pretraining(options)
+    accelerator = build_accelerator(options)
+    with ExitStack() as lock:
+        # Before anything is cleaned: what looks left behind may be what another process writes.
+        held = only_process(Path(options.training.output_dir))
+        decide_for_all(accelerator, lambda: lock.enter_context(held))
+        return _pretrain(Pretraining(options, accelerator))
+
+
+def _pretrain(run: Pretraining) -> bool:
+    options = run.options
     training = options.training
     record = describe_run(options.flat(), run.data_revision) | {
         "processes": run.accelerator.num_processes,
@@ -223,11 +246,15 @@ def pretrain(options: Options) -> bool:
         write_json(run.output_dir / "run.json", record)
     start_trackers(run)
     try:
-        train(run)
-        write_result(run, record)  # Before the end of training, with which the processes part.
-        # Gloo's threads outlive a group that sharded tensors refer to: one that still held a gathered tensor when the
-        # interpreter ended would abort the process.
-        run.accelerator.wait_for_everyone()
+        with StopRequest(run.accelerator) as stop:
+            train(run, stop)
+            if run.state.step < training.steps:
+                words = f"stopped at step {run.state.step}, which is saved; the same command with `--resume` goes on"
+                raise KeyboardInterrupt(stop.number, words if run.accelerator.is_main_process else "")
+            write_result(run, record)  # Before the end of training, with which the processes part.
+            # Gloo's threads outlive a group that sharded tensors refer to: one that still held a gathered tensor when
+            # the interpreter ended would abort the process.
+            run.accelerator.wait_for_everyone()
     except FloatingPointError as error:
         raise ValueError(
             f"{error}. The last good checkpoint is {run.folder.newest()}; a lower `--learning_rate`, `--max_grad_norm` "

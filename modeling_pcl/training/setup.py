@@ -1,5 +1,6 @@
 """The parts of a run, built from its options."""
 
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -13,16 +14,20 @@ from .. import PCLConfig, PCLForPreTraining, PCLImageProcessor
 from ..data.corpora import Corpus, load_corpus
 from ..data.loading import Loader, make_loader
 from ..data.subjects import select_subjects
+from ..files import opening
 from .arguments import TrainingArguments
 from .batch_norm import synchronise_batch_norm
 from .checkpoints import CheckpointFolder
 from .optimizers import make_optimizer
 from .options import Options
+from .processes import decide_for_all
 from .replicas import Replicas
-from .sharding import shard
+from .sharding import shard, take_launch_request
 from .state import TrainingState, check_same_run
 from .steps import select_trained_parameters
 from .trackers import check_trackers
+
+logger = logging.getLogger(__name__)
 
 NOT_OF_CONFIG = {"config", "init_from", "width", "method", "recipe"}  # Of the options of model and objectives.
 OTHER_FRAMES = 4  # Of an image's video that are read for views, at most.
@@ -31,7 +36,9 @@ OTHER_FRAMES = 4  # Of an image's video that are read for views, at most.
 def build_config(options: Options) -> PCLConfig:
     """Make the config that the options ask for: the published one, a given one or a model's, changed."""
     start = options.model.config or options.model.init_from
-    config = (PCLConfig.from_pretrained(start) if start else PCLConfig()).scaled(options.model.width)
+    with opening(f"The config `{start}`"):
+        config = PCLConfig.from_pretrained(start) if start else PCLConfig()
+    config = config.scaled(options.model.width)
     asked = asdict(options.model) | asdict(options.objective)
     changed = {name: value for name, value in asked.items() if name not in NOT_OF_CONFIG and value is not None}
     return PCLConfig(**(config.to_dict() | changed))
@@ -41,9 +48,12 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
     """Make or open the model, and prepare it for how it will be trained."""
     training = options.training
     if checkpoint is not None:
-        model = PCLForPreTraining.from_pretrained(checkpoint / "model")
+        with opening(f"The checkpoint {checkpoint}"):
+            model = PCLForPreTraining.from_pretrained(checkpoint / "model")
     elif options.model.init_from:
-        model = PCLForPreTraining.from_pretrained(options.model.init_from, config=build_config(options))
+        config = build_config(options)
+        with opening(f"The model `{options.model.init_from}`"):
+            model = PCLForPreTraining.from_pretrained(options.model.init_from, config=config)
     else:
         model = PCLForPreTraining(build_config(options))
     if training.gradient_checkpointing:
@@ -61,11 +71,12 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
 
 
 def build_accelerator(options: Options) -> Accelerator:
-    """Make the Accelerator of this process.
+    """Make the Accelerator of this process; `options` learn whether shards were asked for by the launch.
 
     Raises:
         ValueError: If `accelerate launch --cpu` was asked for several processes.
     """
+    options.training.fsdp |= take_launch_request(os.environ)
     started = {"LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & set(os.environ)
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and not started:
         raise ValueError(
@@ -110,16 +121,28 @@ def make_training_state(
 
 
 def find_checkpoint(options: Options, folder: CheckpointFolder, accelerator: Accelerator) -> Path | None:
-    """The checkpoint to go on from; None for a new run, which does not write over an old one."""
-    newest = folder.newest()
-    if not options.logging.resume:
-        if newest is not None:
+    """Remove what a killed process left unfinished, and choose the checkpoint to go on from.
+
+    Returns:
+        None for a new run, which does not write over an old one.
+
+    Raises:
+        ValueError: If there is an old run and `--resume` is not given, it is of other options, or all its checkpoints
+            are damaged.
+    """
+
+    def choose() -> Path | None:
+        folder.clean()
+        newest = folder.newest()
+        if newest is not None and not options.logging.resume:
             raise ValueError(f"{newest} exists already: give `--resume` to go on, or another `--output_dir`.")
-        return None
-    if newest is None:
-        raise ValueError(f"{folder.folder} holds no complete checkpoint to resume from.")
-    check_same_run(newest, options.flat(), accelerator.num_processes, options.may_change)
-    return newest
+        if newest is not None:
+            check_same_run(newest, options.flat(), accelerator.num_processes, options.may_change)
+        elif options.logging.resume:  # Not refused: a supervisor gives it with the first start, too.
+            logger.warning("%s holds no complete checkpoint to resume from: starting at step 0", folder.folder)
+        return newest
+
+    return decide_for_all(accelerator, choose)
 
 
 def open_corpus(options: Options) -> Corpus:

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
+from ..files import opening
 from .checkpoints import CheckpointFolder, read_state
 from .sharding import WHOLE, whole_model
 from .steps import BALANCED
@@ -70,7 +71,7 @@ class TrainingState:
         accelerator, path = self.accelerator, folder.begin(state.step)
         process_state = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
         # Each process writes its own part; state.json, which makes the checkpoint count, comes last and from one.
-        torch.save(process_state, path / f"process-{accelerator.process_index}.pt")
+        _save_part(process_state, path / f"process-{accelerator.process_index}.pt")
         complete = whole_model(self.model)
         optimizer = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE)
         final = None
@@ -78,7 +79,7 @@ class TrainingState:
             complete.save_pretrained(path / "model")
             self.processor.save_pretrained(path / "model")
             parts = {name: part.state_dict() for name, part in self._plain_parts().items()}
-            torch.save({"optimizer": optimizer} | parts, path / "optimizer.pt")
+            _save_part({"optimizer": optimizer} | parts, path / "optimizer.pt")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             record = {"step": state.step, "processes": accelerator.num_processes, "options": options}
@@ -92,17 +93,46 @@ class TrainingState:
         Returns:
             Where the run stands, and the loader's position.
         """
-        # `weights_only`: a checkpoint may come from anywhere, and unpickling runs code.
-        parts = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
-        set_optimizer_state_dict(self.model, self.optimizer.optimizer, parts["optimizer"], options=WHOLE)
+        parts = _open_part(checkpoint / "optimizer.pt")
+        _set_optimizer_state(self.model, self.optimizer.optimizer, parts["optimizer"])
         for name, part in self._plain_parts().items():
             part.load_state_dict(parts[name])
         _set_rates(self.optimizer, self.scheduler)
-        process_state = torch.load(checkpoint / f"process-{self.accelerator.process_index}.pt", weights_only=True)
+        process_state = _open_part(checkpoint / f"process-{self.accelerator.process_index}.pt")
         _set_random_states(process_state["random"])
         record = read_state(checkpoint)
         state = RunState(record["step"], record["loss_history"], process_state["epoch_sums"])
         return state, process_state["loader"]
+
+
+def _save_part(content: dict, path: Path):
+    """Save what `_open_part` opens.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    try:
+        # To an open file: of a path torch says only `unexpected pos 576 vs 534` where the disk is full.
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _open_part(path: Path) -> dict:
+    with opening(f"The checkpoint's file {path}"):  # Of one without hashes damage is seen only here.
+        # `weights_only`: a checkpoint may come from anywhere, and unpickling runs code.
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _set_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict):
+    before = [dict(group) for group in optimizer.param_groups]
+    set_optimizer_state_dict(model, optimizer, state, options=WHOLE)
+    # Adam's betas come back as a list: without this a resumed run's optimizer.pt would have other bytes.
+    for group, values in zip(optimizer.param_groups, before):
+        group.update({name: tuple(group[name]) for name, value in values.items() if isinstance(value, tuple)})
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR):

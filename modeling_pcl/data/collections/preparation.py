@@ -14,22 +14,15 @@ import json
 import logging
 import os
 import shutil
-import signal
-import sys
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from datasets import Features
 
 from ...files import replacing, write_json
 from ...progress import progress
+from ..child_processes import in_processes
 from ..schema import PAIR_COLUMNS, corpus_features
 from .arguments import PreparationArguments
 from .copies import Found, describe_copies, find_copies
@@ -176,42 +169,9 @@ def _write_parts(parts: Sequence[Part], write: PartWriter, num_proc: int):
     missing = [part for part in parts if not write.is_done(part)]
     total, left = (sum(len(part.rows) for part in group) for group in (parts, missing))
     with progress(total=total, initial=total - left, unit="row", desc="Preparing") as bar:
-        for count in _in_processes(write, missing, num_proc):
+        workers = min(num_proc, len(missing))
+        for count in map(write, missing) if workers < 2 else in_processes(write, missing, workers):
             bar.update(count)
-
-
-def _in_processes(write: PartWriter, parts: Sequence[Part], num_proc: int) -> Iterator[int]:
-    workers = min(num_proc, len(parts))
-    if workers < 2:
-        yield from map(write, parts)
-        return
-    pool = ProcessPoolExecutor(workers, _context(), _end_with_parent)
-    try:
-        # Not by `pool.map`, which cancels what is left itself: on Ctrl-C a pool of dead workers stumbles over that.
-        futures = [pool.submit(write, part) for part in parts]
-        yield from (future.result() for future in futures)
-    except BrokenProcessPool as error:
-        time.sleep(0.5)  # Ctrl-C reaches the workers, too, and may reach them first: then it ends this.
-        raise ChildProcessError(
-            "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _context() -> BaseContext:
-    # Not forked from here: the threads of torch and Arrow would not survive it.
-    if sys.platform != "linux":
-        return get_context("spawn")
-    context = get_context("forkserver")  # Its processes share what it has imported, half a gigabyte.
-    context.set_forkserver_preload([PartWriter.__module__])
-    return context
-
-
-def _end_with_parent():
-    """Let a worker die of Ctrl-C without a word, and when its parent is killed, rather than wait for work for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _check_not_all_broken(root: Path, parts: Sequence[Part], accounts: Mapping[str, Account], folder: Path):

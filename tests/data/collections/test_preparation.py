@@ -173,11 +173,10 @@ def test_the_same_input_gives_the_same_bytes_with_any_number_of_processes(prepar
 
 
 def test_there_are_no_more_processes_than_parts(prepare, monkeypatch):
-    class Pool:
-        def __init__(self, workers: int, *_):
-            raise Interrupted(workers)
+    def refuse(work, items, count: int):
+        raise Interrupted(count)
 
-    monkeypatch.setattr(preparation, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(preparation, "in_processes", refuse)
     with pytest.raises(Interrupted, match=r"^7$"):
         prepare(num_proc=64)
 
