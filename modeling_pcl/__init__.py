@@ -70,13 +70,14 @@ def register():
     transformers.AutoModelForImageClassification.register(config, heads)
     processor = {"torchvision": image_processing_pcl.PCLImageProcessor}
     transformers.AutoImageProcessor.register(config, image_processor_classes=processor)
-    for name, (task, _) in pipelines_pcl.PIPELINES.items():
+    for name, (task, auto_class) in pipelines_pcl.PIPELINES.items():
         pipeline = getattr(pipelines_pcl, name)
         if task in pipelines_pcl.STANDARD:
             # Ours for PCL models; for the models of others the task stays transformers' own.
-            standard = PIPELINE_REGISTRY.supported_tasks[task]
-            impl = pipelines_pcl.for_all_models(pipeline, pipelines_pcl.STANDARD[task])
-            PIPELINE_REGISTRY.supported_tasks[task] = standard | {"impl": impl}
+            PIPELINE_REGISTRY.supported_tasks[task] |= {
+                "impl": pipelines_pcl.for_all_models(pipeline, pipelines_pcl.STANDARD[task]),
+                "pt": (modeling_pcl.with_all_weights(getattr(transformers, auto_class)),),
+            }
         else:
             PIPELINE_REGISTRY.register_pipeline(task, pipeline, modeling_pcl.SavedPCLModel, type="image")
 

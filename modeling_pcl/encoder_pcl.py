@@ -46,22 +46,10 @@ class PCLPreTrainedModel(PreTrainedModel):
             self.config.custom_pipelines = before
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info: bool = False, **kwargs):
-        """transformers' own, which for a pipeline refuses a folder without all weights, since nobody would train them.
-
-        Raises:
-            ValueError: If a pipeline would answer by weights that are random.
-        """
-        is_for_pipeline = kwargs.get("_from_pipeline") is not None
-        options = kwargs | {"output_loading_info": True}
-        model, loading = super().from_pretrained(pretrained_model_name_or_path, *model_args, **options)
-        model.config.custom_pipelines = {}  # They said how the folder is opened, which this one is now.
-        if is_for_pipeline and loading["missing_keys"]:
-            raise ValueError(
-                f"`{pretrained_model_name_or_path}` is the wrong model for `{kwargs['_from_pipeline']}`: as a "
-                f"{cls.__name__} it lacks the weights {', '.join(sorted(loading['missing_keys'])[:3])}, and would "
-                "answer at random."
-            )
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """transformers' own; what the config says of pipelines is of the folder, and not of this model."""
+        model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model.config.custom_pipelines = {}
         return (model, loading) if output_loading_info else model
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func=checkpoint, **options):
@@ -197,7 +185,7 @@ class PCLModel(PCLEncoderPreTrainedModel):
 class PCLBackbone(BackboneMixin, PCLEncoderPreTrainedModel):
     """The trunk as a backbone for detectors and the like: the feature maps of the stages that are asked for.
 
-    `config.out_features` names them, out of `config.stage_names`, as ResNet's does, or `config.out_indices` counts them:
+    `config.out_features` names them, out of `config.stage_names`, as ResNet's does; `config.out_indices` counts them:
     `stem` and `stage1` at 1/2 of the image's side, `stage2` at 1/4, `stage3` at 1/8, `stage4`, the trunk map, at 1/16.
     A folder of any PCL model opens as one.
 

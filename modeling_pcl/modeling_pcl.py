@@ -268,12 +268,29 @@ class SavedPCLModel:
         Raises:
             ValueError: If it is no PCL model.
         """
-        config = kwargs.get("config") or AutoConfig.from_pretrained(pretrained_model_name_or_path)
+        config, _ = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
         if not isinstance(config, PCLConfig):
             raise ValueError(f"`{pretrained_model_name_or_path}` is no PCL model, but of type {config.model_type!r}.")
         classes = (PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
         model_class = next((kind for kind in classes if kind.__name__ in config.architectures), PCLModel)
         return model_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+def with_all_weights(auto_class: type) -> type:
+    """An Auto class for pipelines, which refuses PCL models that would answer by weights that the folder lacks."""
+
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs):
+        kwargs["output_loading_info"] = True
+        model, loading = auto_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if isinstance(model, PCLPreTrainedModel) and loading["missing_keys"]:
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` is the wrong model for this pipeline: it was saved as a "
+                f"{' or '.join(model.config.architectures)}, and a {type(model).__name__} would have random "
+                f"{', '.join(sorted(loading['missing_keys'])[:2])}."
+            )
+        return model
+
+    return type(auto_class.__name__, (auto_class,), {"from_pretrained": classmethod(from_pretrained)})
 
 
 def _joined(maps: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:

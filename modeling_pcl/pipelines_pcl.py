@@ -53,6 +53,7 @@ class ForPCLModels:
     """
 
     models: tuple[str, ...]
+    _load_video_processor = False  # To look for one transformers would ask to trust the folder's code.
 
     def __init__(self, model, *args, **kwargs):
         check_model(type(self).__name__, model, self.models)
@@ -273,7 +274,8 @@ def for_all_models(ours: type, theirs: type) -> type:
         is_ours = getattr(model.config, "model_type", None) == "pcl"
         return (ours if is_ours else theirs)(model, *arguments, **options)
 
-    return type(theirs.__name__, (theirs,), {"__new__": make, "__doc__": theirs.__doc__})
+    attributes = {"__new__": make, "__doc__": theirs.__doc__, "_load_video_processor": False}
+    return type(theirs.__name__, (theirs,), attributes)
 
 
 # By task, the pipelines of transformers that ours stand in for.
