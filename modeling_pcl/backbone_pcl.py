@@ -7,11 +7,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_pcl import PCLConfig
 
 
-class PCLConv2d(nn.Conv2d):
-    """A convolution of the encoder: padded to keep the side (rounded up when strided), with bias."""
+def convolution(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution of the encoder: padded to keep the side (rounded up when strided), with bias.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
+    It is torch's own class: LoRA makes its layers of the class that it finds, and quantisation looks that class up.
+    """
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
 
 
 class PCLAttention(nn.Module):
@@ -23,15 +24,15 @@ class PCLAttention(nn.Module):
 
     def __init__(self, channels: int, negative_slope: float):
         super().__init__()
-        self.distribute = PCLConv2d(channels, channels, kernel_size=1)
-        self.gather = PCLConv2d(channels, channels, kernel_size=1)
-        self.describe = PCLConv2d(channels, channels, kernel_size=1)
+        self.distribute = convolution(channels, channels, kernel_size=1)
+        self.gather = convolution(channels, channels, kernel_size=1)
+        self.describe = convolution(channels, channels, kernel_size=1)
         self.activation = nn.LeakyReLU(negative_slope, inplace=True)
 
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
         # Channels last, (batch, h * w, C), so that what lies so in memory is not copied.
         gathering, descriptions, logits = (
-            convolution(hidden_state).flatten(2).mT for convolution in (self.gather, self.describe, self.distribute)
+            layer(hidden_state).flatten(2).mT for layer in (self.gather, self.describe, self.distribute)
         )
         descriptors = gathering.softmax(dim=1).mT @ descriptions  # gathered over positions: (batch, C, C)
         attended = logits.softmax(dim=2) @ descriptors  # distributed over channels
@@ -43,8 +44,8 @@ class PCLResidualBlock(nn.Module):
 
     def __init__(self, channels: int, negative_slope: float):
         super().__init__()
-        self.conv1 = PCLConv2d(channels, channels)
-        self.conv2 = PCLConv2d(channels, channels)
+        self.conv1 = convolution(channels, channels)
+        self.conv2 = convolution(channels, channels)
         self.activation = nn.LeakyReLU(negative_slope, inplace=True)
 
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
@@ -66,9 +67,9 @@ class PCLStage(GradientCheckpointingLayer):
         residual_blocks: int = 0,
     ):
         super().__init__()
-        self.conv1 = PCLConv2d(in_channels, hidden_channels, kernel_size, stride)
+        self.conv1 = convolution(in_channels, hidden_channels, kernel_size, stride)
         self.attention = PCLAttention(hidden_channels, negative_slope) if attention else nn.Identity()
-        self.conv2 = PCLConv2d(hidden_channels, out_channels)
+        self.conv2 = convolution(hidden_channels, out_channels)
         self.blocks = nn.Sequential(*(PCLResidualBlock(out_channels, negative_slope) for _ in range(residual_blocks)))
         self.activation = nn.LeakyReLU(negative_slope, inplace=True)
 

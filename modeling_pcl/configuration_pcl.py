@@ -2,24 +2,48 @@
 
 import math
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
 
 OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")  # In the published order of the steps.
 SMALLEST_PX = 32  # Side of an image that the encoder reads.
 AUTO_MAP = {
     "AutoConfig": "configuration_pcl.PCLConfig",
     "AutoModel": "modeling_pcl.PCLModel",
+    "AutoBackbone": "modeling_pcl.PCLBackbone",
     "AutoModelForPreTraining": "modeling_pcl.PCLForPreTraining",
     "AutoModelForImageClassification": "modeling_pcl.PCLForImageClassification",
     "AutoImageProcessor": "image_processing_pcl.PCLImageProcessor",
 }
 
 
+# Whether this is the code of a saved folder, and not the installed package.
+IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
+
+
+class OfferedPipelines(dict):
+    """Pipelines of a saved folder, by task, as transformers' `pipeline` has to find them.
+
+    It infers the task of a folder that offers exactly one pipeline, so that this counts as one: the first, which is
+    what the model is for. And for each task that is in here it wants the folder's code to be trusted, so that for the
+    installed package, which has the same pipelines itself, none is.
+    """
+
+    def keys(self) -> list[str]:
+        return sorted(super().keys(), key=lambda task: task != "image-feature-extraction")
+
+    def __len__(self) -> int:
+        return min(super().__len__(), 1)
+
+    def __contains__(self, task: object) -> bool:
+        return IS_REMOTE_CODE and super().__contains__(task)
+
+
 @strict
-class PCLConfig(PreTrainedConfig):
+class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
     """Configuration of a Pose-disentangled Contrastive Learning (PCL) model.
 
     The defaults are the published model at 64 px. `PCLConfig().scaled(0.25)` is a quarter of its width, the same as
@@ -55,6 +79,9 @@ class PCLConfig(PreTrainedConfig):
         verification_threshold: Cosine from which on it says that they are the same person; None where none was chosen.
         auto_map: Where each Auto class finds its code in a saved folder.
         custom_pipelines: The pipelines that a saved folder offers; its model writes them.
+        out_features: Names of the feature maps that `PCLBackbone` gives, out of `stage_names`, in their order; the last
+            by default.
+        out_indices: The same by their numbers.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a value is of the wrong type or out of its range. It names the
@@ -67,6 +94,7 @@ class PCLConfig(PreTrainedConfig):
     model_type = "pcl"
     # With it, here and in the models, what is saved carries its code and opens where this package is absent.
     _auto_class = "AutoConfig"
+    stage_names: ClassVar[list[str]] = ["stem", "stage1", "stage2", "stage3", "stage4"]  # Of the trunk, as ResNet's.
 
     image_size: int = 64
     num_channels: int = 3
@@ -94,6 +122,10 @@ class PCLConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.hidden_sizes = list(self.hidden_sizes)
+        self.custom_pipelines = OfferedPipelines(self.custom_pipelines)
+        # None would do for transformers, but not where an Auto class knows two models, as for classification here.
+        self.architectures = self.architectures or []
+        self.set_output_features_output_indices(kwargs.pop("out_features", None), kwargs.pop("out_indices", None))
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -166,6 +198,11 @@ class PCLConfig(PreTrainedConfig):
             "decoder_size": 4 * max(1, round(self.decoder_size * factor / 4)),
         }
         return PCLConfig(**(self.to_dict() | widths))
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Stages of the trunk behind its stem, as transformers counts them."""
+        return len(self.stage_names) - 1
 
     @property
     def feature_size(self) -> int:

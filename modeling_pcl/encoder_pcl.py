@@ -6,11 +6,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_outputs import BackboneOutput
 from transformers.utils.generic import can_return_tuple
 
-from .backbone_pcl import PCLBranch, PCLConv2d, PCLTrunk
+from .backbone_pcl import PCLBranch, PCLTrunk
 from .configuration_pcl import SMALLEST_PX, PCLConfig
 from .outputs_pcl import PCLModelOutput
 from .pipelines_pcl import saved_pipelines
@@ -27,10 +30,6 @@ class PCLPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["PCLStage", "PCLBranch", "PCLProjectionHead", "PCLDecoder"]
-
-    def __init__(self, config: PCLConfig):
-        super().__init__(config)
-        config.custom_pipelines = {}  # They say how a folder is opened, which this one is now.
 
     @property
     def pipelines(self) -> dict[str, str]:
@@ -65,11 +64,34 @@ class PCLPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, **kwargs):
         """transformers' own, with the pipelines that the model can do."""
+        before = self.config.custom_pipelines
         self.config.custom_pipelines = saved_pipelines(**self.pipelines)
         try:
             return super().save_pretrained(save_directory, **kwargs)
         finally:
-            self.config.custom_pipelines = {}
+            self.config.custom_pipelines = before
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """transformers' own; what the config says of pipelines is of the folder, and not of this model."""
+        model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model.config.custom_pipelines = {}
+        return (model, loading) if output_loading_info else model
+
+    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func=checkpoint, **options):
+        """transformers' own, for checkpoints through which a gradient reaches the encoder.
+
+        Raises:
+            ValueError: For `use_reentrant=True`: such a checkpoint passes a gradient on only where its input asks for
+                one, and pixels do not.
+        """
+        # Of torch's checkpoint, None means True.
+        if enable and getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant") is not False:
+            raise ValueError(
+                "`use_reentrant` must be False: with True no gradient would reach the encoder. Leave "
+                '`gradient_checkpointing_kwargs` out, or give {"use_reentrant": False}.'
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **options)
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *arguments, **options):
         """transformers' own, with a card of what the model is, unless somebody has written the repository's."""
@@ -82,12 +104,8 @@ class PCLPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Encoder: N(0, 2 / (k * k * out_channels)) and zero bias. Heads and decoder: torch's defaults."""
-        if isinstance(module, PCLConv2d):
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-            init.normal_(module.weight, mean=0.0, std=math.sqrt(2 / fan_out))
-            init.zeros_(module.bias)
-        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+        """Heads and decoder: torch's defaults."""
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
             init.uniform_(module.bias, -bound, bound)
@@ -119,7 +137,22 @@ def check_images(name: str, images: torch.Tensor, channels: int, size_px: int | 
         )
 
 
-class PCLModel(PCLPreTrainedModel):
+class PCLEncoderPreTrainedModel(PCLPreTrainedModel):
+    """What is encoder and nothing else: its convolutions start as published."""
+
+    # A pre-training checkpoint opens without a warning about the parts that the encoder does not have.
+    _keys_to_ignore_on_load_unexpected = [r"^(face_projection|pose_projection|decoder|classifier|regressor)\."]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """Convolutions: N(0, 2 / (k * k * out_channels)) and zero bias."""
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            init.normal_(module.weight, mean=0.0, std=math.sqrt(2 / fan_out))
+            init.zeros_(module.bias)
+
+
+class PCLModel(PCLEncoderPreTrainedModel):
     """The PCL encoder: one trunk, and on it a face-aware and a pose-related branch.
 
     Example:
@@ -132,8 +165,6 @@ class PCLModel(PCLPreTrainedModel):
     """
 
     _auto_class = "AutoModel"
-    # A pre-training checkpoint opens without a warning about the parts that the encoder does not have.
-    _keys_to_ignore_on_load_unexpected = [r"^(face_projection|pose_projection|decoder|classifier|regressor)\."]
 
     def __init__(self, config: PCLConfig):
         super().__init__(config)
@@ -175,3 +206,55 @@ class PCLModel(PCLPreTrainedModel):
             pose_features=self.pose_branch(trunk).flatten(1),
             hidden_states=hidden_states if output_hidden_states else None,
         )
+
+
+class PCLBackbone(BackboneMixin, PCLEncoderPreTrainedModel):
+    """The trunk as a backbone for detectors and the like: the feature maps of the stages that are asked for.
+
+    `config.out_features` names them, out of `config.stage_names`, as ResNet's does; `config.out_indices` counts them:
+    `stem` and `stage1` at 1/2 of the image's side, `stage2` at 1/4, `stage3` at 1/8, `stage4`, the trunk map, at 1/16.
+    A folder of any PCL model opens as one.
+
+    Example:
+        ```python
+        >>> from modeling_pcl import PCLBackbone, PCLConfig
+        >>> import torch
+        >>> backbone = PCLBackbone(PCLConfig(out_features=["stage2", "stage4"]))
+        >>> [tuple(features.shape) for features in backbone(torch.rand(1, 3, 64, 64)).feature_maps]
+        [(1, 128, 16, 16), (1, 128, 4, 4)]
+        ```
+    """
+
+    _auto_class = "AutoBackbone"
+    _keys_to_ignore_on_load_unexpected = [
+        *PCLEncoderPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^(pcl\.)?(face_branch|pose_branch)\.",
+    ]
+    has_attentions = False
+
+    def __init__(self, config: PCLConfig):
+        super().__init__(config)
+        half, quarter, eighth, _ = config.hidden_sizes
+        self.num_features = [half, half, quarter, eighth, config.feature_channels]
+        self.trunk = PCLTrunk(config)
+        self.post_init()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(
+        self, pixel_values: torch.FloatTensor, output_hidden_states: bool | None = None, **kwargs
+    ) -> BackboneOutput:
+        """Compute the feature maps of faces.
+
+        Args:
+            pixel_values: `(batch, num_channels, height, width)`, as for `PCLModel`.
+            output_hidden_states: Whether to return all five stages' maps too; None takes the config's word.
+            return_dict: False for a plain tuple without the absent entries.
+
+        Raises:
+            ValueError: If `pixel_values` is not what `PCLModel` reads.
+        """
+        check_images("pixel_values", pixel_values, self.config.num_channels)
+        hidden_states = self.trunk(pixel_values.to(self.dtype))
+        maps = dict(zip(self.stage_names, hidden_states))
+        return BackboneOutput(feature_maps=tuple(maps[name] for name in self.out_features), hidden_states=hidden_states)

@@ -1,5 +1,7 @@
 """One linear layer on the encoder: classification and head pose."""
 
+from copy import deepcopy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,12 +10,26 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_pcl import PCLConfig
 from .encoder_pcl import PCLModel, PCLPreTrainedModel, check_images
-from .features_pcl import read_feature
+from .features_pcl import feature_parts, read_feature
 from .head_pose_pcl import ANGLES
 
 
 class _PCLWithHead(PCLPreTrainedModel):
-    """The encoder under one linear layer that reads the feature named by `config.head_feature`."""
+    """The encoder under one linear layer that reads the feature named by `config.head_feature`.
+
+    A branch that the layer does not read asks for no gradient: of several processes each would wait for it.
+    """
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        # Loading puts other parameters in the place of those that __init__ froze.
+        model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model._freeze_unread_branches()
+        return (model, loading) if output_loading_info else model
+
+    def _freeze_unread_branches(self):
+        for name in {"face", "pose"} - set(feature_parts(self.config.head_feature)):
+            getattr(self.pcl, f"{name}_branch").requires_grad_(False)
 
     def _logits(self, head: nn.Linear, pixel_values: torch.Tensor, output_hidden_states: bool | None):
         check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
@@ -36,6 +52,7 @@ class PCLForImageClassification(_PCLWithHead):
         self.pcl = PCLModel(config)
         self.classifier = nn.Linear(config.head_size, config.num_labels)
         self.post_init()
+        self._freeze_unread_branches()
 
     @property
     def pipelines(self) -> dict[str, str]:
@@ -77,12 +94,14 @@ class PCLForHeadPoseEstimation(_PCLWithHead):
     _auto_class = "AutoModelForImageClassification"
 
     def __init__(self, config: PCLConfig):
-        super().__init__(config)
+        config = deepcopy(config)  # The caller's may be of another head.
         config.problem_type, config.id2label = "regression", dict(enumerate(ANGLES))
         config.label2id = {angle: number for number, angle in enumerate(ANGLES)}
+        super().__init__(config)
         self.pcl = PCLModel(config)
         self.regressor = nn.Linear(config.head_size, 3)
         self.post_init()
+        self._freeze_unread_branches()
 
     @property
     def pipelines(self) -> dict[str, str]:

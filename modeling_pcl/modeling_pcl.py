@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_pcl import PCLConfig
 from .decoder_pcl import PCLDecoder
 from .distributed_pcl import gather_rows, rank
-from .encoder_pcl import PCLModel, PCLPreTrainedModel, check_images
+from .encoder_pcl import PCLBackbone, PCLModel, PCLPreTrainedModel, check_images
 from .heads_pcl import PCLForHeadPoseEstimation, PCLForImageClassification
 from .losses_pcl import (
     cosine_orthogonality_loss,
@@ -94,6 +95,8 @@ class PCLForPreTraining(PCLPreTrainedModel):
         pose_negative_views: torch.FloatTensor | None = None,
         pose_mix: torch.FloatTensor | None = None,
         pose_permutation: torch.LongTensor | None = None,
+        return_loss: bool = True,
+        output_hidden_states: bool | None = None,
         **kwargs,
     ) -> PCLForPreTrainingOutput:
         """Compute the objectives whose inputs are present. Images are `(..., num_channels, image_size, image_size)`.
@@ -111,29 +114,37 @@ class PCLForPreTraining(PCLPreTrainedModel):
             pose_negative_views: `(images, K, ...)`, views of each image's mirror.
             pose_mix: `(images, K)` shares in [0, 1]; None mixes nothing.
             pose_permutation: `(K,)`.
+            return_loss: False leaves `loss` out. By this name the Trainer knows that there is one without labels.
+            output_hidden_states: Whether to return the encoder's maps; None takes the config's word.
             return_dict: False for a plain tuple without the absent entries.
 
         Raises:
             ValueError: If no objective's inputs are present, or a shape does not fit.
         """
-        terms = {}
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        terms, maps = {}, [] if output_hidden_states else None
         if pixel_values is not None:
-            terms |= self._disentangling(pixel_values, noise)
+            terms |= self._disentangling(pixel_values, noise, maps)
         if face_views is not None:
-            terms["face_contrast_loss"] = self._face_contrast(face_views, face_mix, face_permutation)
+            terms["face_contrast_loss"] = self._face_contrast(face_views, face_mix, face_permutation, maps)
         if pose_views is not None:
             if pose_negative_views is None:
                 raise ValueError("`pose_views` need `pose_negative_views`, views of each image's mirror.")
             terms["pose_contrast_loss"] = self._pose_contrast(
-                pose_views, pose_negative_views, pose_mix, pose_permutation
+                pose_views, pose_negative_views, pose_mix, pose_permutation, maps
             )
         if not terms:
             raise ValueError("Give `pixel_values`, `face_views` or `pose_views`: there is no objective to compute.")
         weights = self.config.objective_weights
         loss = sum(weight * terms[f"{name}_loss"] for name, weight in weights.items() if f"{name}_loss" in terms)
-        return PCLForPreTrainingOutput(loss=loss, **terms)
+        return PCLForPreTrainingOutput(
+            loss=loss if return_loss else None, **terms, hidden_states=_joined(maps) if output_hidden_states else None
+        )
 
-    def _disentangling(self, pixel_values: torch.Tensor, noise: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def _disentangling(
+        self, pixel_values: torch.Tensor, noise: torch.Tensor | None, maps: list | None
+    ) -> dict[str, torch.Tensor]:
         check_images("pixel_values", pixel_values, self.config.num_channels, self.config.image_size)
         images = {"": pixel_values, "mirror_": pixel_values.flip(3)}
         encoded = torch.cat(list(images.values()))
@@ -141,7 +152,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
             if noise.shape != encoded.shape:
                 raise ValueError(f"`noise` must be {tuple(encoded.shape)}, got {tuple(noise.shape)}.")
             encoded = encoded + noise
-        features = self._encode(encoded)
+        features = self._encode(encoded, maps)
         face = dict(zip(images, features["face"].chunk(2)))
         pose = dict(zip(images, features["pose"].chunk(2)))
 
@@ -173,13 +184,13 @@ class PCLForPreTraining(PCLPreTrainedModel):
         return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
     def _face_contrast(
-        self, views: torch.Tensor, mix: torch.Tensor | None, permutation: torch.Tensor | None
+        self, views: torch.Tensor, mix: torch.Tensor | None, permutation: torch.Tensor | None, maps: list | None
     ) -> torch.Tensor:
         check_images("face_views", views, self.config.num_channels, self.config.image_size)
         if views.shape[0] % 2:
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
         # Both views in one pass, so that the batch norm of the projection sees the statistics of both.
-        embeddings = self.face_projection(self._encode(views)["face"])
+        embeddings = self.face_projection(self._encode(views, maps)["face"])
         first, second = (gather_rows(view) for view in embeddings.chunk(2))
         local_rows = (
             torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
@@ -195,6 +206,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         negative_views: torch.Tensor,
         mix: torch.Tensor | None,
         permutation: torch.Tensor | None,
+        maps: list | None,
     ) -> torch.Tensor:
         check_images("pose_views", views, self.config.num_channels, self.config.image_size)
         check_images("pose_negative_views", negative_views, self.config.num_channels, self.config.image_size, axes=5)
@@ -205,24 +217,29 @@ class PCLForPreTraining(PCLPreTrainedModel):
                 f"got {views.shape[0]} views."
             )
         # Two projections, since batch norm must not mix the views' statistics with the many negatives'.
-        encoded = self._encode_pose(views, negative_views.flatten(0, 1))
+        encoded = self._encode_pose(views, negative_views.flatten(0, 1), maps)
         queries, negatives = (self.pose_projection(features) for features in encoded)
         negatives = negatives.unflatten(0, (images, count))
         if self.config.pose_negatives == "batch":
             negatives = _share_out(negatives)
         return info_nce_loss(pose_logits(queries, negatives, mix, permutation, self.config.pose_temperature))
 
-    def _encode_pose(self, views: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _encode_pose(self, views: torch.Tensor, negatives: torch.Tensor, maps: list | None) -> tuple[torch.Tensor, ...]:
         """Pose features of both, in one pass where both are trained through."""
         if self.config.pose_negative_gradient:
-            features = self._encode(torch.cat([views, negatives]))["pose"]
+            features = self._encode(torch.cat([views, negatives]), maps)["pose"]
             return features.split([views.shape[0], negatives.shape[0]])
+        queries = self._encode(views, maps)["pose"]
         with torch.no_grad():
-            negatives = self._encode(negatives)["pose"]
-        return self._encode(views)["pose"], negatives
+            return queries, self._encode(negatives, maps)["pose"]
 
-    def _encode(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Face and pose features; on a CPU a few images at a time, whose maps stay in its cache."""
+    def _encode(self, images: torch.Tensor, maps: list | None = None) -> dict[str, torch.Tensor]:
+        """Face and pose features; on a CPU a few images at a time, whose maps stay in its cache.
+
+        Args:
+            images: `(batch, ...)`.
+            maps: Where to put the five stages' maps of each part of the images; None for nowhere.
+        """
         device, count = images.device.type, images.shape[0]
         is_cached = self.images_at_once is not None and count > self.images_at_once
         size = min(self.images_at_once if is_cached else count, CPU_CHUNK if device == "cpu" else count)
@@ -230,8 +247,55 @@ class PCLForPreTraining(PCLPreTrainedModel):
         # Without a cache of weights in half precision each chunk's gradient is summed up in full precision.
         autocast = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
         with torch.autocast(device, **autocast, cache_enabled=size >= count):
-            outputs = [encode(part, return_dict=True) for part in images.split(size)]
+            options = {"output_hidden_states": maps is not None, "return_dict": True}
+            outputs = [encode(part, **options) for part in images.split(size)]
+        if maps is not None:
+            maps += [output.hidden_states for output in outputs]
         return {name: torch.cat([output[f"{name}_features"] for output in outputs]) for name in ("face", "pose")}
+
+
+class SavedPCLModel:
+    """Opens a folder as the model that was saved there: a pipeline then sees whether that is one of its own."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> PCLPreTrainedModel:
+        """Open a folder or a Hub id.
+
+        Args:
+            pretrained_model_name_or_path: The folder or id.
+            **kwargs: As of transformers' `from_pretrained`.
+
+        Raises:
+            ValueError: If it is no PCL model.
+        """
+        config, _ = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
+        if not isinstance(config, PCLConfig):
+            raise ValueError(f"`{pretrained_model_name_or_path}` is no PCL model, but of type {config.model_type!r}.")
+        classes = (PCLForPreTraining, PCLForImageClassification, PCLForHeadPoseEstimation)
+        model_class = next((kind for kind in classes if kind.__name__ in config.architectures), PCLModel)
+        return model_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+def with_all_weights(auto_class: type) -> type:
+    """An Auto class for pipelines, which refuses PCL models that would answer by weights that the folder lacks."""
+
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs):
+        kwargs["output_loading_info"] = True
+        model, loading = auto_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if isinstance(model, PCLPreTrainedModel) and loading["missing_keys"]:
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` is the wrong model for this pipeline: it was saved as a "
+                f"{' or '.join(model.config.architectures)}, and a {type(model).__name__} would have random "
+                f"{', '.join(sorted(loading['missing_keys'])[:2])}."
+            )
+        return model
+
+    return type(auto_class.__name__, (auto_class,), {"from_pretrained": classmethod(from_pretrained)})
+
+
+def _joined(maps: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """The stages' maps of several parts of images as those of all. Of one part they stay those that the loss is of."""
+    return maps[0] if len(maps) == 1 else tuple(torch.cat(stage) for stage in zip(*maps))
 
 
 def _share_out(negatives: torch.Tensor) -> torch.Tensor:
@@ -244,10 +308,11 @@ def _share_out(negatives: torch.Tensor) -> torch.Tensor:
 
 # transformers copies the code of a saved model from the module that its class names, and what that imports. Named here,
 # every saved folder holds the code of all models, so that a pre-trained encoder also opens as a classifier.
-for _class in (PCLModel, PCLForImageClassification, PCLForHeadPoseEstimation):
+for _class in (PCLModel, PCLBackbone, PCLForImageClassification, PCLForHeadPoseEstimation):
     _class.__module__ = __name__
 
 __all__ = [
+    "PCLBackbone",
     "PCLForHeadPoseEstimation",
     "PCLForImageClassification",
     "PCLForPreTraining",

@@ -27,7 +27,7 @@ class PCLModelOutput(ModelOutput):
 
 @dataclass
 class PCLForPreTrainingOutput(ModelOutput):
-    """Output of `PCLForPreTraining`: scalars, each None where the inputs of its objective are absent.
+    """Output of `PCLForPreTraining`: scalars, each None where the inputs of its objective are absent, and maps.
 
     Args:
         loss: Sum of the present objectives, each times its weight in the config.
@@ -40,6 +40,8 @@ class PCLForPreTrainingOutput(ModelOutput):
         mirror_face_mirror_pose_loss: L1 of decoding the mirror's face and pose, to the mirror.
         orthogonality_loss: Orthogonality of the images' features, unweighted.
         mirror_orthogonality_loss: Orthogonality of the mirrors' features, unweighted.
+        hidden_states: On request, the maps after each of the encoder's five stages, of all that it saw, one after the
+            other: images, their mirrors, face views, pose views, pose negatives.
     """
 
     loss: torch.FloatTensor | None = None
@@ -52,3 +54,4 @@ class PCLForPreTrainingOutput(ModelOutput):
     mirror_face_mirror_pose_loss: torch.FloatTensor | None = None
     orthogonality_loss: torch.FloatTensor | None = None
     mirror_orthogonality_loss: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None

@@ -44,26 +44,65 @@ def draw_axes(image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: fl
     return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")
 
 
-class FaceClassificationPipeline(ImageClassificationPipeline):
+class ForPCLModels:
+    """What all pipelines here have in common: a model that is none of theirs is refused before it answers nonsense.
+
+    Attributes:
+        models: Names of the classes of models that a pipeline can use. The classes themselves are others for code that
+            comes from a saved folder.
+    """
+
+    models: tuple[str, ...]
+    _load_video_processor = False  # To look for one transformers would ask to trust the folder's code.
+
+    def __init__(self, model, *args, **kwargs):
+        check_model(type(self).__name__, model, self.models)
+        super().__init__(model, *args, **kwargs)
+
+
+def check_model(pipeline: str, model: Any, names: tuple[str, ...]):
+    """Refuse a model that is of none of the classes named, wrapped by torch.compile or PEFT or not.
+
+    Raises:
+        ValueError: If it is of another class.
+    """
+    model = getattr(model, "_orig_mod", model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not any(kind.__name__ in names for kind in type(model).__mro__):
+        raise ValueError(f"`model` of a {pipeline} must be a {' or '.join(names)}, got a {type(model).__name__}.")
+
+
+class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
     """transformers' own for `image-classification`, which also takes bytes and `pathlib` paths.
 
     transformers itself opens a file before the processor sees it, and then 16-bit images are white, and what is
     transparent is black.
+
+    Raises:
+        ValueError: If the model has no head.
     """
+
+    models = ("PCLForImageClassification", "PCLForHeadPoseEstimation")
 
     def preprocess(self, image: Any, timeout: float | None = None):
         is_array = isinstance(image, np.ndarray | torch.Tensor)
         return super().preprocess(image if is_array else open_image(image, timeout), timeout)
 
 
-class FaceFeatureExtractionPipeline(ImageFeatureExtractionPipeline):
-    """transformers' own for `image-feature-extraction`, of images opened as `FaceClassificationPipeline` does."""
+class FaceFeatureExtractionPipeline(ForPCLModels, ImageFeatureExtractionPipeline):
+    """transformers' own for `image-feature-extraction`, of images opened as `FaceClassificationPipeline` does.
+
+    Raises:
+        ValueError: If the model is not the encoder alone; that of other models is their `base_model`.
+    """
+
+    models = ("PCLModel",)
 
     def preprocess(self, image: Any, timeout: float | None = None, **image_processor_kwargs):
         return super().preprocess(open_image(image, timeout), timeout, **image_processor_kwargs)
 
 
-class PCLPipeline(Pipeline):
+class PCLPipeline(ForPCLModels, Pipeline):
     """What the pipelines of one or two faces have in common: how images are opened, and one crop."""
 
     _load_tokenizer = False
@@ -103,7 +142,12 @@ class HeadPoseEstimationPipeline(PCLPipeline):
         >>> estimate("face.jpg")
         {'yaw': 12.4, 'pitch': -3.1, 'roll': 0.8}
         ```
+
+    Raises:
+        ValueError: If the model is another.
     """
+
+    models = ("PCLForHeadPoseEstimation",)
 
     def _sanitize_parameters(self, draw: bool | None = None, timeout: float | None = None):
         before = {} if timeout is None else {"timeout": timeout}
@@ -133,7 +177,20 @@ class FaceVerificationPipeline(PCLPipeline):
             identity embedding is compared as it is.
         threshold: By default the config's `verification_threshold`, which `pcl probe --task verification` finds
             and which holds for that feature. Where there is none, `threshold` and `same` are None.
+
+    Raises:
+        ValueError: If the model gives neither features nor an embedding: a head of classes, or of head pose.
     """
+
+    models = ("PCLModel", "PCLForPreTraining", "PCLForImageClassification")
+
+    def __init__(self, model, *args, **kwargs):
+        super().__init__(model, *args, **kwargs)
+        if hasattr(model, "classifier") and model.config.problem_type != "regression":
+            raise ValueError(
+                "`model` of a FaceVerificationPipeline must compare people, but this PCLForImageClassification tells "
+                'classes apart: give its `base_model`, or an embedding, whose `problem_type` is "regression".'
+            )
 
     def _sanitize_parameters(
         self, feature: str | None = None, threshold: float | None = None, timeout: float | None = None
@@ -174,8 +231,13 @@ class FaceSwapPosePipeline(PCLPipeline):
     """The face of one image drawn in the pose of another, by a `PCLForPreTraining`.
 
     Calling it with `{"face": ..., "pose": ...}` or a tuple of two images, or a list of such, gives for each an image of
-    `config.image_size` px. It shows what the model keeps apart, not a photo of anybody.
+    `config.drawn_size` px. It shows what the model keeps apart, not a photo of anybody.
+
+    Raises:
+        ValueError: If the model is another.
     """
+
+    models = ("PCLForPreTraining",)
 
     def _sanitize_parameters(self, timeout: float | None = None):
         return {} if timeout is None else {"timeout": timeout}, {}, {}
@@ -194,7 +256,7 @@ class FaceSwapPosePipeline(PCLPipeline):
 
 
 def saved_pipelines(**pipelines: str) -> dict[str, dict]:
-    """How a config names them, by task, for `pipeline(task, folder, trust_remote_code=True)`.
+    """How a config names them, by task, for `pipeline(task, folder, trust_remote_code=True)` without this package.
 
     Args:
         **pipelines: Name of the Auto class that opens the folder, by the name of the pipeline's class.
@@ -205,6 +267,22 @@ def saved_pipelines(**pipelines: str) -> dict[str, dict]:
     }
 
 
+def for_all_models(ours: type, theirs: type) -> type:
+    """A class of pipelines for a standard task, which makes `ours` for PCL models and `theirs` for all others."""
+
+    def make(cls, model, *arguments, **options):
+        is_ours = getattr(model.config, "model_type", None) == "pcl"
+        return (ours if is_ours else theirs)(model, *arguments, **options)
+
+    attributes = {"__new__": make, "__doc__": theirs.__doc__, "_load_video_processor": False}
+    return type(theirs.__name__, (theirs,), attributes)
+
+
+# By task, the pipelines of transformers that ours stand in for.
+STANDARD = {
+    "image-classification": ImageClassificationPipeline,
+    "image-feature-extraction": ImageFeatureExtractionPipeline,
+}
 # By class: its task, and the Auto class that opens its model.
 PIPELINES = {
     "FaceClassificationPipeline": ("image-classification", "AutoModelForImageClassification"),

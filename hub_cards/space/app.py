@@ -94,7 +94,7 @@ def head(kind: str, task: str, model: str) -> Pipeline:
     found = (config.architectures or ["nothing known"])[0]
     if found != NEEDED[kind]:
         raise ValueError(f"`{kind}` must be a {NEEDED[kind]}, but {model} is a {found}.")
-    if kind == "head_pose" and task not in (getattr(config, "custom_pipelines", None) or {}):
+    if kind == "head_pose" and task not in list(getattr(config, "custom_pipelines", None) or {}):
         raise ValueError(
             f"`{kind}`: {model} was saved without its pipeline; save it again with the current modeling_pcl."
         )
