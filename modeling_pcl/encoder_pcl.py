@@ -60,6 +60,7 @@ class PCLPreTrainedModel(PreTrainedModel):
         for tensor, values in model.state_dict().items():
             if values.is_floating_point() and not values.is_meta and not values.isfinite().all():
                 raise ValueError(f"the weights `{tensor}` of {name} are not finite.")
+        model.config.custom_pipelines = {}  # What it says of them is of the folder, and not of this model.
         return (model, loading) if output_loading_info else model
 
     def save_pretrained(self, save_directory, **kwargs):
@@ -70,13 +71,6 @@ class PCLPreTrainedModel(PreTrainedModel):
             return super().save_pretrained(save_directory, **kwargs)
         finally:
             self.config.custom_pipelines = before
-
-    @classmethod
-    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
-        """transformers' own; what the config says of pipelines is of the folder, and not of this model."""
-        model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        model.config.custom_pipelines = {}
-        return (model, loading) if output_loading_info else model
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func=checkpoint, **options):
         """transformers' own, for checkpoints through which a gradient reaches the encoder.

@@ -79,6 +79,11 @@ def _watch(parent: int):
     os._exit(1)
 
 
+def available_cpus() -> int:
+    """Count the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_processes(work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[Result]:
     """Do work in several processes, which share what they have imported: half a gigabyte of it each otherwise.
 

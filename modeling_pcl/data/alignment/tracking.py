@@ -86,7 +86,9 @@ class FaceTracker:
         change = np.abs(np.log(sides[:, None] / sides_before))
         costs = np.where((moved < FARTHEST) & (change < np.log(LARGEST_CHANGE)), moved + change, 1e3)
         return {
-            int(face): self.tracks[track] for face, track in zip(*linear_sum_assignment(costs)) if costs[face, track] < 1e3
+            int(face): self.tracks[track]
+            for face, track in zip(*linear_sum_assignment(costs))
+            if costs[face, track] < 1e3
         }
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from datasets import Features
 
-from ...files import replacing, write_json
+from ...files import write_json
 from ...progress import progress
-from ..child_processes import in_processes
+from ..child_processes import available_cpus, in_processes
 from ..schema import PAIR_COLUMNS, corpus_features
+from ..unfinished_corpus import begin_or_go_on
 from .arguments import PreparationArguments
 from .copies import Found, describe_copies, find_copies
 from .layouts import LAYOUTS, Collection, LayoutError
@@ -71,7 +72,7 @@ def prepare_corpus(
     parts = list(_parts(collection, rows_per_part))
     folder = output_dir / ".preparing"
     plan = {"options": dict(options), "collection": _digest_of_rows(parts)}
-    finished = _start(output_dir, folder, plan)
+    finished = begin_or_go_on(output_dir, folder, plan)
     if finished is not None:
         return finished
     features = {"data": corpus_features(collection.columns), "pairs": Features(PAIR_COLUMNS)}
@@ -100,47 +101,6 @@ def _parts(collection: Collection, rows_per_part: int) -> Iterator[Part]:
         for split, rows in splits.items():
             for number, start in enumerate(range(0, len(rows), rows_per_part)):
                 yield Part(table, split, number, rows[start : start + rows_per_part])
-
-
-def _start(output_dir: Path, folder: Path, plan: dict) -> dict | None:
-    """Note what is being made, or check that it is what was being made before.
-
-    Returns:
-        The report of an earlier run that came to its end, None if there is something left to do.
-    """
-    report, unfinished = _read_plan(output_dir / "report.json"), _read_plan(folder / "plan.json")
-    if report is not None:
-        _check_same(plan, report, f"{output_dir} holds a corpus that was made")
-        logger.info("%s is finished already", output_dir)
-        shutil.rmtree(folder, ignore_errors=True)
-    elif unfinished is not None:
-        _check_same(plan, unfinished, f"{output_dir} holds an unfinished preparation")
-        logger.info("Going on with the unfinished preparation in %s", output_dir)
-    elif output_dir.exists() and (not output_dir.is_dir() or set(output_dir.iterdir()) - {folder}):
-        raise ValueError(f"{output_dir} exists already and is not empty: delete it, or choose another output folder.")
-    else:
-        with replacing(folder / "plan.json") as path:
-            path.write_text(json.dumps(plan), encoding="utf-8")
-    return report
-
-
-def _read_plan(file: Path) -> dict | None:
-    """What `_start` compares, from its own file or a report; None if there is no such file, or it is something else."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return content if isinstance(content, dict) and {"options", "collection"} <= content.keys() else None
-
-
-def _check_same(plan: dict, earlier: dict, what: str):
-    options, before = plan["options"], earlier["options"]
-    changed = [name for name in options if options[name] != before.get(name)]
-    if changed or plan["collection"] != earlier["collection"]:
-        raise ValueError(
-            f"{what} with other {', '.join(changed) or 'images or labels'}: give the same, delete the folder, or "
-            "choose another."
-        )
 
 
 def _digest_of_rows(parts: Sequence[Part]) -> str:
@@ -284,11 +244,6 @@ def prepare(arguments: PreparationArguments) -> dict:
         arguments.drop_duplicates,
         arguments.rows_per_file,
     )
-
-
-def available_cpus() -> int:
-    """Count the CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_report(output_dir: Path, report: Mapping) -> str:

@@ -351,7 +351,7 @@ class TestAnInterruptedRun:
         assert {name: after[name] for name in before if name in after} == {
             name: before[name] for name in before if "pairs" not in name
         }
-        assert "Going on with the unfinished preparation" in caplog.text
+        assert "Going on with the unfinished corpus" in caplog.text
 
     def test_a_part_without_its_account_is_written_again(self, prepare, expected, monkeypatch):
         with monkeypatch.context() as patch:
@@ -388,7 +388,7 @@ class TestAnInterruptedRun:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"options": OPTIONS | {"size": 64}}, "an unfinished preparation with other size: give the same"),
+            ({"options": OPTIONS | {"size": 64}}, "an unfinished corpus, begun with other size: give the same"),
             ({"options": OPTIONS | {"size": 64, "crop": "box"}}, "with other size, crop"),
             ({"rows_per_part": 3}, "with other images or labels"),
         ],
