@@ -30,7 +30,7 @@ class FaceCrop:
     """
 
     align: str = "none"
-    margin: float = 0.2
+    margin: float = 0.28
     padding: str = "black"
 
     def __post_init__(self):
@@ -130,6 +130,20 @@ class FaceSquare:
         return offsets @ np.array([[cosine, sine], [-sine, cosine]]) + (self.x, self.y)
 
 
+def describe_crop(crop: FaceCrop) -> str:
+    """Say in words how faces are cut out of photos, for a card."""
+    laid = {
+        "none": "lies as the photo does",
+        "eyes": "is turned until the eyes are level",
+        "five_points": "is laid so that eyes, nose and mouth come as near as possible to fixed places",
+    }[crop.align]
+    beyond = "black" if crop.padding == "black" else "the border's own colours"
+    return (
+        "A face is cut out as a square around its box: as long as the box's longer side, and "
+        f"{crop.margin:.0%} of that more on every side. It {laid}; beyond the photo's border stands {beyond}."
+    )
+
+
 def _checked(values: Any, count: int, name: str) -> np.ndarray | None:
     if values is None:
         return None
@@ -160,4 +174,4 @@ def _fitted_square(points: np.ndarray) -> tuple[float, float, float, float]:
     return centre.real, centre.imag, abs(turn), float(np.angle(turn))
 
 
-__all__ = ["FaceCrop", "FaceSquare"]
+__all__ = ["FaceCrop", "FaceSquare", "describe_crop"]

@@ -6,11 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .crop_pcl import FaceCrop, FaceSquare
 from .detection_pcl import FaceDetector, Faces
 
+BOX_COLOUR, POINT_COLOUR, SQUARE_COLOUR = (44, 160, 44), (214, 39, 40), (31, 119, 180)
+LINES_ACROSS = 250  # Of their width, beside each other in a photo.
 ON_NO_FACE = ("error", "whole", "skip")
 # What an error says where no face is found.
 WAYS_OUT = 'give its `boxes`, or `on_no_face="whole"` to take the photo as a face crop, or "skip" to leave it out'
@@ -91,16 +93,40 @@ def cut_faces(
         if not faces and on_no_face == "whole":
             whole = np.array([0, 0, *photo.size], np.float32)
             cut.append(CutFace(photo, number, whole, np.full((5, 2), np.nan, np.float32), 0.0, None))
-        for box, marks, score in faces[:most_faces]:
-            square = crop.square(box, marks)
-            image = square.cut(photo, crop.padding)
-            if box is None:
-                box = [square.x, square.y, square.x, square.y] + np.array([-1, -1, 1, 1]) * square.side_px / 2
-            known = np.full((5, 2), np.nan) if marks is None else np.reshape(marks, (5, 2))
-            cut.append(
-                CutFace(image, number, np.asarray(box, np.float32), known.astype(np.float32), float(score), square)
-            )
+        cut += [_cut(photo, number, crop, *face) for face in faces[:most_faces]]
     return cut
+
+
+def cut_found_faces(photo: Image.Image, faces: Faces, crop: FaceCrop) -> list[CutFace]:
+    """Cut out of one photo the faces that a detector has found in it."""
+    return [_cut(photo, 0, crop, *face) for face in zip(faces.boxes, faces.points, faces.scores)]
+
+
+def _cut(photo: Image.Image, number: int, crop: FaceCrop, box, points, score: float) -> CutFace:
+    square = crop.square(box, points)
+    if box is None:
+        box = np.array([square.x, square.y] * 2) + np.array([-1, -1, 1, 1]) * square.side_px / 2
+    points = np.full((5, 2), np.nan) if points is None else np.reshape(points, (5, 2))
+    image = square.cut(photo, crop.padding)
+    return CutFace(image, number, np.asarray(box, np.float32), points.astype(np.float32), float(score), square)
+
+
+def draw_faces(photo: Image.Image, faces: Faces, squares: Sequence[FaceSquare] = ()) -> Image.Image:
+    """Draw what was found in a photo: boxes green, points red, and the squares that are cut out blue, a small line on
+    their upper side. Returns an RGB picture of the same size."""
+    drawn = photo.convert("RGB")
+    pen, width = ImageDraw.Draw(drawn), max(1, round(max(photo.size) / LINES_ACROSS))
+    for square in squares:
+        corners = [tuple(corner) for corner in square.corners().tolist()]
+        pen.line([*corners, corners[0]], fill=SQUARE_COLOUR, width=width)
+        top = square.corners()[:2].mean(axis=0)
+        towards = top + (np.array([square.x, square.y]) - top) * 0.15
+        pen.line([*top.tolist(), *towards.tolist()], fill=SQUARE_COLOUR, width=width)
+    for box, points in zip(faces.boxes.tolist(), faces.points.tolist()):
+        pen.rectangle(box, outline=BOX_COLOUR, width=width)
+        for x, y in points:
+            pen.circle((x, y), 1.5 * width, fill=POINT_COLOUR)
+    return drawn
 
 
 def _given(boxes: Any, points: Any) -> list[tuple]:
@@ -115,4 +141,4 @@ def _given(boxes: Any, points: Any) -> list[tuple]:
     ]
 
 
-__all__ = ["CutFace", "Faces", "NoFaceError", "cut_faces"]
+__all__ = ["CutFace", "Faces", "NoFaceError", "cut_faces", "draw_faces"]

@@ -73,3 +73,15 @@ class Parser(HfArgumentParser):
         if settings is None:
             return HfArgumentParser._parse_dataclass_field(parser, field)
         return parser.add_argument(field.name, help=field.metadata["help"], **settings)
+
+
+def check_at_least(options: object, **least: float):
+    """Refuse numbers that are too small; None is left alone.
+
+    Raises:
+        ValueError: Naming the option, what it must be and what came.
+    """
+    for name, limit in least.items():
+        value = getattr(options, name)
+        if value is not None and not limit <= value < float("inf"):
+            raise ValueError(f"`--{name}` must be at least {limit}, got {value}.")

@@ -13,6 +13,7 @@ COMMANDS = {
     "probe": "measure what a model knows, and save the head that was trained",
     "compare": "set models beside each other and beside random initialisation",
     "embed": "write features of many images or videos as files",
+    "align": "cut the faces out of photos and videos into a corpus",
     "prepare": "turn a downloaded collection of faces into a corpus",
     "export": "write a model as ONNX files",
     "push": "publish a run on the Hub",

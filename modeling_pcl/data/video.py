@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 
 from .images import decode_image
@@ -27,6 +28,21 @@ SAME_TIME_S = 1e-6  # Time stamps are multiples of a fraction, kept as floats.
 
 class BrokenVideoError(ValueError):
     """A video of which something does not decode."""
+
+
+@dataclass(frozen=True)
+class VideoPhoto:
+    """A whole frame of a video.
+
+    Args:
+        number: Its place among all frames, from 0.
+        time_s: Seconds after the first frame.
+        photo: RGB, upright.
+    """
+
+    number: int
+    time_s: float
+    photo: PIL.Image.Image
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,12 @@ def read_frames(file: Path, every_s: float, size_px: int, after: int = -1) -> It
         BrokenVideoError: If the file does not open, or, after the last frame that decodes, if some did not.
         ImportError: If the package av is not installed.
     """
+    for photo in read_photos(file, every_s, after):
+        yield Frame(photo.number, photo.time_s, _crop(photo.photo, size_px))
+
+
+def read_photos(file: Path, every_s: float, after: int = -1) -> Iterator[VideoPhoto]:
+    """Decode a video's whole frames in order; arguments and errors are those of `read_frames`."""
     if av is None:
         raise ImportError("Videos need the package av: `pip install modeling_pcl[video]`.")
     try:
@@ -99,7 +121,7 @@ def read_frames(file: Path, every_s: float, size_px: int, after: int = -1) -> It
             errors: list[str] = []
             for number, time_s, frame in _sampled(_timed(_decoded(container, stream, errors), stream), every_s):
                 if number > after:
-                    yield Frame(number, time_s, _crop(frame, stream.sample_aspect_ratio, size_px))
+                    yield VideoPhoto(number, time_s, _shown(frame, stream.sample_aspect_ratio))
     except av.FFmpegError as error:
         raise BrokenVideoError(_reason(error)) from error
     if errors:
@@ -145,10 +167,14 @@ def _sampled(frames: Iterator[tuple[int, float, object]], every_s: float) -> Ite
         yield number, time_s, frame
 
 
-def _crop(frame, aspect_ratio, size_px: int) -> torch.Tensor:
-    """`(3, size_px, size_px)` uint8 of a frame whose pixels may be wider than high, and which may lie on its side."""
+def _shown(frame, aspect_ratio) -> PIL.Image.Image:
+    """A frame whose pixels may be wider than high, and which may lie on its side, as it is to be seen."""
     width = round(frame.width * (aspect_ratio or 1))
     pixels = frame.reformat(width=width, format="rgb24").to_ndarray()  # (h, w, 3)
-    pixels = np.rot90(pixels, round(frame.rotation / 90))
-    header = f"P6 {pixels.shape[1]} {pixels.shape[0]} 255\n".encode()  # An image file, to be cropped like any other.
-    return decode_image({"bytes": header + pixels.tobytes(), "path": None}, size_px)
+    return PIL.Image.fromarray(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90))))
+
+
+def _crop(photo: PIL.Image.Image, size_px: int) -> torch.Tensor:
+    """`(3, size_px, size_px)` uint8 of a frame, which is cropped like any other image."""
+    header = f"P6 {photo.width} {photo.height} 255\n".encode()  # An image file.
+    return decode_image({"bytes": header + photo.tobytes(), "path": None}, size_px)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from datasets import Features
 from markupsafe import Markup
 
+from ..crop_pcl import FaceCrop, describe_crop
 from ..data.collections.layouts import TERMS
 from ..data.schema import describe_columns
 from ..files import replacing
@@ -34,6 +35,7 @@ def corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str,
         columns: What each of its columns holds, by name. With `yaw` among them, the card shows `head_pose.png`.
     """
     options, rows = report["options"], report["rows"]
+    terms = TERMS.get(options.get("layout"))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=shown)
     return environment.from_string(template).render(
         configs=Markup(_configs(rows, report["digest"])),
@@ -41,17 +43,13 @@ def corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str,
         title=name,
         size=Markup(next(size for size, most in SIZES.items() if sum(rows["data"].values()) < most)),
         task="image-classification" if "expression" in columns else "image-feature-extraction",
-        layout=options["layout"],
+        origin=_origin(report),
         counts=Markup(_counts(rows)),
         columns=Markup("\n".join(f"| `{column}` | {in_markdown(what)} |" for column, what in columns.items())),
         picture=Markup("\n![Which way a head turns](head_pose.png)\n" if "yaw" in columns else ""),
         split=next(iter(rows["data"])),
-        changes=_changes(options),
-        broken=len(report["broken"]),
-        copies=report["copies"]["images"],
-        dropped=f"{report['dropped_copies']} of them dropped",
-        terms=Markup(f"\nThe collection's terms: {TERMS[options['layout']]}.\n" if options["layout"] in TERMS else ""),
-        shared=report["subjects"]["in_several_splits"],
+        done=_done(report),
+        terms=Markup(f"\nThe collection's terms: {terms}.\n" if terms else ""),
     )
 
 
@@ -74,13 +72,32 @@ def _counts(rows: Mapping) -> str:
     )
 
 
-def _changes(options: Mapping) -> str:
-    done = []
+def _origin(report: Mapping) -> str:
+    if "face_crop" in report:
+        return "Faces that were found in photos and videos, and cut out alike, by modeling_pcl."
+    return f"Faces in the layout {report['options']['layout']}, prepared by modeling_pcl."
+
+
+def _done(report: Mapping) -> str:
+    """What was done to the images, and what was left out."""
+    options = report["options"]
+    if "face_crop" in report:
+        return (
+            f"{describe_crop(FaceCrop(**report['face_crop']))} {report['photos']:,} photos and frames were searched, "
+            f"{report['photos_with_several_faces']:,} of them have several faces; in {len(report['missed']):,} nothing "
+            f"was found or read. Faces of videos left out as near-duplicates: {report['thinned']:,}."
+        )
+    steps = []
     if options["crop"] != "none":
-        done.append(f"cropped ({options['crop']})")
+        steps.append(f"cropped ({options['crop']})")
     if options["size"] is not None:
-        done.append(f"made smaller where their shorter side was above {options['size']} px")
-    return f"Images were {' and '.join(done)}." if done else "Images are the collection's own bytes."
+        steps.append(f"made smaller where their shorter side was above {options['size']} px")
+    changes = f"Images were {' and '.join(steps)}." if steps else "Images are the collection's own bytes."
+    return (
+        f"{changes} Left out because they could not be used: {len(report['broken'])}. Images equal byte for byte to "
+        f"another one: {report['copies']['images']}, {report['dropped_copies']} of them dropped. Subjects in more than "
+        f"one split: {report['subjects']['in_several_splits']}."
+    )
 
 
 def write_corpus_card(output_dir: Path, report: Mapping, name: str):

@@ -5,21 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..features_pcl import FEATURES, READABLE_FEATURES
-from ..options import option, positional, required
+from ..options import check_at_least, option, positional, required
 
 MODEL = "Folder or Hub id of a PCL model."
-
-
-def check_at_least(options: object, **least: float):
-    """Refuse numbers that are too small; None is left alone.
-
-    Raises:
-        ValueError: Naming the option, what it must be and what came.
-    """
-    for name, limit in least.items():
-        value = getattr(options, name)
-        if value is not None and not limit <= value < float("inf"):
-            raise ValueError(f"`--{name}` must be at least {limit}, got {value}.")
 
 
 @dataclass

@@ -1,0 +1,32 @@
+"""Find the faces of photos and videos, and cut them out alike, into a corpus that training and probes open:
+
+    pcl align photos corpora/mine
+    pcl align holiday.mp4 corpora/mine --every_s 0.5 --like runs/mine
+    pcl align group.jpg corpora/mine --align eyes --margin 0.3
+
+In a video one person has one `subject` and one `video` in a shot: faces are followed from frame to frame, and a cut
+begins with new people. OUTPUT/faces.jpg shows what was found, report.json names what was missed. The same command goes
+on after it was stopped. Needs `pip install modeling_pcl[align]`.
+"""
+
+from ..data.alignment.arguments import AlignmentArguments
+from ..options import Parser
+from .main import main
+
+
+def parse(words: list[str], prog: str) -> AlignmentArguments:
+    (arguments,) = Parser(AlignmentArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+    return arguments
+
+
+def run(arguments: AlignmentArguments) -> str:
+    from ..data.alignment.alignment import align, describe_report
+    from ..hub.corpus_card import write_corpus_card
+
+    report = align(arguments)
+    write_corpus_card(arguments.output_dir, report, arguments.output_dir.resolve().name)
+    return describe_report(arguments.output_dir, report)
+
+
+if __name__ == "__main__":
+    main("align")

@@ -1,0 +1,197 @@
+"""Photos and videos to a corpus of faces.
+
+    OUTPUT/
+        data/train-00000-of-00003.parquet ...      faces, by split
+        report.json                                counts, photos without a face and why
+        faces.jpg                                  samples, with boxes, points and what was cut out
+        .aligning/                                 parts of a run that is not finished; gone at its end
+
+The same input and options give the same bytes. A run that was killed goes on with the parts that it has.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets import Dataset, Features, Value
+from datasets import Sequence as Numbers
+from PIL import Image
+
+from ... import PCLImageProcessor
+from ...detection_pcl import FaceDetector
+from ...files import write_json
+from ...progress import progress
+from ..child_processes import available_cpus, in_processes
+from ..corpora import corpus_revision, corpus_splits, load_corpus
+from ..image_folders import is_image
+from ..schema import columns, corpus_features
+from ..sources import MEDIA
+from ..unfinished_corpus import begin_or_go_on
+from ..video import find_videos, videos_revision
+from .arguments import AlignmentArguments
+from .faces import Account, FaceWriter, Unit
+
+logger = logging.getLogger(__name__)
+
+FOUND = {"box": Numbers(Value("float32"), 4), "points": Numbers(Value("float32"), 10), "score": Value("float32")}
+SHEET_SAMPLES, SHEET_COLUMNS, TILE_PX, GAP_PX = 24, 4, 360, 8
+
+
+def align(arguments: AlignmentArguments) -> dict:
+    """Make a corpus of faces as the options say.
+
+    Returns:
+        The report, as it is in `report.json`.
+
+    Raises:
+        ValueError: If the input holds no photo and no video, no face is found, or OUTPUT holds something else.
+        ImportError: If the detector's packages, or those of videos, are not installed.
+        OSError: If something cannot be written, or a process died.
+    """
+    crop = PCLImageProcessor.from_pretrained(arguments.like).face_crop if arguments.like else arguments.crop()
+    FaceDetector(**arguments.detector())  # What is wrong with it is said before anything is made.
+    corpora, videos, root = open_input(arguments.input)
+    folder = arguments.output_dir / ".aligning"
+    revisions = [f"{split} {corpus_revision(corpus)}" for split, corpus in corpora.items()]
+    revisions += [videos_revision(videos, root)] if videos else []
+    plan = {"options": arguments.recorded() | {"crop": crop}, "collection": ", ".join(revisions)}
+    finished = begin_or_go_on(arguments.output_dir, folder, plan)
+    if finished is not None:
+        return finished
+    given = ("every_s", "min_difference", "most_faces", "jpeg_quality", "max_pixels")
+    write = FaceWriter(
+        folder,
+        corpora,
+        face_features(corpora, bool(videos)),
+        crop,
+        arguments.detector(),
+        size_px=arguments.size,
+        **{name: getattr(arguments, name) for name in given},
+    )
+    units = list(make_units(corpora, videos, root, arguments.photos_per_file))
+    write_units(units, write, arguments.num_proc or available_cpus())
+    accounts = {unit: write.read_account(unit) for unit in units}
+    total = Account()
+    for account in accounts.values():
+        total.add(account)
+    if not total.kept:
+        shutil.rmtree(folder)  # With another threshold there may be some.
+        (name, reason), *_ = total.missed or [(arguments.input, "nothing was searched")]
+        raise ValueError(
+            f"Not one face in {arguments.input}. The first of {len(total.missed)} misses, {name}: {reason}."
+        )
+    if arguments.sheet:
+        draw_sheet(folder, units).save(arguments.output_dir / "faces.jpg", quality=90)
+    report = plan | {
+        "digest": hashlib.sha256(json.dumps([plan, total.kept]).encode()).hexdigest(),
+        "rows": {"data": _finish(accounts, folder, arguments.output_dir)},
+        "photos": total.photos,
+        "photos_with_several_faces": total.several,
+        "thinned": total.thinned,
+        "people_in_videos": total.people,
+        "shots": total.shots,
+        "missed": [{"name": name, "reason": reason} for name, reason in total.missed],
+        "face_crop": crop,
+    }
+    write_json(arguments.output_dir / "report.json", report)
+    shutil.rmtree(folder)
+    return report
+
+
+def open_input(name: str) -> tuple[dict[str, Dataset], list[Path], Path]:
+    """Photos by split, videos, and the folder below which videos have their names."""
+    path = Path(name).expanduser()
+    root = path if path.is_dir() else path.parent
+    videos = find_videos(path)
+    if path.is_file() and not videos and path.suffix != ".parquet":
+        if not is_image(path):
+            raise ValueError(f"INPUT {name} is no photo, no video and no corpus.")
+        record = {"bytes": path.read_bytes(), "path": path.name}
+        return {"train": Dataset.from_dict({"image": [record]})}, [], root
+    try:
+        corpora = (
+            {} if path.is_file() and videos else {split: load_corpus(name, split) for split in corpus_splits(name)}
+        )
+    except ValueError:
+        if not videos:
+            raise
+        corpora = {}  # A folder of videos alone.
+    return corpora, videos, root
+
+
+def face_features(corpora: Mapping[str, Dataset], has_videos: bool) -> Features:
+    """Columns of the faces: the photos' own, those of videos, and where each face was found."""
+    labels = {}
+    for corpus in corpora.values():
+        labels |= {key: kind for key, kind in corpus.features.items() if not isinstance(kind, MEDIA)}
+    labels |= columns("subject", "video", "frame") if has_videos else {}
+    return corpus_features({key: kind for key, kind in labels.items() if key not in ("image", "split")} | FOUND)
+
+
+def make_units(corpora: Mapping[str, Dataset], videos: Sequence[Path], root: Path, photos_per_file: int):
+    """Cut the input into units, in the order of the corpus."""
+    for split, corpus in corpora.items():
+        for number, start in enumerate(range(0, len(corpus), photos_per_file)):
+            yield Unit(number, split, start, min(start + photos_per_file, len(corpus)))
+    first = -(-len(corpora.get("train", ())) // photos_per_file)
+    for number, video in enumerate(videos, first):
+        yield Unit(number, "train", video=video, name=video.relative_to(root).as_posix())
+
+
+def write_units(units: Sequence[Unit], write: FaceWriter, num_proc: int):
+    """Write what is not written yet."""
+    missing = [unit for unit in units if not write.is_done(unit)]
+    total, left = (sum(unit.size for unit in group) for group in (units, missing))
+    with progress(total=total, initial=total - left, unit="photo", desc="Finding faces") as bar:
+        workers = min(num_proc, len(missing))
+        for count in map(write, missing) if workers < 2 else in_processes(write, missing, workers):
+            bar.update(count)
+
+
+def _finish(accounts: Mapping[Unit, Account], folder: Path, output_dir: Path) -> dict[str, int]:
+    """Give the parts that have rows their final names. Returns the number of rows by split."""
+    counts, places = Counter(), Counter()
+    filled = [unit for unit, account in accounts.items() if account.kept]
+    files = Counter(unit.split for unit in filled)
+    for unit in filled:
+        target = output_dir / "data" / f"{unit.split}-{places[unit.split]:05d}-of-{files[unit.split]:05d}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():  # Else an earlier run came this far.
+            os.replace(folder / f"{unit.stem}.parquet", target)
+        places[unit.split] += 1
+        counts[unit.split] += len(accounts[unit].kept)
+    return dict(counts)
+
+
+def draw_sheet(folder: Path, units: Sequence[Unit]) -> Image.Image:
+    """Samples of photos with what was found in them, spread over all units."""
+    paths = [path for unit in units for path in sorted(folder.glob(f"{unit.stem}-*.jpg"))]
+    chosen = paths[:: max(1, -(-len(paths) // SHEET_SAMPLES))]
+    across = min(SHEET_COLUMNS, max(1, len(chosen)))
+    rows = -(-len(chosen) // across)
+    sheet = Image.new("RGB", (across * (TILE_PX + GAP_PX) + GAP_PX, rows * (TILE_PX + GAP_PX) + GAP_PX), "white")
+    for number, path in enumerate(chosen):
+        row, column = divmod(number, across)
+        with Image.open(path) as tile:
+            sheet.paste(tile, (GAP_PX + column * (TILE_PX + GAP_PX), GAP_PX + row * (TILE_PX + GAP_PX)))
+    return sheet
+
+
+def describe_report(output_dir: Path, report: Mapping) -> str:
+    """Say in a few lines what was made."""
+    rows = ", ".join(f"{split} {count:,}" for split, count in report["rows"]["data"].items())
+    lines = [f"{output_dir}", f"  faces    {rows}"]
+    lines.append(f"  photos   {report['photos']:,}, {report['photos_with_several_faces']:,} of them with several faces")
+    if report["shots"]:
+        lines.append(
+            f"  videos   {report['people_in_videos']:,} people in {report['shots']:,} shots; "
+            f"{report['thinned']:,} faces left out as near-duplicates"
+        )
+    lines.append(f"  missed   {len(report['missed']):,}")
+    lines += [f"           {entry['name']}: {entry['reason']}" for entry in report["missed"][:3]]
+    return "\n".join([*lines, f"  all of it is in {output_dir / 'report.json'}"])

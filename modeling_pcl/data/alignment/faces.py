@@ -1,0 +1,208 @@
+"""Units of work in making a corpus of faces: photos or a video, whose faces become one parquet file."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Features
+from PIL import Image
+
+from ...crop_pcl import FaceCrop
+from ...detection_pcl import FaceDetector
+from ...faces_pcl import CutFace, cut_found_faces, draw_faces, shared_detector
+from ...files import replacing
+from ...images_pcl import BrokenImageError, open_bytes, to_rgb
+from ..collections.parts import printable, write_records
+from ..images import image_bytes
+from ..video import BrokenVideoError, read_photos
+from .tracking import FaceTracker
+
+PHOTOS_AT_ONCE = 8
+SAMPLES_PER_UNIT, SAMPLE_PX = 3, 360
+BEHIND = {"box": 4, "points": 10}  # Columns of numbers that a face has beside its labels.
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive photos of one split, or one video.
+
+    Args:
+        number: Place in the order of the corpus.
+        split: Of the corpus that is made.
+        start: First row, of photos.
+        stop: Behind the last row.
+        video: Path of a video; None for photos.
+        name: Of the video, below the input.
+    """
+
+    number: int
+    split: str
+    start: int = 0
+    stop: int = 0
+    video: Path | None = None
+    name: str = ""
+
+    @property
+    def stem(self) -> str:
+        return f"{self.split}-{self.number:05d}"
+
+    @property
+    def size(self) -> int:
+        """What its progress is counted in: photos, or one video."""
+        return self.stop - self.start if self.video is None else 1
+
+
+@dataclass
+class Account:
+    """What became of a unit.
+
+    Args:
+        photos: Photos, or frames of the video, that were searched.
+        several: Of them, those with more than one face.
+        kept: Name and digest of each face, in the order of the file.
+        missed: Name and reason of each photo without a face and of what does not decode.
+        thinned: Faces of a video that are too much like the one before.
+        people: In the shots of a video.
+        shots: Of a video.
+    """
+
+    photos: int = 0
+    several: int = 0
+    thinned: int = 0
+    people: int = 0
+    shots: int = 0
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    missed: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, other: "Account"):
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+
+
+@dataclass(frozen=True)
+class FaceWriter:
+    """Writes units; what a worker process needs for it.
+
+    Args:
+        folder: Where parts go.
+        corpora: Photos, by split.
+        features: Of the corpus that is made.
+        crop: Arguments of `FaceCrop`.
+        detector: Arguments of `FaceDetector`.
+        every_s: Seconds between two frames of a video.
+        min_difference: As of `Track.is_near_duplicate`.
+        most_faces: Of a photo; None for all.
+        size_px: Largest side of a face; None for all.
+        jpeg_quality: None for PNG.
+        max_pixels: Of a photo.
+    """
+
+    folder: Path
+    corpora: dict[str, Dataset]
+    features: Features
+    crop: dict
+    detector: dict
+    every_s: float
+    min_difference: float
+    most_faces: int | None
+    size_px: int | None
+    jpeg_quality: int | None
+    max_pixels: int
+
+    def is_done(self, unit: Unit) -> bool:
+        return (self.folder / f"{unit.stem}.json").exists()
+
+    def __call__(self, unit: Unit) -> int:
+        """Write a unit and then its account, which says that it is whole. Returns the unit's size."""
+        account, samples = Account(), []
+        records = self._photos(unit, account, samples) if unit.video is None else self._video(unit, account, samples)
+        with replacing(self.folder / f"{unit.stem}.parquet") as path:
+            write_records(records, self.features.arrow_schema, path)
+        for number, sample in enumerate(samples):
+            sample.thumbnail((SAMPLE_PX, SAMPLE_PX))
+            sample.save(self.folder / f"{unit.stem}-{number}.jpg")
+        with replacing(self.folder / f"{unit.stem}.json") as path:
+            path.write_text(json.dumps(asdict(account)), encoding="utf-8")
+        return unit.size
+
+    def read_account(self, unit: Unit) -> Account:
+        return Account(**json.loads((self.folder / f"{unit.stem}.json").read_text(encoding="utf-8")))
+
+    def _photos(self, unit: Unit, account: Account, samples: list[Image.Image]) -> Iterator[dict]:
+        corpus = self.corpora[unit.split]
+        for first in range(unit.start, unit.stop, PHOTOS_AT_ONCE):
+            rows = range(first, min(first + PHOTOS_AT_ONCE, unit.stop))
+            opened = [each for row in rows if (each := self._open(corpus[row], row, account))]
+            for (name, labels, photo), faces in zip(opened, self._find([photo for _, _, photo in opened])):
+                account.photos += 1
+                if not len(faces):
+                    account.missed.append((name, "no face is found"))
+                account.several += len(faces) > 1
+                self._add_sample(samples, photo, faces)
+                for number, face in enumerate(self._cut(photo, faces)):
+                    stem = str(Path(name).with_suffix(""))
+                    yield self._record(face, f"{stem}_{number}", unit.split, labels, account)
+
+    def _open(self, row: dict, number: int, account: Account) -> tuple[str, dict, Image.Image] | None:
+        record = row["image"]
+        name = printable((record or {}).get("path") or f"{number:07d}")
+        name = Path(name).name if Path(name).is_absolute() else name
+        try:
+            with open_bytes(image_bytes(record), self.max_pixels) as image:
+                return name, {key: row[key] for key in row if key in self.features and key != "image"}, to_rgb(image)
+        except Exception as error:  # Decoders raise whatever they stumble on in broken bytes.
+            account.missed.append((name, BrokenImageError.from_error(name, error).reason))
+            return None
+
+    def _video(self, unit: Unit, account: Account, samples: list[Image.Image]) -> Iterator[dict]:
+        tracker = FaceTracker()
+        try:
+            for frame in read_photos(unit.video, self.every_s):
+                (faces,) = self._find([frame.photo])
+                account.photos += 1
+                account.several += len(faces) > 1
+                tracks = tracker.follow(frame.photo, faces, frame.time_s)
+                if len(samples) < SAMPLES_PER_UNIT and tracker.shots > len(samples):  # One of each shot.
+                    self._add_sample(samples, frame.photo, faces)
+                for track, face in zip(tracks, self._cut(frame.photo, faces)):
+                    if track.is_near_duplicate(face.image, self.min_difference):
+                        account.thinned += 1
+                        continue
+                    person = f"{unit.name}#{track.number}"
+                    labels = {"subject": person, "video": unit.name, "frame": frame.number}
+                    name = f"{unit.name}/{frame.number:06d}_{track.number}"
+                    yield self._record(face, name, unit.split, labels, account)
+        except (BrokenVideoError, OSError) as error:
+            account.missed.append((unit.name, str(error)))
+        if not account.kept and not account.missed:
+            account.missed.append((unit.name, "no face is found in any frame"))
+        account.people, account.shots = tracker.count, tracker.shots
+
+    def _find(self, photos: list[Image.Image]):
+        # One thread in each process: as many as there are cores would wait for each other.
+        detector: FaceDetector = shared_detector(threads=1, **self.detector)
+        return [faces[: self.most_faces] for faces in detector(photos)]
+
+    def _cut(self, photo: Image.Image, faces) -> list[CutFace]:
+        return cut_found_faces(photo, faces, FaceCrop(**self.crop))
+
+    def _add_sample(self, samples: list[Image.Image], photo: Image.Image, faces):
+        if len(samples) < SAMPLES_PER_UNIT and len(faces):
+            crop = FaceCrop(**self.crop)
+            samples.append(draw_faces(photo, faces, [crop.square(*pair) for pair in zip(faces.boxes, faces.points)]))
+
+    def _record(self, face: CutFace, name: str, split: str, labels: dict, account: Account) -> dict:
+        image, file = face.image, io.BytesIO()
+        if self.size_px is not None and image.width > self.size_px:
+            image = image.resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
+        kind, options = ("PNG", {}) if self.jpeg_quality is None else ("JPEG", {"quality": self.jpeg_quality})
+        image.save(file, kind, **options)
+        content, name = file.getvalue(), f"{name}.{'png' if kind == 'PNG' else 'jpg'}"
+        account.kept.append((name, hashlib.sha256(content).hexdigest()))
+        numbers = {"box": face.box, "points": np.ravel(face.points), "score": face.score}
+        numbers = {key: np.round(value, 2).tolist() for key, value in numbers.items()}
+        return {"image": {"bytes": content, "path": name}, "split": split, **labels, **numbers}
