@@ -67,6 +67,7 @@ def hub(monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("HF_TOKEN", server.token)
         monkeypatch.setattr(upload, "WAITS_S", (0, 0, 0))
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # It keeps the endpoint that it was made with.
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         yield server

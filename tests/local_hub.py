@@ -20,6 +20,7 @@ from functools import cached_property
 from urllib.parse import parse_qs
 
 import uvicorn
+from huggingface_hub import ModelCard
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -269,8 +270,13 @@ class LocalHub:
     async def info(self, request: Request) -> Response:
         repository = self.repository(request)
         commit = repository.resolve(request.path_params.get("revision", "main"))
+        card = repository.commits[commit].get("README.md")
+        metadata = ModelCard(card.content.decode(), ignore_metadata_errors=True).data.to_dict() if card else {}
+        # As the Hub's: read from the card's front matter.
+        stated = {name: metadata[name] for name in ("library_name", "pipeline_tag") if name in metadata}
         return JSONResponse(
-            {
+            stated
+            | {
                 "id": "{owner}/{name}".format(**request.path_params),
                 "sha": commit,
                 "private": repository.private,

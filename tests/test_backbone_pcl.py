@@ -1,10 +1,12 @@
 import math
 
 import pytest
+import tiny
 import torch
 from torch import nn
+from transformers import AutoBackbone
 
-from modeling_pcl import PCLConfig
+from modeling_pcl import PCLBackbone, PCLConfig, PCLForPreTraining, PCLModel
 from modeling_pcl.backbone_pcl import PCLAttention, PCLBranch, PCLResidualBlock, PCLTrunk
 
 FULL = PCLConfig()
@@ -102,3 +104,29 @@ def test_encoder_has_no_batch_norm_and_the_slope_of_the_config(tiny_config):
 def test_every_channel_count_of_the_images_works(tiny_config):
     tiny_config.num_channels = 1
     assert PCLTrunk(tiny_config)(torch.rand(2, 1, 32, 32))[-1].shape == (2, 8, 2, 2)
+
+
+@torch.no_grad()
+def test_a_backbone_gives_the_feature_maps_that_are_asked_for(tmp_path):
+    model = tiny.save(tmp_path, PCLForPreTraining)
+    images = tiny.images(model.config, 2)
+    maps = model.pcl(images, output_hidden_states=True).hidden_states
+    backbone, report = PCLBackbone.from_pretrained(
+        tmp_path, out_features=["stem", "stage2", "stage4"], output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    outputs = backbone(images)
+    assert list(outputs) == ["feature_maps"]
+    for found, expected in zip(outputs.feature_maps, (maps[0], maps[2], maps[4]), strict=True):
+        assert torch.equal(found, expected)
+    assert backbone.channels == [found.shape[1] for found in outputs.feature_maps]
+    by_number = AutoBackbone.from_config(tiny.config(out_indices=[0, 2, 4]))
+    assert type(by_number) is PCLBackbone
+    assert by_number.out_features == ["stem", "stage2", "stage4"]
+
+
+def test_auto_backbone_opens_a_repository(hub, tmp_path):
+    PCLModel(tiny.config()).push_to_hub("user/encoder")
+    backbone = AutoBackbone.from_pretrained("user/encoder", out_features=["stage3"], cache_dir=tmp_path)
+    assert type(backbone) is PCLBackbone
+    assert backbone(torch.rand(1, 3, 32, 48)).feature_maps[0].shape == (1, 10, 4, 6)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,22 @@ import tiny
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, pipeline
+from transformers import (
+    AutoModelForImageClassification,
+    ImageClassificationPipeline,
+    ImageFeatureExtractionPipeline,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTImageProcessor,
+    pipeline,
+)
 
 from modeling_pcl import (
+    FaceClassificationPipeline,
+    FaceFeatureExtractionPipeline,
+    FaceSwapPosePipeline,
     FaceVerificationPipeline,
+    HeadPoseEstimationPipeline,
     PCLForHeadPoseEstimation,
     PCLForImageClassification,
     PCLForPreTraining,
@@ -189,3 +202,121 @@ class TestSavedFolders:
             tiny.save(tmp_path / model_class.__name__, model_class)
             opened = AutoModelForImageClassification.from_pretrained(tmp_path / model_class.__name__)
             assert type(opened) is model_class
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """One saved folder of each kind of model."""
+    kinds = {
+        "encoder": (PCLModel, {}),
+        "pre-training": (PCLForPreTraining, {}),
+        "head pose": (PCLForHeadPoseEstimation, {}),
+        "classes": (PCLForImageClassification, {"problem_type": "single_label_classification"}),
+        "embedding": (PCLForImageClassification, {"problem_type": "regression"}),
+    }
+    root = tmp_path_factory.mktemp("folders")
+    for name, (model_class, changes) in kinds.items():
+        tiny.save(root / name, model_class, **changes)
+    return {name: root / name for name in kinds}
+
+
+FIRST_TASKS = {
+    "encoder": "image-feature-extraction",
+    "pre-training": "image-feature-extraction",
+    "head pose": "head-pose-estimation",
+    "classes": "image-classification",
+    "embedding": "face-verification",
+}
+
+
+class TestWithThePackage:
+    @pytest.mark.parametrize(
+        ("kind", "task", "pipeline_class", "model_class"),
+        [
+            ("encoder", "image-feature-extraction", FaceFeatureExtractionPipeline, PCLModel),
+            ("encoder", "face-verification", FaceVerificationPipeline, PCLModel),
+            ("pre-training", "image-feature-extraction", FaceFeatureExtractionPipeline, PCLModel),
+            ("pre-training", "face-verification", FaceVerificationPipeline, PCLForPreTraining),
+            ("pre-training", "face-swap-pose", FaceSwapPosePipeline, PCLForPreTraining),
+            ("head pose", "head-pose-estimation", HeadPoseEstimationPipeline, PCLForHeadPoseEstimation),
+            ("head pose", "image-feature-extraction", FaceFeatureExtractionPipeline, PCLModel),
+            ("classes", "image-classification", FaceClassificationPipeline, PCLForImageClassification),
+            ("embedding", "face-verification", FaceVerificationPipeline, PCLForImageClassification),
+        ],
+    )
+    @pytest.mark.parametrize("options", [{}, {"trust_remote_code": True}], ids=["", "trusted"])
+    def test_a_folder_opens_without_its_code(self, folders, kind, task, pipeline_class, model_class, options, capsys):
+        opened = pipeline(task, model=str(folders[kind]), **options)
+        assert type(opened) is pipeline_class
+        assert type(opened.model) is model_class
+        assert "custom code" not in capsys.readouterr().out  # transformers asks there for trust.
+
+    @pytest.mark.parametrize(("kind", "task"), FIRST_TASKS.items())
+    def test_a_folder_names_its_task(self, folders, kind, task):
+        assert pipeline(model=str(folders[kind])).task == task
+
+    @pytest.mark.parametrize(
+        ("model_class", "options"),
+        [(PCLModel, {}), (PCLForPreTraining, {"trust_remote_code": False}), (PCLForHeadPoseEstimation, {})],
+    )
+    def test_a_repository_names_its_task(self, hub, tmp_path, model_class, options):
+        model_class(tiny.config()).push_to_hub("user/model")
+        PROCESSOR.push_to_hub("user/model")
+        opened = pipeline(model="user/model", model_kwargs={"cache_dir": tmp_path}, **options)
+        is_head = model_class is PCLForHeadPoseEstimation
+        assert opened.task == ("head-pose-estimation" if is_head else "image-feature-extraction")
+
+    def test_files_are_opened_as_in_training(self, folders, tmp_path):
+        Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "transparent.png")
+        extract = pipeline("image-feature-extraction", model=str(folders["encoder"]))
+        assert extract(str(tmp_path / "transparent.png")) == extract(Image.new("RGB", (40, 40), "white"))
+
+    def test_models_of_others_have_transformers_own_pipelines(self, tmp_path):
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
+        ResNetForImageClassification(config).save_pretrained(tmp_path)
+        ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+        classify = pipeline("image-classification", model=str(tmp_path))
+        assert type(classify) is ImageClassificationPipeline
+        assert len(classify(face(0))) == 2
+        assert type(pipeline("image-feature-extraction", model=str(tmp_path))) is ImageFeatureExtractionPipeline
+
+
+class TestWrongModels:
+    @pytest.mark.parametrize(
+        ("kind", "task", "words"),
+        [
+            ("encoder", "head-pose-estimation", "must be a PCLForHeadPoseEstimation, got a PCLModel"),
+            ("encoder", "face-swap-pose", "must be a PCLForPreTraining, got a PCLModel"),
+            ("encoder", "image-classification", "was saved as a PCLModel, and a PCLForImageClassification would have"),
+            ("pre-training", "image-classification", "was saved as a PCLForPreTraining"),
+            ("classes", "face-verification", "tells classes apart"),
+            ("head pose", "face-verification", "got a PCLForHeadPoseEstimation"),
+            ("classes", "head-pose-estimation", "got a PCLForImageClassification"),
+        ],
+    )
+    def test_a_folder_of_another_kind_is_refused(self, folders, kind, task, words):
+        with pytest.raises(ValueError, match=words):
+            pipeline(task, model=str(folders[kind]))
+
+    @pytest.mark.parametrize(
+        ("model_class", "pipeline_class"),
+        [
+            (PCLModel, FaceClassificationPipeline),
+            (PCLForPreTraining, FaceFeatureExtractionPipeline),
+            (PCLForImageClassification, FaceFeatureExtractionPipeline),
+            (PCLModel, FaceSwapPosePipeline),
+            (PCLForPreTraining, HeadPoseEstimationPipeline),
+            (PCLForHeadPoseEstimation, FaceVerificationPipeline),
+        ],
+    )
+    def test_a_model_of_another_kind_is_refused(self, model_class, pipeline_class):
+        with pytest.raises(
+            ValueError, match=f"`model` of a {pipeline_class.__name__} must be a .* got a {model_class.__name__}"
+        ):
+            pipeline_class(model_class(tiny.config()), image_processor=PROCESSOR)
+
+    def test_a_folder_of_another_network_is_refused(self, tmp_path):
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])
+        ResNetForImageClassification(config).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="must be a PCLForHeadPoseEstimation, got a ResNetForImageClassification"):
+            pipeline("head-pose-estimation", model=str(tmp_path), image_processor=PROCESSOR)
