@@ -133,7 +133,10 @@ class TrainingArguments:
 class LoggingArguments:
     """What a run writes while it goes."""
 
-    resume: bool = option(False, "Continue the run in `output_dir` from its newest checkpoint, bit for bit.")
+    resume: bool = option(
+        False,
+        "Continue the run in `output_dir` from its newest whole checkpoint, bit for bit; start where there is none.",
+    )
     logging_steps: int = option(10, "Iterations between two log entries.")
     picture_steps: int = option(500, "Iterations between two pictures of reconstructions; 0 draws none.")
     save_steps: int = option(500, "Iterations between two checkpoints; 0 saves at the end only.")

@@ -89,6 +89,13 @@ def test_a_checkpoint_that_does_not_fit_ends_in_one_line_and_writes_nothing(conv
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_that_are_not_finite_are_refused_by_name(convert, tmp_path, capsys):
+    tensors = golden.reference_state_dict()
+    tensors["decoder.fc.bias"][0] = float("nan")
+    assert_refused(convert, capsys, "decoder.fc.bias` are not finite", tensors)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -379,7 +380,32 @@ class TestGoingOn:
         assert "features-00000.parquet without embed.json" in refuse(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("file_format", "name"),
+    [
+        ("parquet", "features-00001.parquet"),
+        ("safetensors", "features-00001.safetensors"),
+        ("safetensors", "rows-00001.parquet"),
+    ],
+)
+@pytest.mark.parametrize("bytes_left", [0, 100])
+def test_a_file_that_was_cut_short_is_written_again(embed, tmp_path, file_format, name, bytes_left, caplog):
+    embed(tmp_path / "out", "--format", file_format)
+    written = contents(tmp_path / "out")
+    os.truncate(tmp_path / "out" / name, bytes_left)
+    embed(tmp_path / "out", "--format", file_format)
+    assert contents(tmp_path / "out") == written
+    assert "is damaged: written again from there on" in caplog.text
+
+
 class TestRefusals:
+    def test_an_encoder_whose_features_are_not_finite(self, refuse, monkeypatch, tmp_path):
+        """As of an ONNX file, whose weights are not looked at."""
+        nothing = torch.full((1, 32), float("nan"))
+        monkeypatch.setattr(encoder_module.TorchEncoder, "__call__", lambda *_: dict.fromkeys(FEATURES, nothing))
+        assert "makes features that are not finite" in refuse(tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("options", "said"),
         [

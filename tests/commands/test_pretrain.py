@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 from modeling_pcl import PCLConfig
 from modeling_pcl.commands.main import main
+from modeling_pcl.files import only_process
 from modeling_pcl.training import run
 from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor
@@ -208,6 +210,8 @@ def test_every_optimizer_trains_and_resumes_bit_for_bit(monkeypatch, options, tm
     stopped = options | changes | {"output_dir": tmp_path / "stopped"}
     shutil.copytree(whole / "checkpoints/step-00000003", stopped["output_dir"] / "checkpoints/step-00000003")
     assert_same_weights(whole, train(monkeypatch, stopped, "--resume"))
+    optimizers = [run / "checkpoints/step-00000006/optimizer.pt" for run in (whole, stopped["output_dir"])]
+    assert optimizers[0].read_bytes() == optimizers[1].read_bytes()
     start_weights = weights(whole / "checkpoints/step-00000003/model")
     assert not torch.equal(
         start_weights["pcl.trunk.stages.0.conv2.weight"], weights(whole)["pcl.trunk.stages.0.conv2.weight"]
@@ -303,9 +307,73 @@ def test_resuming_a_stream_with_another_number_of_workers_is_refused(monkeypatch
         train(monkeypatch, options | {"steps": 3, "num_workers": 2}, "--resume", *flags)
 
 
-def test_resuming_nothing_is_an_error(monkeypatch, options):
-    with refused("no complete checkpoint"):
+def test_resuming_before_the_first_checkpoint_starts_and_says_so(monkeypatch, options, caplog):
+    folder = train(monkeypatch, options | {"steps": 1}, "--resume")
+    assert "holds no complete checkpoint to resume from: starting at step 0" in caplog.text
+    assert json.loads((folder / "run.json").read_text())["resumed_from_step"] == 0
+
+
+def test_a_second_run_in_the_same_folder_is_refused_before_anything_is_cleaned(monkeypatch, options):
+    unfinished = CheckpointFolder(options["output_dir"] / "checkpoints").begin(1)
+    with only_process(options["output_dir"]), refused("Another process is writing to `--output_dir`"):
         train(monkeypatch, options, "--resume")
+    assert unfinished.exists()
+    train(monkeypatch, options | {"steps": 1})
+    assert not unfinished.exists()
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_for_bit(monkeypatch, options, tmp_path, number, workers):
+    step = run.train_step
+
+    def interrupted_step(training, batches):
+        if training.state.step == 4:
+            os.kill(os.getpid(), number)
+        return step(training, batches)
+
+    options |= {"save_steps": 0, "num_workers": workers}
+    with monkeypatch.context() as patch, refused("^stopped at step 5, which is saved", status=128 + number):
+        patch.setattr(run, "train_step", interrupted_step)
+        train(patch, options)
+    assert CheckpointFolder(options["output_dir"] / "checkpoints").newest().name == "step-00000005"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    resumed = train(monkeypatch, options, "--resume")
+    assert_same_weights(train(monkeypatch, options | {"output_dir": tmp_path / "whole"}), resumed)
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_older_to_the_same_end(monkeypatch, options, caplog):
+    folder = train(monkeypatch, options)
+    whole, damaged = weights(folder), folder / "checkpoints/step-00000007/process-0.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (folder / "model.safetensors").unlink()
+    train(monkeypatch, options, "--resume")
+    assert "step-00000007 is damaged, process-0.pt does not have its hash: going on from step-00000006" in caplog.text
+    assert not [name for name, tensor in weights(folder).items() if not torch.equal(tensor, whole[name])]
+    for path in folder.glob("checkpoints/*/state.json"):
+        path.write_text("")
+    with refused("Every checkpoint in .* is damaged .*state.json is empty"):
+        train(monkeypatch, options, "--resume")
+
+
+def test_a_disk_without_space_for_a_checkpoint_ends_in_one_line_and_leaves_no_half_of_it(monkeypatch, options):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        # Between run.json, of 3 kB, and optimizer.pt, of 200 kB.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+        with refused("^error: The checkpoint of step 3 cannot be written: .*too large.*goes on from step 0"):
+            train(monkeypatch, options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((options["output_dir"] / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["config", "init_from"])
+def test_a_broken_model_to_start_from_is_one_line(monkeypatch, options, tmp_path, option):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("[1]")
+    del options["config"]
+    with refused(r"^error: The config `.*broken` does not open: .*config.json must hold a JSON object, got a list"):
+        train(monkeypatch, options | {option: tmp_path / "broken"})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(monkeypatch, options):
@@ -427,7 +495,8 @@ def test_shards_change_nothing_from_the_start_or_on_resume_either_way_bit_for_bi
 def test_resuming_with_another_number_of_processes_is_refused(monkeypatch, options):
     folder = train(monkeypatch, options | {"steps": 3})
     path = folder / "checkpoints" / "step-00000003" / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"processes": 2}))
+    state = json.loads(path.read_text()) | {"processes": 2}
+    path.write_text(json.dumps({name: value for name, value in state.items() if name not in ("files", "sha256")}))
     with refused("written by 2 processes, this run has 1"):
         train(monkeypatch, options | {"steps": 3}, "--resume")
 

@@ -163,6 +163,20 @@ def test_a_dry_run_where_the_hub_does_not_answer_still_shows_the_repository(push
     assert (run / "repository" / "README.md").exists()
 
 
+def test_what_a_killed_push_left_is_removed_and_the_repository_is_replaced_only_by_a_whole_one(push, run, monkeypatch):
+    push(run)
+    (run / ".pushing" / "scratch").mkdir(parents=True)
+    monkeypatch.setattr(push_module, "write_card", interrupt)
+    with pytest.raises(InterruptedError):
+        push(run)
+    assert (run / "repository" / "README.md").exists()
+    assert not (run / ".pushing").exists()
+
+
+def interrupt(*_, **__):
+    raise InterruptedError
+
+
 def test_a_branch_and_a_private_repository_are_asked_for(push, hub, run):
     push(run, private=True, revision="v2")
     assert hub.created[0]["visibility"] == "private"

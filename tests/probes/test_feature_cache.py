@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -107,6 +108,34 @@ def test_broken_rows_are_remembered_even_over_a_stop(cache):
     resumed = Encoded(broken={2: "row 2: cut short", 9: "row 9: no image"})
     assert table(cache, resumed).broken == {2: "row 2: cut short", 9: "row 9: no image"}
     assert table(cache, Encoded()).broken == {2: "row 2: cut short", 9: "row 9: no image"}
+
+
+def flip_a_bit(path: Path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["features-00001.safetensors", "rows-00001.parquet", "hashes.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: os.truncate(path, 0), lambda path: os.truncate(path, path.stat().st_size - 9), flip_a_bit],
+    ids=["empty", "truncated", "flipped"],
+)
+def test_what_is_damaged_is_encoded_again_from_there_on(cache, file, damage, caplog):
+    table(cache, Encoded(broken={5: "row 5: no image"}))
+    (folder,) = cache.iterdir()
+    damage(folder / file)
+    again = Encoded(broken={5: "row 5: no image"})
+    found = table(cache, again)
+    assert again.starts == [0 if file == "hashes.json" else 4]
+    assert found.broken == {5: "row 5: no image"}
+    for name, rows in features().items():
+        assert torch.equal(found.features[name][:], rows)
+    assert "are damaged" in caplog.text
+    third = Encoded()
+    table(cache, third)
+    assert third.starts == []
 
 
 def test_the_files_open_as_safetensors_and_say_what_they_are(cache):

@@ -1,0 +1,57 @@
+"""What all commands do alike: broken models, signals."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tiny
+from refusals import refused as stopped
+from safetensors.torch import load_file, save_file
+
+from modeling_pcl import PCLForPreTraining
+from modeling_pcl.commands import swaps
+
+DOORS = {
+    "embed": ("--corpus", "faces", "--output_dir", "out"),
+    "export": ("--output_dir", "out"),
+    "probe": ("--task", "verification", "--test", "faces", "--output_dir", "out"),
+    "push": ("user/pcl", "--dry_run", "--onnx", "false"),
+    "swaps": ("--corpus", "faces", "--output_dir", "out"),
+    "pretrain": ("--corpus", "faces", "--output_dir", "out", "--report_to", "none"),
+}
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    tiny.save(tmp_path / "model", PCLForPreTraining)
+    return tmp_path / "model"
+
+
+def set_nan(model: Path):
+    tensors = load_file(model / "model.safetensors")
+    tensors["pcl.face_branch.conv1.weight"].view(-1)[5] = float("nan")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_short(model: Path):
+    os.truncate(model / "model.safetensors", 3000)
+
+
+@pytest.mark.parametrize("command", DOORS)
+@pytest.mark.parametrize(("damage", "reason"), [(set_nan, "are not finite"), (cut_short, "deserializing header")])
+def test_every_command_refuses_a_broken_model_in_one_line(
+    command, damage, reason, model, refused, tmp_path, monkeypatch, faces
+):
+    monkeypatch.chdir(tmp_path)
+    faces([0, 1, 2, 0]).to_parquet(tmp_path / "faces" / "faces.parquet")
+    damage(model)
+    given = ("--init_from", model) if command == "pretrain" else (model,)
+    assert reason in refused(command, *given, *DOORS[command])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_in_one_line(call, monkeypatch, number, tmp_path):
+    monkeypatch.setattr(swaps, "run", lambda arguments: os.kill(os.getpid(), number))
+    with stopped("^stopped; the same command goes on where it can\n$", status=128 + number):
+        call("swaps", "nothing", "--output_dir", tmp_path)
