@@ -42,6 +42,12 @@ class CutFace:
     score: float
     square: FaceSquare | None
 
+    @classmethod
+    def whole(cls, image: Image.Image, photo: int = 0) -> "CutFace":
+        """A photo that is taken as a face crop."""
+        box = np.array([0, 0, *image.size], np.float32)
+        return cls(image, photo, box, np.full((5, 2), np.nan, np.float32), 0.0, None)
+
 
 @lru_cache(maxsize=4)
 def shared_detector(**options) -> FaceDetector:
@@ -91,8 +97,7 @@ def cut_faces(
         if not faces and on_no_face == "error":
             raise NoFaceError(f"No face is found in photo {number} of {photo.width} x {photo.height} px: {WAYS_OUT}.")
         if not faces and on_no_face == "whole":
-            whole = np.array([0, 0, *photo.size], np.float32)
-            cut.append(CutFace(photo, number, whole, np.full((5, 2), np.nan, np.float32), 0.0, None))
+            cut.append(CutFace.whole(photo, number))
         cut += [_cut(photo, number, crop, *face) for face in faces[:most_faces]]
     return cut
 

@@ -11,9 +11,14 @@ turns right-handed about its axis, and a head is turned by `Rx(pitch) @ Ry(yaw) 
 GENKI-4K uses these signs. 300W-LP, AFLW2000-3D and what is derived from them have yaw the other way round.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from PIL import Image, ImageDraw
 
 ANGLES = ("yaw", "pitch", "roll")
+AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
+AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING, MOST_CANVAS_PX = 0.45, 0.02, 4, 4096
 
 
 def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
@@ -54,3 +59,48 @@ def axes_in_image(yaw_deg: float, pitch_deg: float, roll_deg: float) -> dict[str
         :2
     ]  # The head's x points to the left of the image and y up: right and down are their negatives.
     return {"left": -in_image[:, 0], "top": in_image[:, 1], "nose": -in_image[:, 2]}
+
+
+def turn_back(yaw_deg: float, pitch_deg: float, roll_deg: float, angle_deg: float) -> tuple[float, float, float]:
+    """Head pose in a photo of which a square was cut out that is turned: yaw, pitch and roll in degrees.
+
+    Args:
+        yaw_deg: In the square, as the others.
+        pitch_deg: Likewise.
+        roll_deg: Likewise.
+        angle_deg: By which the square is turned clockwise in the photo.
+    """
+    return angles_of(rotation_matrix(0, 0, angle_deg) @ rotation_matrix(yaw_deg, pitch_deg, roll_deg))
+
+
+def draw_axes(
+    image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: float, box: Sequence[float] | None = None
+) -> Image.Image:
+    """Draw on a face which way its head is turned.
+
+    Args:
+        image: The face, or a photo with it.
+        yaw_deg: The nose to the right of the image is positive.
+        pitch_deg: The nose up is positive.
+        roll_deg: Leaning clockwise is positive.
+        box: Left, top, right, bottom of the face in px of the photo; the axes stand in its middle, by default in the
+            image's.
+
+    Returns:
+        An RGB picture of the same size: red out of the person's left ear, green out of the top of the head, blue out of
+        the face, each as long as 0.45 of the box's shorter side where it lies in the image's plane.
+    """
+    left, top, right, bottom = (0, 0, *image.size) if box is None else box
+    shorter = min(right - left, bottom - top)
+    finer = max(1, min(OVERSAMPLING, MOST_CANVAS_PX // max(image.size)))
+    canvas = Image.new("RGBA", (image.width * finer, image.height * finer))
+    pen = ImageDraw.Draw(canvas)
+    middle = (left + right) / 2 * finer, (top + bottom) / 2 * finer
+    width = max(finer, round(AXIS_WIDTH_SHARE * shorter * finer))
+    for name, (right, down) in axes_in_image(yaw_deg, pitch_deg, roll_deg).items():
+        length = AXIS_SHARE * shorter * finer
+        end = middle[0] + length * right, middle[1] + length * down
+        pen.line((*middle, *end), fill=(*AXIS_COLOURS[name], 255), width=width)
+        pen.circle(end, width, fill=(*AXIS_COLOURS[name], 255))
+    over = canvas.resize(image.size, Image.Resampling.LANCZOS)
+    return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")

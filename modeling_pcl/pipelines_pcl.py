@@ -4,44 +4,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch.nn import functional as F
 from transformers import ImageClassificationPipeline, ImageFeatureExtractionPipeline, Pipeline
+from transformers.modeling_outputs import ImageClassifierOutput
 
+from .faces_pcl import CutFace
 from .features_pcl import READABLE_FEATURES, feature_parts, read_feature
-from .head_pose_pcl import axes_in_image
+from .head_pose_pcl import ANGLES, draw_axes, turn_back
 from .images_pcl import open_image
-
-AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
-AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING, MOST_CANVAS_PX = 0.45, 0.02, 4, 4096
-
-
-def draw_axes(image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: float) -> Image.Image:
-    """Draw on a face which way its head is turned.
-
-    Args:
-        image: The face; the axes stand in its middle.
-        yaw_deg: The nose to the right of the image is positive.
-        pitch_deg: The nose up is positive.
-        roll_deg: Leaning clockwise is positive.
-
-    Returns:
-        An RGB picture of the same size: red out of the person's left ear, green out of the top of the head, blue out of
-        the face, each as long as 0.45 of the shorter side where it lies in the image's plane.
-    """
-    shorter = min(image.size)
-    finer = max(1, min(OVERSAMPLING, MOST_CANVAS_PX // max(image.size)))
-    canvas = Image.new("RGBA", (image.width * finer, image.height * finer))
-    pen = ImageDraw.Draw(canvas)
-    middle = canvas.width / 2, canvas.height / 2
-    width = max(finer, round(AXIS_WIDTH_SHARE * shorter * finer))
-    for name, (right, down) in axes_in_image(yaw_deg, pitch_deg, roll_deg).items():
-        length = AXIS_SHARE * shorter * finer
-        end = middle[0] + length * right, middle[1] + length * down
-        pen.line((*middle, *end), fill=(*AXIS_COLOURS[name], 255), width=width)
-        pen.circle(end, width, fill=(*AXIS_COLOURS[name], 255))
-    over = canvas.resize(image.size, Image.Resampling.LANCZOS)
-    return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")
 
 
 class ForPCLModels:
@@ -53,11 +24,25 @@ class ForPCLModels:
     """
 
     models: tuple[str, ...]
+    photo_options = ("detect", "on_no_face", "timeout")  # What is said of the images, and not of the answer.
     _load_video_processor = False  # To look for one transformers would ask to trust the folder's code.
 
     def __init__(self, model, *args, **kwargs):
         check_model(type(self).__name__, model, self.models)
         super().__init__(model, *args, **kwargs)
+
+    def _open_face(
+        self, image: Any, timeout: float | None = None, detect: bool = False, on_no_face: str = "error"
+    ) -> CutFace:
+        """Open an image: a face crop, or with `detect` the largest face of a photo, cut out as the model's processor
+        says; a photo without a face is an error, or with `on_no_face="whole"` a face crop."""
+        opened = open_image(image, timeout)
+        if not detect:
+            return CutFace.whole(opened)
+        if on_no_face not in ("error", "whole"):
+            raise ValueError(f'`on_no_face` must be "error" or "whole": each image has an answer; got {on_no_face!r}.')
+        (face,) = self.image_processor.cut_faces(opened, on_no_face=on_no_face, most_faces=1)
+        return face
 
 
 def check_model(pipeline: str, model: Any, names: tuple[str, ...]):
@@ -76,7 +61,8 @@ class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
     """transformers' own for `image-classification`, which also takes bytes and `pathlib` paths.
 
     transformers itself opens a file before the processor sees it, and then 16-bit images are white, and what is
-    transparent is black.
+    transparent is black. With `detect=True` the image is a photo, of which the largest face is looked at, and each
+    label also has its `box`.
 
     Raises:
         ValueError: If the model has no head.
@@ -84,9 +70,27 @@ class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
 
     models = ("PCLForImageClassification", "PCLForHeadPoseEstimation")
 
-    def preprocess(self, image: Any, timeout: float | None = None):
-        is_array = isinstance(image, np.ndarray | torch.Tensor)
-        return super().preprocess(image if is_array else open_image(image, timeout), timeout)
+    def _sanitize_parameters(self, **options):
+        of_photo = {name: options.pop(name) for name in self.photo_options if name in options}
+        before, during, after = super()._sanitize_parameters(**options)
+        return before | of_photo, during, after
+
+    def preprocess(self, image: Any, timeout: float | None = None, detect: bool = False, on_no_face: str = "error"):
+        if isinstance(image, np.ndarray | torch.Tensor) and not detect:
+            return super().preprocess(image, timeout)
+        face = self._open_face(image, timeout, detect, on_no_face)
+        return dict(super().preprocess(face.image, timeout)) | ({"face": face} if detect else {})
+
+    def _forward(self, inputs: dict):
+        face = inputs.pop("face", None)
+        outputs = super()._forward(inputs)
+        return outputs if face is None else {"logits": outputs.logits, "face": face}
+
+    def postprocess(self, outputs, **options) -> list[dict]:
+        if "face" not in outputs:
+            return super().postprocess(outputs, **options)
+        labels = super().postprocess(ImageClassifierOutput(logits=outputs["logits"]), **options)
+        return [label | {"box": outputs["face"].box.tolist()} for label in labels]
 
 
 class FaceFeatureExtractionPipeline(ForPCLModels, ImageFeatureExtractionPipeline):
@@ -110,8 +114,8 @@ class PCLPipeline(ForPCLModels, Pipeline):
     _load_feature_extractor = False
     _load_processor = False
 
-    def _open_pair(self, inputs: Any, names: tuple[str, str], timeout: float | None) -> list[Image.Image]:
-        """Two images: a dict with these names, or a tuple in this order.
+    def _open_pair(self, inputs: Any, names: tuple[str, str], **options) -> list[CutFace]:
+        """Two images, opened by `_open_face`: a dict with these names, or a tuple in this order.
 
         Raises:
             ValueError: If they are not two.
@@ -123,10 +127,17 @@ class PCLPipeline(ForPCLModels, Pipeline):
                 f"Give two images, as {{{names[0]!r}: ..., {names[1]!r}: ...}} or a tuple of them; several such pairs "
                 "in a list."
             )
-        return [open_image(image, timeout) for image in inputs]
+        return [self._open_face(image, **options) for image in inputs]
 
-    def _pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
-        return dict(self.image_processor(images, return_tensors="pt").to(self.dtype))
+    def _pixels(self, faces: list[CutFace]) -> dict[str, torch.Tensor]:
+        return dict(self.image_processor([face.image for face in faces], return_tensors="pt").to(self.dtype))
+
+    def _split(self, options: dict) -> tuple[dict, dict]:
+        """Options of the images, and those of the answer."""
+        return (
+            {name: value for name, value in options.items() if name in self.photo_options},
+            {name: value for name, value in options.items() if name not in self.photo_options},
+        )
 
 
 class HeadPoseEstimationPipeline(PCLPipeline):
@@ -134,7 +145,9 @@ class HeadPoseEstimationPipeline(PCLPipeline):
 
     Calling it with an image (as `open_image` takes it), or a list of them, gives for each a dict of `yaw`, `pitch` and
     `roll` in degrees: positive are the nose to the right of the image, the nose up, and leaning clockwise. With
-    `draw=True` it also holds `image`, the face with the head's axes, see `draw_axes`.
+    `draw=True` it also holds `image`, the image with the head's axes, see `draw_axes`. With `detect=True` the image is
+    a photo, of which the largest face is looked at; the answer also holds its `box`, and says how the head is turned in
+    the photo.
 
     Example:
         ```python
@@ -149,28 +162,35 @@ class HeadPoseEstimationPipeline(PCLPipeline):
 
     models = ("PCLForHeadPoseEstimation",)
 
-    def _sanitize_parameters(self, draw: bool | None = None, timeout: float | None = None):
-        before = {} if timeout is None else {"timeout": timeout}
-        return before, {}, {} if draw is None else {"draw": draw}
+    def _sanitize_parameters(self, **options):
+        before, after = self._split(options)
+        return before, {}, after
 
-    def preprocess(self, image: Any, timeout: float | None = None) -> dict:
-        opened = open_image(image, timeout)
-        return self._pixels([opened]) | {"image": opened}
+    def preprocess(self, image: Any, **options) -> dict:
+        opened = open_image(image, options.pop("timeout", None))
+        face = self._open_face(opened, **options)
+        return self._pixels([face]) | {"photo": opened, "face": face, "is_found": options.get("detect", False)}
 
     def _forward(self, inputs: dict) -> dict:
-        return {"angles": self.model(inputs["pixel_values"]).logits, "image": inputs["image"]}
+        return inputs | {"angles": self.model(inputs["pixel_values"]).logits}
 
     def postprocess(self, outputs: dict, draw: bool = False) -> dict:
-        yaw, pitch, roll = outputs["angles"][0].float().tolist()
-        angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
-        return angles | {"image": draw_axes(outputs["image"], yaw, pitch, roll)} if draw else angles
+        angles, square = outputs["angles"][0].float().tolist(), outputs["face"].square
+        if square is not None and square.angle_deg:
+            angles = turn_back(*angles, square.angle_deg)
+        answer = dict(zip(ANGLES, angles))
+        box = outputs["face"].box.tolist() if outputs["is_found"] else None
+        if draw:
+            answer["image"] = draw_axes(outputs["photo"], *angles, box=box)
+        return answer | ({"box": box} if box else {})
 
 
 class FaceVerificationPipeline(PCLPipeline):
     """Whether two images show the same person: the cosine of their features, or of their identity embeddings.
 
     Calling it with `{"image": ..., "other": ...}` or a tuple of two images, or a list of such, gives for each a dict of
-    `similarity`, the cosine in [-1, 1], `threshold`, and `same`, whether the similarity is at least the threshold.
+    `similarity`, the cosine in [-1, 1], `threshold`, and `same`, whether the similarity is at least the threshold. With
+    `detect=True` they are photos, of which the largest faces are compared; the answer also holds both `boxes`.
 
     Args:
         feature: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`; by default the config's `verification_feature`. An
@@ -192,17 +212,15 @@ class FaceVerificationPipeline(PCLPipeline):
                 'classes apart: give its `base_model`, or an embedding, whose `problem_type` is "regression".'
             )
 
-    def _sanitize_parameters(
-        self, feature: str | None = None, threshold: float | None = None, timeout: float | None = None
-    ):
-        if feature is not None:
-            feature_parts(feature)  # An unknown name is refused here, before an image is opened.
-        before = {} if timeout is None else {"timeout": timeout}
-        after = {name: value for name, value in (("feature", feature), ("threshold", threshold)) if value is not None}
+    def _sanitize_parameters(self, **options):
+        before, after = self._split(options)
+        if after.get("feature") is not None:
+            feature_parts(after["feature"])  # An unknown name is refused here, before an image is opened.
         return before, {}, after
 
-    def preprocess(self, pair: Any, timeout: float | None = None) -> dict:
-        return self._pixels(self._open_pair(pair, ("image", "other"), timeout))
+    def preprocess(self, pair: Any, **options) -> dict:
+        faces = self._open_pair(pair, ("image", "other"), **options)
+        return self._pixels(faces) | ({"faces": faces} if options.get("detect") else {})
 
     def _forward(self, inputs: dict) -> dict:
         if hasattr(self.model, "classifier"):
@@ -212,7 +230,8 @@ class FaceVerificationPipeline(PCLPipeline):
             vectors = {name: read_feature(outputs, name) for name in READABLE_FEATURES}
         # Images of a pair follow each other, in batches too.
         pairs = {name: rows.float().unflatten(0, (-1, 2)) for name, rows in vectors.items()}
-        return {name: F.cosine_similarity(pair[:, 0], pair[:, 1]) for name, pair in pairs.items()}
+        cosines = {name: F.cosine_similarity(pair[:, 0], pair[:, 1]) for name, pair in pairs.items()}
+        return cosines | ({"faces": inputs["faces"]} if "faces" in inputs else {})
 
     def postprocess(self, outputs: dict, feature: str | None = None, threshold: float | None = None) -> dict:
         config = self.model.config
@@ -224,14 +243,18 @@ class FaceVerificationPipeline(PCLPipeline):
             threshold = config.verification_threshold
         similarity = outputs[feature].item()
         same = None if threshold is None else similarity >= threshold
-        return {"similarity": similarity, "threshold": threshold, "same": same}
+        answer = {"similarity": similarity, "threshold": threshold, "same": same}
+        if "faces" in outputs:
+            answer["boxes"] = [face.box.tolist() for face in outputs["faces"]]
+        return answer
 
 
 class FaceSwapPosePipeline(PCLPipeline):
     """The face of one image drawn in the pose of another, by a `PCLForPreTraining`.
 
     Calling it with `{"face": ..., "pose": ...}` or a tuple of two images, or a list of such, gives for each an image of
-    `config.drawn_size` px. It shows what the model keeps apart, not a photo of anybody.
+    `config.drawn_size` px. It shows what the model keeps apart, not a photo of anybody. With `detect=True` they are
+    photos, of which the largest faces are taken.
 
     Raises:
         ValueError: If the model is another.
@@ -239,11 +262,12 @@ class FaceSwapPosePipeline(PCLPipeline):
 
     models = ("PCLForPreTraining",)
 
-    def _sanitize_parameters(self, timeout: float | None = None):
-        return {} if timeout is None else {"timeout": timeout}, {}, {}
+    def _sanitize_parameters(self, **options):
+        before, after = self._split(options)
+        return before, {}, after
 
-    def preprocess(self, pair: Any, timeout: float | None = None) -> dict:
-        return self._pixels(self._open_pair(pair, ("face", "pose"), timeout))
+    def preprocess(self, pair: Any, **options) -> dict:
+        return self._pixels(self._open_pair(pair, ("face", "pose"), **options))
 
     def _forward(self, inputs: dict) -> dict:
         outputs = self.model.pcl(inputs["pixel_values"])
@@ -298,5 +322,4 @@ __all__ = [
     "FaceSwapPosePipeline",
     "FaceVerificationPipeline",
     "HeadPoseEstimationPipeline",
-    "draw_axes",
 ]

@@ -32,7 +32,7 @@ from modeling_pcl import (
     PCLImageProcessor,
     PCLModel,
 )
-from modeling_pcl.pipelines_pcl import AXIS_COLOURS, draw_axes
+from modeling_pcl.head_pose_pcl import AXIS_COLOURS, draw_axes
 
 PROCESSOR = PCLImageProcessor.for_image_size(32)
 

@@ -10,9 +10,8 @@ from PIL import Image
 
 from ..data.images import decode_image
 from ..data.label_columns import is_missing, names
-from ..head_pose_pcl import ANGLES
+from ..head_pose_pcl import ANGLES, draw_axes
 from ..images_pcl import BrokenImageError
-from ..pipelines_pcl import draw_axes
 from . import style
 from .captions import LETTERS, caption_lines
 from .heads import add_axes_legend

@@ -9,8 +9,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from ..head_pose_pcl import ANGLES, rotation_matrix
-from ..pipelines_pcl import AXIS_COLOURS, draw_axes
+from ..head_pose_pcl import ANGLES, AXIS_COLOURS, draw_axes, rotation_matrix
 from .style import add_legend, new_figure, rendered
 
 VIEW = 1.5  # What is seen reaches this far from the middle of the head, which is 2 high.

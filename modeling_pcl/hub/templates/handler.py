@@ -15,6 +15,9 @@ URI. No URL is fetched, nothing is stored. A request holds at most 64 images, of
                             a feature is trunk, face, pose, or face+pose, the last two side by side
     face-swap-pose          on request, {"face": ..., "pose": ...} in, {"image": "<base64 of a PNG>"} out
 
+An image is a face crop. With the parameter `detect` it is a photo, of which the largest face is cut out as in training,
+and the answer says where it is, in px: `box`, or of a pair `boxes`.
+
 What cannot be answered raises `RequestError`, whose text begins with an HTTP status and says what to change; the
 service sends it as the `error` of its answer.
 """
@@ -36,11 +39,11 @@ FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_fea
 PAIRS = {"face-verification": ("image", "other"), "face-swap-pose": ("face", "pose")}
 NUMBER, FLAG, TEXT = "a number from -1 to 1", "true or false", "a text"
 PARAMETERS = {
-    "features": {},
-    "image-classification": {"top_k": "an integer of at least 1"},
-    "head-pose-estimation": {"draw": FLAG},
-    "face-verification": {"feature": TEXT, "threshold": NUMBER},
-    "face-swap-pose": {},
+    "features": {"detect": FLAG},
+    "image-classification": {"detect": FLAG, "top_k": "an integer of at least 1"},
+    "head-pose-estimation": {"detect": FLAG, "draw": FLAG},
+    "face-verification": {"detect": FLAG, "feature": TEXT, "threshold": NUMBER},
+    "face-swap-pose": {"detect": FLAG},
 }
 IS_RIGHT = {
     "an integer of at least 1": lambda value: type(value) is int and value >= 1,
@@ -129,7 +132,8 @@ class EndpointHandler:
         try:
             with torch.inference_mode():
                 answers = self.runners[task](inputs, batch_size=len(inputs), **parameters)
-        except ValueError as error:  # Of a parameter's value; the images are known to be good.
+        # Of a parameter's value, or no face; the images are known to be good. Or there is no detector.
+        except (ValueError, ImportError) as error:
             raise RequestError(422, str(error)) from error
         for number, answer in enumerate(answers):
             if not is_finite(answer):  # JSON has no word for it.
@@ -215,10 +219,13 @@ class Features:
         self.model = AutoModel.from_pretrained(path, trust_remote_code=True).eval().to(device)
         self.processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=True)
 
-    def __call__(self, images: list[Image.Image], batch_size: int) -> list[dict[str, list[float]]]:
-        pixels = self.processor(images, return_tensors="pt").to(self.model.device, self.model.dtype)
-        outputs = self.model(**pixels)
+    def __call__(
+        self, images: list[Image.Image], batch_size: int, detect: bool = False
+    ) -> list[dict[str, list[float]]]:
+        found = self.processor(images, detect=detect, most_faces=1, return_tensors="pt")
+        outputs = self.model(found["pixel_values"].to(self.model.device, self.model.dtype))
         rows = {name: outputs[key].float().tolist() for name, key in FEATURES.items()}
+        rows |= {"box": found["boxes"].tolist()} if detect else {}
         return [dict(zip(rows, values)) for values in zip(*rows.values())]
 
 
