@@ -1,6 +1,7 @@
 """Photo to `pixel_values`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,9 +134,25 @@ class PCLImageProcessor(TorchvisionBackend):
         return to_rgb(Image.fromarray(pixels.squeeze(-1).cpu().numpy()))
 
     @classmethod
-    def for_image_size(cls, image_size_px: int) -> "PCLImageProcessor":
-        """A processor whose output is `image_size_px` high and wide."""
-        return cls(size={"shortest_edge": image_size_px}, crop_size={"height": image_size_px, "width": image_size_px})
+    def for_image_size(cls, image_size_px: int, like: str | Path = "", **options) -> "PCLImageProcessor":
+        """A processor whose output is `image_size_px` high and wide.
+
+        Args:
+            image_size_px: Side.
+            like: Folder or Hub id of a model whose `face_crop` and `face_detector` it takes, where that has any.
+            **options: Attributes, before those of `like`.
+        """
+        if like:
+            try:
+                saved = cls.get_image_processor_dict(str(like))[0]
+            except (OSError, ValueError):  # A model may have been saved without a processor.
+                saved = {}
+            options = {name: saved[name] for name in ("face_crop", "face_detector") if name in saved} | options
+        sides = {
+            "size": {"shortest_edge": image_size_px},
+            "crop_size": {"height": image_size_px, "width": image_size_px},
+        }
+        return cls(**sides, **options)
 
     def fetch_images(self, images: Any):
         """Open what is not an array yet, and give a grey array its channel."""

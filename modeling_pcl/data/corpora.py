@@ -67,6 +67,15 @@ def load_corpus(name: str, split: str = "train", streaming: bool = False, revisi
     return corpus
 
 
+def read_face_crop(name: str) -> dict | None:
+    """The `FaceCrop` by which `pcl align` made the corpus in a folder, as its arguments; None of any other corpus."""
+    report = Path(name) / "report.json"
+    try:
+        return json.loads(report.read_text(encoding="utf-8")).get("face_crop") if report.is_file() else None
+    except (OSError, ValueError, AttributeError):  # A folder of images may hold such a file of somebody else's.
+        return None
+
+
 def corpus_splits(name: str) -> list[str]:
     """The splits that `load_corpus` opens under this name.
 

@@ -14,6 +14,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markupsafe import Markup
 from tabulate import tabulate
 
+from ..crop_pcl import FaceCrop, describe_crop
 from ..data.collections.layouts import TERMS
 from .models import model_kind
 from .published import in_markdown, shown, without_private
@@ -85,6 +86,7 @@ def gather_facts(
         "gmacs": gmacs,
         "pictures": list(pictures),
         "has_onnx": (folder / "onnx").exists(),
+        "crop": describe_crop(FaceCrop(**(_read(folder / "preprocessor_config.json") or {}).get("face_crop", {}))),
         "examples": list(examples),
     }
 

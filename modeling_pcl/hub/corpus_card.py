@@ -75,7 +75,7 @@ def _counts(rows: Mapping) -> str:
 def _origin(report: Mapping) -> str:
     if "face_crop" in report:
         return "Faces that were found in photos and videos, and cut out alike, by modeling_pcl."
-    return f"Faces in the layout {report['options']['layout']}, prepared by modeling_pcl."
+    return Markup(f"Faces in the layout `{report['options']['layout']}`, prepared by modeling_pcl.")
 
 
 def _done(report: Mapping) -> str:

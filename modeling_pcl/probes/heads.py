@@ -47,6 +47,7 @@ def build_head(
         torch.manual_seed(seed)
         model = model_class(PCLConfig(**(encoder.config.to_dict() | changes)))
     model.pcl.load_state_dict(encoder.state_dict())
+    model.config.name_or_path = encoder.config.name_or_path  # Whose crop of faces the head goes on with.
     return model.to(encoder.device).eval()
 
 
@@ -73,9 +74,10 @@ def set_head(model: Head, weight: torch.Tensor, bias: torch.Tensor):
 
 
 def save_head(model: Head, folder: str | Path):
-    """Write a model with the image processor of its size, so that a pipeline opens the folder."""
+    """Write a model with the image processor of its size, and the encoder's crop, so that a pipeline opens it."""
     model.save_pretrained(folder)
-    PCLImageProcessor.for_image_size(model.config.image_size).save_pretrained(folder)
+    processor = PCLImageProcessor.for_image_size(model.config.image_size, like=model.config.name_or_path)
+    processor.save_pretrained(folder)
 
 
 def save_embedding(

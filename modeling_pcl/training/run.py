@@ -67,7 +67,7 @@ class Pretraining:
         groups = [self.objectives] if is_joint else [(name,) for name in self.objectives]
         trained_model = distribute_model(self.accelerator, options.training, self.model, groups)
         # FSDP replaces parameters: an optimizer made before the model is distributed would hold the old ones.
-        self.trained = make_training_state(self.accelerator, options.training, self.model)
+        self.trained = make_training_state(self.accelerator, options, self.model)
         self.state, position = self.trained.load(checkpoint) if checkpoint else (RunState(), None)
         if options.training.keep_zero_gradients:
             give_zero_gradients(self.model)

@@ -11,7 +11,7 @@ from accelerate.utils import ProjectConfiguration
 from transformers import get_scheduler
 
 from .. import PCLConfig, PCLForPreTraining, PCLImageProcessor
-from ..data.corpora import Corpus, load_corpus
+from ..data.corpora import Corpus, load_corpus, read_face_crop
 from ..data.loading import Loader, make_loader
 from ..data.subjects import select_subjects
 from ..files import opening
@@ -106,17 +106,18 @@ def distribute_model(
     return shard(model, training.channels_last) if training.fsdp else Replicas(model, groups)
 
 
-def make_training_state(
-    accelerator: Accelerator, training: TrainingArguments, model: PCLForPreTraining
-) -> TrainingState:
+def make_training_state(accelerator: Accelerator, options: Options, model: PCLForPreTraining) -> TrainingState:
     """Make optimizer and schedule, and gather what a checkpoint holds."""
+    training = options.training
     optimizer = make_optimizer(
         model, training.optimizer, training.learning_rate, training.weight_decay, training.adam_learning_rate
     )
     kind = training.lr_scheduler_type
     decay = {"num_decay_steps": training.decay_steps, "decay_type": "1-sqrt"} if kind != "cosine" else None
     scheduler = get_scheduler(kind, optimizer, training.warmup_steps, training.steps, scheduler_specific_kwargs=decay)
-    processor = PCLImageProcessor.for_image_size(model.config.image_size)
+    crop = read_face_crop(options.corpus.corpus)  # That by which the corpus was made, or else an earlier model's.
+    given = {"face_crop": crop} if crop else {}
+    processor = PCLImageProcessor.for_image_size(model.config.image_size, like=options.model.init_from or "", **given)
     return TrainingState(accelerator, model.train(), processor, accelerator.prepare_optimizer(optimizer), scheduler)
 
 
