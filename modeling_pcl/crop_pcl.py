@@ -11,6 +11,7 @@ ALIGNMENTS, PADDINGS = ("none", "eyes", "five_points"), ("black", "edge")
 # Where eyes, nose and corners of the mouth lie in the square around a face's box, as shares of its side: what
 # CenterFace finds in CelebA's aligned portraits, the mean of 1,199 and their mirror images.
 TEMPLATE = np.array([[0.3235, 0.3804], [0.6765, 0.3804], [0.5, 0.5822], [0.3546, 0.7445], [0.6454, 0.7445]])
+PLACE_STEP_PX, ANGLE_STEP_DEG = 0.125, 0.125
 LARGEST_SHARE = 8  # A square many times as large as the photo is a mistake, and would take all memory.
 
 
@@ -70,7 +71,9 @@ class FaceCrop:
             (left_x, left_y), (right_x, right_y) = points.reshape(5, 2)[:2]
             angle = math.atan2(right_y - left_y, right_x - left_x)
         side_px = max(1, round(side_px * (1 + 2 * self.margin)))
-        return FaceSquare(float(x), float(y), side_px, math.degrees(angle))
+        # In steps, so that a detector's last digits, which differ between machines, do not show in the pixels.
+        x, y = (round(float(place) / PLACE_STEP_PX) * PLACE_STEP_PX for place in (x, y))
+        return FaceSquare(x, y, side_px, round(math.degrees(angle) / ANGLE_STEP_DEG) * ANGLE_STEP_DEG)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ function copy(from, ...to) {
 }
 
 fs.rmSync(site, { recursive: true, force: true });
-for (const name of ["index.html", "page.js", "model.js", "pixels.js", "style.css", "README.md"]) copy(path.join(here, name), name);
+for (const name of ["index.html", "page.js", "model.js", "faces.js", "pixels.js", "style.css", "README.md"]) copy(path.join(here, name), name);
 copy(path.join(library, "dist", "transformers.min.js"), "vendor", "transformers.js");
 for (const name of ["ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"]) copy(path.join(runtime, name), "vendor", name);
 for (const name of ["config.json", "preprocessor_config.json"]) copy(path.join(repository, name), "model", name);

@@ -1,5 +1,6 @@
 // The exported model, run by @huggingface/transformers in WebAssembly. Nothing but this site's own files is fetched.
 
+import { cutSquare, findFaces, laySquare } from "./faces.js";
 import { AutoModel, Tensor, env } from "./vendor/transformers.js";
 
 const here = new URL(".", import.meta.url);
@@ -25,7 +26,25 @@ export async function openModel(folder = "model", dtype = "fp32") {
   const hasDecoder = config.architectures?.[0] === "PCLForPreTraining";
   const decoder =
     hasDecoder && (await AutoModel.from_pretrained(folder, { model_file_name: "decoder_model", dtype: "fp32", device: "wasm" }));
-  return { config, size: processor.crop_size.height, encoder, decoder };
+  return { config, processor, size: processor.crop_size.height, encoder, decoder, detector: await openDetector(folder) };
+}
+
+/** The face detector, if the folder has one. */
+async function openDetector(folder) {
+  const { ok } = await fetch(new URL(`${folder}/onnx/face_detector.onnx`, here), { method: "HEAD" });
+  return ok && AutoModel.from_pretrained(folder, { model_file_name: "face_detector", dtype: "fp32", device: "wasm" });
+}
+
+/** The largest face of a photo, cut out as the model's processor says; null if none is found. */
+export async function cutLargestFace(model, photo) {
+  const run = async (values, width, height) => {
+    const outputs = await model.detector({ "input.1": new Tensor("float32", values, [1, 3, height, width]) });
+    return ["537", "538", "539", "540"].map((name) => outputs[name]);
+  };
+  const [face, ...others] = await findFaces(run, photo, model.processor.face_detector);
+  if (!face) return null;
+  const crop = { align: "none", margin: 0.28, padding: "black", ...model.processor.face_crop };
+  return { ...cutSquare(photo, laySquare(crop, face), crop.padding), face, others: others.length };
 }
 
 /** Features by name, each a Float32Array, of values in [0, 1], channel by channel. */

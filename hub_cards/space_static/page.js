@@ -1,4 +1,4 @@
-import { cosine, encode, openModel, swap } from "./model.js";
+import { cosine, cutLargestFace, encode, openModel, swap } from "./model.js";
 import { crop, draw, readImage, toInput } from "./pixels.js";
 
 const element = (id) => document.getElementById(id);
@@ -19,11 +19,24 @@ async function choose(index, file) {
     return;
   }
   const model = await opened;
+  let told = "";
+  if (model.detector && element("detect").checked) {
+    tell("Looking for a face …");
+    const found = await cutLargestFace(model, image);
+    if (!found) {
+      tell(`No face is found in ${file.name}. Without the search, the photo is taken as it is.`, true);
+      return;
+    }
+    const [left, top, right, bottom] = found.face.box.map(Math.round);
+    told = `The face from (${left}, ${top}) to (${right}, ${bottom}) of ${file.name} was cut out`;
+    told += found.others ? `; it is the largest of ${found.others + 1}. ` : ". ";
+    image = found;
+  }
   const square = crop(image.pixels, image.width, image.height, model.size);
   draw(element(`seen-${index}`), square);
   tell("Computing …");
   photos[index] = await encode(model, toInput(square));
-  tell(photos.every(Boolean) ? "" : "Now a second photo.");
+  tell(told + (photos.every(Boolean) ? "" : "Now a second photo."));
   if (photos.every(Boolean)) await compare(model);
 }
 
@@ -65,7 +78,10 @@ for (const index of [0, 1]) {
 tell("Opening the model …");
 const opened = openModel();
 opened.then(
-  () => tell("Choose two photos."),
+  (model) => {
+    element("detection").hidden = !model.detector;
+    tell("Choose two photos.");
+  },
   (error) => {
     const reason = typeof WebAssembly === "undefined" ? "This browser has no WebAssembly." : error.message;
     tell(`The model does not open: ${reason}`, true);

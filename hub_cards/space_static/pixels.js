@@ -38,6 +38,12 @@ function resizeAxis(pixels, width, height, to, isAcross) {
   return resized;
 }
 
+/** Resize an image, bilinear and antialiased. */
+export function resize(pixels, width, height, across, down) {
+  const narrow = across === width ? pixels : resizeAxis(pixels, width, height, across, true);
+  return down === height ? narrow : resizeAxis(narrow, across, height, down, false);
+}
+
 /**
  * The central square of an image at the model's size.
  * @param {Uint8ClampedArray} pixels Red, green, blue of every pixel.
@@ -46,8 +52,7 @@ function resizeAxis(pixels, width, height, to, isAcross) {
 export function crop(pixels, width, height, size) {
   const [across, down] =
     width < height ? [size, Math.trunc((size * height) / width)] : [Math.trunc((size * width) / height), size];
-  const narrow = across === width ? pixels : resizeAxis(pixels, width, height, across, true);
-  const small = down === height ? narrow : resizeAxis(narrow, across, height, down, false);
+  const small = resize(pixels, width, height, across, down);
   const [left, top] = [Math.trunc((across - size) / 2), Math.trunc((down - size) / 2)];
   const square = new Uint8ClampedArray(size * size * 3);
   for (let row = 0; row < size; row++) {

@@ -23,6 +23,7 @@ class ExportArguments:
         False,
         "Also write model_quantized.onnx: 8-bit weights, and inputs of convolutions quantised to 8 bits as they come.",
     )
+    face_detector: bool = option(False, "Also write face_detector.onnx, 7 MB, with which the static page finds faces.")
 
 
 def parse(words: list[str], prog: str) -> ExportArguments:
@@ -33,8 +34,11 @@ def parse(words: list[str], prog: str) -> ExportArguments:
 def run(arguments: ExportArguments) -> str:
     from tabulate import tabulate
 
+    from ..detection_pcl import save_detector
     from ..hub.onnx_export import export_files, export_measure
 
+    if arguments.face_detector:
+        save_detector(arguments.output_dir / "face_detector.onnx")
     files, folder = export_files(arguments.model, arguments.output_dir, arguments.int8), arguments.output_dir
     rows = [
         [file, f"{(folder / file).stat().st_size / 2**20:.1f}", output, f"{number:.1e}", export_measure(file)]

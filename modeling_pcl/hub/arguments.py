@@ -22,6 +22,7 @@ class PushArguments:
     )
     include_faces: bool = option(False, "Push pictures that show images of the corpus, too: if its terms allow it.")
     onnx: bool = option(True, "Export the model for onnxruntime and browsers; needs pip install modeling_pcl[onnx].")
+    face_detector: bool = option(False, "Add the face detector, 7 MB, with which the static page finds faces.")
     private: bool = option(False, "Make a new repository private.")
     revision: str | None = option(None, "Branch to push to; made if it does not exist.")
     dry_run: bool = option(False, "Write the folder and show what would change on the Hub; change nothing there.")

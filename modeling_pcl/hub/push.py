@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
+from ..detection_pcl import save_detector
 from ..files import opening, scratch_folder
 from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLPreTrainedModel
@@ -62,6 +63,8 @@ def build_repository(arguments: PushArguments) -> Path:
         bar.update()
         if arguments.onnx:
             export_files(str(folder), folder / "onnx", int8=True, recorded_name=repo_id)
+        if arguments.face_detector:
+            save_detector(folder / "onnx" / "face_detector.onnx")
         bar.update()
         pictures = copy_records(run_dir, folder, model_digest(model.base_model), arguments.include_faces)
         examples = [answer_example(folder, path) for path in arguments.example_images]
