@@ -136,7 +136,9 @@ def _drop_damaged(files: FeatureFiles) -> dict[str, str]:
         # 0.6 s a GB; a probe that learns from features of another face would say nothing.
         found = {file.name: file_digest(file) for file in files.paths(number)}
         if any(recorded.get(name) != digest for name, digest in found.items()):
-            logger.warning("The cached features %s are damaged: computed again from there on", files.path(number))
+            logger.warning(
+                "%s is damaged, or was not finished: features are computed again from there on", files.path(number)
+            )
             files.remove_from(number)
             break
         hashes |= found

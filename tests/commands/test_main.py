@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from accelerate.state import AcceleratorState, GradientState
 from refusals import refused as stopped
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +27,15 @@ DOORS = {
 def model(tmp_path) -> Path:
     tiny.save(tmp_path / "model", PCLForPreTraining)
     return tmp_path / "model"
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state():
+    """Of the run that `pretrain` begins."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def set_nan(model: Path):

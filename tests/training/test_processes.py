@@ -1,15 +1,19 @@
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 
 from modeling_pcl.training.processes import StopRequest, decide_for_all
 
 
 @pytest.fixture
-def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
+def accelerator() -> Iterator[Accelerator]:
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
