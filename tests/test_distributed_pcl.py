@@ -174,4 +174,5 @@ def test_synchronising_keeps_the_names_and_outputs_of_a_single_process(tiny_conf
 def test_the_trainer_trains_a_head_in_two_processes_as_in_one(processes, model_class, is_checkpointed, tmp_path):
     expected = two_processes.train_head(model_class, tmp_path, is_checkpointed=False)
     for process in processes:
-        torch.testing.assert_close(process[f"{model_class.__name__}, {is_checkpointed}"], expected, **CLOSE)
+        found = process[f"{model_class.__name__}, {is_checkpointed}"]
+        torch.testing.assert_close(found, expected, **CLOSE)

@@ -7,9 +7,9 @@ from pathlib import Path
 import tiny
 import torch
 from accelerate import Accelerator
-from transformers import Trainer, TrainingArguments
 from torch import nn
 from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainingArguments
 
 from modeling_pcl import PCLConfig, PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining
 from modeling_pcl.distributed_pcl import gather_rows, rank, world_size
@@ -177,6 +177,7 @@ def train_head(model_class: type, folder: Path, is_checkpointed: bool) -> dict[s
         per_device_train_batch_size=2 * PROCESSES // world_size(),
         max_steps=3,
         gradient_checkpointing=is_checkpointed,
+        train_sampling_strategy="sequential",
         optim="sgd",
         learning_rate=0.1,
         report_to=[],
