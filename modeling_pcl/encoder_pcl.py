@@ -29,6 +29,9 @@ class PCLPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    # Losses are means over a batch. From `**kwargs` in `forward` the Trainer would conclude that they are shares of one
+    # sum over all micro-batches and processes, and train with gradients that many times too large.
+    accepts_loss_kwargs = False
     _no_split_modules = ["PCLStage", "PCLBranch", "PCLProjectionHead", "PCLDecoder"]
 
     @property

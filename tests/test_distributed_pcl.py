@@ -6,7 +6,7 @@ import torch
 import two_processes
 from torch import nn
 
-from modeling_pcl import PCLForPreTraining
+from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining
 from modeling_pcl.distributed_pcl import gather_rows, rank, world_size
 from modeling_pcl.training.batch_norm import synchronise_batch_norm
 
@@ -166,3 +166,13 @@ def test_synchronising_keeps_the_names_and_outputs_of_a_single_process(tiny_conf
     torch.testing.assert_close(twin(**inputs).loss, model(**inputs).loss)
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(twin.get_buffer(name), buffer)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("is_checkpointed", [False, True], ids=["", "checkpointed"])
+@pytest.mark.parametrize("model_class", [PCLForImageClassification, PCLForHeadPoseEstimation])
+def test_the_trainer_trains_a_head_in_two_processes_as_in_one(processes, model_class, is_checkpointed, tmp_path):
+    expected = two_processes.train_head(model_class, tmp_path, is_checkpointed=False)
+    for process in processes:
+        found = process[f"{model_class.__name__}, {is_checkpointed}"]
+        torch.testing.assert_close(found, expected, **CLOSE)

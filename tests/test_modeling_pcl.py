@@ -101,6 +101,33 @@ def test_every_objective_works_at_every_width_and_size(widths, image_size):
     assert head(tiny.images(config, 1)).logits.shape == (1, 2)
 
 
+@torch.no_grad()
+def test_pretraining_gives_the_maps_of_all_that_the_encoder_saw_on_request(tiny_config, monkeypatch):
+    model, inputs = PCLForPreTraining(tiny_config).eval(), tiny.all_inputs(tiny_config)
+    assert model(**inputs).hidden_states is None
+    images = inputs["pixel_values"]
+    negatives = inputs["pose_negative_views"].flatten(0, 1)
+    noisy = torch.cat([images, images.flip(3)]) + inputs["noise"]
+    seen = torch.cat([noisy, inputs["face_views"], inputs["pose_views"], negatives])
+    expected = model.pcl(seen, output_hidden_states=True).hidden_states
+    monkeypatch.setattr(modeling_pcl, "CPU_CHUNK", 3)
+    for has_gradient in (True, False):
+        model.config.pose_negative_gradient = has_gradient
+        found = model(**inputs, output_hidden_states=True).hidden_states
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    model.config.output_hidden_states = True
+    assert len(model(pixel_values=images).hidden_states) == 5
+    assert model(pixel_values=images, output_hidden_states=False).hidden_states is None
+
+
+@torch.no_grad()
+def test_pretraining_leaves_its_loss_out_on_request(tiny_config):
+    outputs = PCLForPreTraining(tiny_config)(tiny.images(tiny_config, 2), return_loss=False)
+    assert outputs.loss is None
+    assert outputs.disentangling_loss is not None
+
+
 @pytest.mark.parametrize("model_class", [PCLModel, *HEADS])
 @torch.no_grad()
 def test_hidden_states_come_on_request_by_argument_or_config(model_class, tiny_config):
@@ -374,6 +401,47 @@ def test_gradient_checkpointing_recomputes_and_leaves_the_gradients_as_they_are(
     assert calls == {False: 3 * 7, True: 3 * 7 + 7 + 6 + 6}
     for name, gradient in gradients[False].items():
         assert torch.equal(gradients[True][name], gradient), name
+
+
+@every_class
+@pytest.mark.parametrize("options", [{"use_reentrant": True}, {}])
+def test_checkpoints_through_which_no_gradient_passes_are_refused(model_class, options, tiny_config):
+    model = model_class(tiny_config)
+    with pytest.raises(ValueError, match="`use_reentrant` must be False"):
+        model.activation_checkpointing_enable(options)
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    assert model.is_activation_checkpointing
+
+
+@pytest.mark.parametrize("model_class", HEADS)
+def test_an_opened_head_asks_for_no_gradient_of_what_it_does_not_read(model_class, tmp_path):
+    model_class(tiny.config(head_feature="face")).save_pretrained(tmp_path)
+    model = model_class.from_pretrained(tmp_path)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("pcl.pose_branch.")}
+
+
+# Configs
+
+
+@every_class
+def test_a_model_leaves_the_callers_config_as_it_is(model_class):
+    config = tiny.config(num_labels=7, custom_pipelines={"face-verification": {"impl": "pipelines_pcl.Some"}})
+    before = config.to_dict()
+    model_class(config)
+    assert config.to_dict() == before
+    assert PCLForHeadPoseEstimation(config).config.num_labels == 3
+
+
+def test_auto_classes_build_from_a_config_alone():
+    config = tiny.config(num_labels=7)
+    model = AutoModelForImageClassification.from_config(config)
+    assert type(model) is PCLForImageClassification
+    assert model.classifier.out_features == 7
+    assert type(AutoModel.from_config(config)) is PCLModel
+    assert type(AutoModelForPreTraining.from_config(config)) is PCLForPreTraining
+    config.architectures = ["PCLForHeadPoseEstimation"]
+    assert type(AutoModelForImageClassification.from_config(config)) is PCLForHeadPoseEstimation
 
 
 # Initialisation

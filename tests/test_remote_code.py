@@ -63,7 +63,7 @@ def open_all(folder):
     return {name: model.eval() for name, model in opened.items()}
 
 def open_by_class_name(folder, name):
-    return get_class_from_dynamic_module(f"modeling_pcl.{name}", folder / name).from_pretrained(folder / name)
+    return get_class_from_dynamic_module(f"modeling_pcl.{name}", folder).from_pretrained(folder)
 
 @torch.no_grad()
 def outputs(models):
@@ -82,7 +82,7 @@ def save_all(models, folder):
         processor.save_pretrained(folder / name)
 
 # By class name first: what the Auto classes do to a class when they open it must not be needed to save it.
-by_name = {name: open_by_class_name(root, name).eval() for name in NAMES}
+by_name = {name: open_by_class_name(root / name, name).eval() for name in NAMES}
 results["by_name"] = outputs(by_name)
 save_all(by_name, root / "saved_by_name")
 results["saved_by_name"] = outputs(open_all(root / "saved_by_name"))
@@ -105,6 +105,9 @@ with torch.no_grad():
 features = pipeline("image-feature-extraction", model=str(root / "PCLModel"), **trust)
 results["maps"], results["pooled"] = torch.tensor(features(image)), torch.tensor(features(image, pool=True))
 classify = pipeline("image-classification", model=str(root / "PCLForImageClassification"), **trust)
+results["tasks"] = json.dumps({name: pipeline(model=str(root / name), **trust).task for name in (*NAMES, "embedding")})
+with torch.no_grad():
+    results["feature_maps"] = open_by_class_name(root / "PCLModel", "PCLBackbone")(inputs["images"]).feature_maps
 results["labels"] = json.dumps(classify(image, top_k=3))
 estimate = pipeline("head-pose-estimation", model=str(root / "PCLForHeadPoseEstimation"), **trust)
 results["pose"] = json.dumps(estimate(image))
@@ -165,6 +168,22 @@ def test_every_class_opens_without_the_package_and_computes_the_same(models, ima
 @torch.no_grad()
 def test_the_encoder_of_a_pretraining_folder_opens_as_auto_model(models, images, results):
     assert torch.equal(results["encoder"], models["PCLForPreTraining"].pcl(images).pooler_output)
+
+
+@torch.no_grad()
+def test_a_backbone_opens_without_the_package(models, images, results):
+    (trunk_map,) = results["feature_maps"]
+    assert torch.equal(trunk_map, models["PCLModel"](images).last_hidden_state)
+
+
+def test_every_folder_names_its_task_without_the_package(results):
+    assert json.loads(results["tasks"]) == {
+        "PCLModel": "image-feature-extraction",
+        "PCLForPreTraining": "image-feature-extraction",
+        "PCLForImageClassification": "image-classification",
+        "PCLForHeadPoseEstimation": "head-pose-estimation",
+        "embedding": "face-verification",
+    }
 
 
 @torch.no_grad()

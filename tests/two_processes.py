@@ -9,8 +9,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainingArguments
 
-from modeling_pcl import PCLConfig, PCLForPreTraining
+from modeling_pcl import PCLConfig, PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining
 from modeling_pcl.distributed_pcl import gather_rows, rank, world_size
 from modeling_pcl.training.batch_norm import synchronise_batch_norm
 from modeling_pcl.training.monitor import check_finite_weights
@@ -160,6 +161,33 @@ def batch_norm() -> dict[str, torch.Tensor]:
     return {"rows": rows, "trained": trained.detach(), "evaluated": norm.eval()(rows.float()).detach()}
 
 
+def train_head(model_class: type, folder: Path, is_checkpointed: bool) -> dict[str, torch.Tensor]:
+    """Weights of a head after three steps of transformers' Trainer."""
+    config = tiny.config(num_labels=3)
+    torch.manual_seed(3)
+    model = model_class(config).double()
+    labels = torch.eye(3) if model_class is PCLForHeadPoseEstimation else torch.arange(3)
+    rows = [
+        {"pixel_values": image, "labels": labels[index % 3]}
+        for index, image in enumerate(tiny.images(config, 2 * 2 * 3))
+    ]
+    arguments = TrainingArguments(
+        str(folder),
+        use_cpu=True,
+        per_device_train_batch_size=2 * PROCESSES // world_size(),
+        max_steps=3,
+        gradient_checkpointing=is_checkpointed,
+        train_sampling_strategy="sequential",
+        optim="sgd",
+        learning_rate=0.1,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    Trainer(model, arguments, train_dataset=rows).train()
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
 def join_group(index: int, path: Path):
     """Make this process one of two, also for Accelerate."""
     torch.set_num_threads(1)
@@ -180,5 +208,9 @@ def work(index: int, folder: str):
             everything[f"{name}, {share_out.__name__}"] = steps(share_out, groups, micro_batches)
         joint = [tuple(tiny.INPUTS)]
         everything[f"muon, {share_out.__name__}"] = steps(share_out, joint, 1, muon, MUON_ITERATIONS)
+    for model_class in (PCLForImageClassification, PCLForHeadPoseEstimation):
+        for is_checkpointed in (False, True):
+            run = f"{model_class.__name__}, {is_checkpointed}"
+            everything[run] = train_head(model_class, Path(folder) / "trainer", is_checkpointed)
     torch.save(everything, Path(folder) / f"{index}.pt")
     torch.distributed.destroy_process_group()
