@@ -36,8 +36,11 @@ def write_json(path: Path, record: Mapping):
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(2**20):  # hashlib.file_digest is not in Python 3.10.
+            digest.update(part)
+    return digest.hexdigest()
 
 
 @contextmanager
