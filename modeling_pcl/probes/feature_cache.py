@@ -133,7 +133,7 @@ def _drop_damaged(files: FeatureFiles) -> dict[str, str]:
         recorded = {}  # Damaged itself, or from before there were any: then nothing tells what is whole.
     hashes = {}
     for number in range(files.count()):
-        # 0.6 s a GB; a probe that learns from features of another face would say nothing.
+        # 0.7 s a GB; a probe that learns from features of another face would say nothing.
         found = {file.name: file_digest(file) for file in files.paths(number)}
         if any(recorded.get(name) != digest for name, digest in found.items()):
             logger.warning(

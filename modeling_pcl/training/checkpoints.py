@@ -105,7 +105,7 @@ class CheckpointFolder:
         """Drop what is older than the whole checkpoints to keep, and damaged ones that `newest` replaces."""
         whole = 0
         for path in self._newest_first():
-            # The others are read again, too (0.2 s for the published model): one that was damaged meanwhile would be
+            # The others are read again, too (0.7 s a GB): one that was damaged meanwhile would be
             # kept in place of one that is whole.
             damage = None if path == newest else find_damage(path)
             if damage is not None and _steps(path) < _steps(newest):
