@@ -19,9 +19,11 @@ LARGEST_SHARE = 8  # A square many times as large as the photo is a mistake, and
 class FaceCrop:
     """How a face's square is laid in a photo, before it is resized to the model's side.
 
+    The defaults are what verification was best with, of 15 (`hub_cards/results.md`).
+
     Args:
-        align: `"none"`, the square lies as the photo does; `"eyes"`, it is turned until the eyes are level;
-            `"five_points"`, it is laid so that eyes, nose and mouth come as near as possible to fixed places
+        align: `"none"`, the square lies as the photo does; `"eyes"`, it is turned until the eyes are level, if it is
+            known where they are; `"five_points"`, it is laid so that eyes, nose and mouth come as near as possible to fixed places
             (a similarity, by least squares).
         margin: What is added on every side, as a share of the longer side of the face's box; at least -0.25.
         padding: What stands beyond the photo's border: `"black"`, or `"edge"`, the border's own colours.
@@ -30,8 +32,8 @@ class FaceCrop:
         ValueError: If a value is none of these.
     """
 
-    align: str = "none"
-    margin: float = 0.28
+    align: str = "eyes"
+    margin: float = 0.15
     padding: str = "black"
 
     def __post_init__(self):
@@ -58,8 +60,8 @@ class FaceCrop:
         box, points = _checked(box, 4, "box"), _checked(points, 10, "points")
         if box is None and points is None:
             raise ValueError("A face needs its `box`, its five `points`, or both.")
-        if points is None and self.align != "none":
-            raise ValueError(f'`align="{self.align}"` needs the five `points` of a face.')
+        if points is None and self.align == "five_points":
+            raise ValueError('`align="five_points"` needs the five `points` of a face.')
         if self.align == "five_points" or box is None:
             by_points = _fitted_square(points.reshape(5, 2))
             x, y, side_px, angle = by_points
@@ -67,7 +69,7 @@ class FaceCrop:
         else:
             left, top, right, bottom = box
             x, y, side_px, angle = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top), 0.0
-        if self.align == "eyes":
+        if self.align == "eyes" and points is not None:
             (left_x, left_y), (right_x, right_y) = points.reshape(5, 2)[:2]
             angle = math.atan2(right_y - left_y, right_x - left_x)
         side_px = max(1, round(side_px * (1 + 2 * self.margin)))

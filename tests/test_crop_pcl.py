@@ -19,8 +19,9 @@ def turned(points: np.ndarray, angle_deg: float, scale: float = 1.0, shift=(0.0,
 
 
 def test_a_box_becomes_the_square_of_its_longer_side_and_the_margin():
-    square = FaceCrop(margin=0.25).square(box=[10, 20, 30, 60])
-    assert square == FaceSquare(20, 40, 60, 0)
+    for align in ("none", "eyes"):  # Of eyes that are not known.
+        square = FaceCrop(align, margin=0.25).square(box=[10, 20, 30, 60])
+        assert square == FaceSquare(20, 40, 60, 0)
 
 
 def test_a_square_that_is_not_turned_is_copied_pixel_by_pixel():
@@ -120,7 +121,7 @@ def test_a_specification_out_of_range_is_refused(options, message):
     ("crop", "given", "message"),
     [
         (FaceCrop(), {}, "needs its `box`, its five `points`, or both"),
-        (FaceCrop("eyes"), {"box": [0, 0, 9, 9]}, '`align="eyes"` needs the five `points`'),
+        (FaceCrop("five_points"), {"box": [0, 0, 9, 9]}, '`align="five_points"` needs the five `points`'),
         (FaceCrop(), {"box": [9, 0, 0, 9]}, "`box` must be left, top, right, bottom with left < right"),
         (FaceCrop(), {"box": [0, 0, 9]}, "`box` must be 4 finite numbers"),
         (FaceCrop(), {"points": np.full((5, 2), np.nan)}, "`points` must be 10 finite numbers"),

@@ -84,6 +84,15 @@ def test_weights_are_checked(tmp_path, monkeypatch):
         FaceDetector()
 
 
+def test_a_box_alone_is_cut_as_the_photo_lies(processor):
+    given = processor(portrait(), boxes=[180, 58, 271, 176], return_tensors="pt")
+    assert given["points"].isnan().all()
+    side = round(118 * 1.3)
+    left, top = round((180 + 271 - side) / 2), round((58 + 176 - side) / 2)
+    expected = processor(portrait().crop((left, top, left + side, top + side)), return_tensors="pt")
+    assert (given["pixel_values"] - expected["pixel_values"]).abs().mean() < 0.02  # The corner is rounded.
+
+
 def test_each_face_of_each_photo_has_its_pixels(processor):
     photos = [portrait(), group((40, 100, 1.0), (400, 100, 1.5))]
     faces = processor(photos, detect=True, return_tensors="pt")
@@ -92,8 +101,8 @@ def test_each_face_of_each_photo_has_its_pixels(processor):
     assert faces["boxes"].shape == (3, 4)
     assert faces["points"].shape == (3, 5, 2)
     assert (faces["scores"] > 0.5).all()
-    for row, (photo, box) in enumerate(zip(faces["photos"], faces["boxes"])):
-        given = processor(photos[photo], boxes=box, return_tensors="pt")
+    for row, photo in enumerate(faces["photos"]):
+        given = processor(photos[photo], boxes=faces["boxes"][row], points=faces["points"][row], return_tensors="pt")
         assert torch.equal(given["pixel_values"][0], faces["pixel_values"][row])
     largest = processor(photos, detect=True, most_faces=1, return_tensors="pt")
     assert torch.equal(largest["pixel_values"], faces["pixel_values"][:2])

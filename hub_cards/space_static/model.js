@@ -43,7 +43,7 @@ export async function cutLargestFace(model, photo) {
   };
   const [face, ...others] = await findFaces(run, photo, model.processor.face_detector);
   if (!face) return null;
-  const crop = { align: "none", margin: 0.28, padding: "black", ...model.processor.face_crop };
+  const crop = { align: "eyes", margin: 0.15, padding: "black", ...model.processor.face_crop };
   return { ...cutSquare(photo, laySquare(crop, face), crop.padding), face, others: others.length };
 }
 

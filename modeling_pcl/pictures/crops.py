@@ -10,7 +10,7 @@ from ..detection_pcl import Faces
 from ..faces_pcl import cut_found_faces, draw_faces
 from .style import new_figure, rendered
 
-MARGINS = (0.0, 0.28, 0.6)
+MARGINS = (0.0, 0.15, 0.6)
 SHOWN_PX = 200
 
 

@@ -19,8 +19,8 @@ def test_every_alignment_and_margin_is_cut_out_of_the_largest_face(monkeypatch):
 
     boxes = np.array([[180, 58, 271, 176], [10, 10, 30, 30]], np.float32)
     faces = Faces(boxes, np.stack([POINTS, POINTS]).astype(np.float32), np.ones(2, np.float32))
-    picture = draw_crops(portrait(), faces, FaceCrop("eyes", 0.28))
+    picture = draw_crops(portrait(), faces, FaceCrop("eyes", 0.15))
     assert isinstance(picture, Image.Image)
     assert [count for count, _ in cut] == [1] * 6
     assert [crop.align for _, crop in cut] == ["none", "eyes", "five_points", "eyes", "eyes", "eyes"]
-    assert [crop.margin for _, crop in cut] == [0.28, 0.28, 0.28, 0.0, 0.28, 0.6]
+    assert [crop.margin for _, crop in cut] == [0.15, 0.15, 0.15, 0.0, 0.15, 0.6]

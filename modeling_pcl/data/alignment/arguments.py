@@ -20,9 +20,11 @@ class AlignmentArguments:
     output_dir: Path = positional("Folder of the corpus; made.", "OUTPUT", type=Path)
     like: str | None = option(None, "Model, a folder or a Hub id, whose crop is taken: instead of the next three.")
     align: Literal["none", "eyes", "five_points"] = option(
-        "none", "`none`; `eyes`: turned until the eyes are level; `five_points`: eyes, nose and mouth in fixed places."
+        "eyes",
+        "`none`: as the photo lies; `eyes`: turned until the eyes are level; `five_points`: eyes, nose and mouth in "
+        "fixed places. Labels of head pose are turned along.",
     )
-    margin: float = option(0.28, "Added on every side, as a share of the longer side of the face's box.")
+    margin: float = option(0.15, "Added on every side, as a share of the longer side of the face's box.")
     padding: Literal["black", "edge"] = option("black", "What stands beyond a photo's border.")
     weights: str | None = option(
         None,

@@ -15,6 +15,7 @@ from ...crop_pcl import FaceCrop
 from ...detection_pcl import FaceDetector
 from ...faces_pcl import CutFace, cut_found_faces, draw_faces, shared_detector
 from ...files import replacing
+from ...head_pose_pcl import ANGLES, turn_back
 from ...images_pcl import BrokenImageError, open_bytes, to_rgb
 from ..collections.parts import printable, write_records
 from ..images import image_bytes
@@ -203,6 +204,10 @@ class FaceWriter:
         image.save(file, kind, **options)
         content, name = file.getvalue(), f"{name}.{'png' if kind == 'PNG' else 'jpg'}"
         account.kept.append((name, hashlib.sha256(content).hexdigest()))
+        if face.square.angle_deg and all(labels.get(angle) is not None for angle in ANGLES):
+            # The head is turned less in the square than in the photo.
+            pose = turn_back(*(labels[angle] for angle in ANGLES), -face.square.angle_deg)
+            labels = labels | dict(zip(ANGLES, pose))
         numbers = {"box": face.box, "points": np.ravel(face.points), "score": face.score}
         numbers = {key: np.round(value, 2).tolist() for key, value in numbers.items()}
         return {"image": {"bytes": content, "path": name}, "split": split, **labels, **numbers}

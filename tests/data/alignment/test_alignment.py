@@ -75,7 +75,7 @@ def test_a_folder_of_photos_is_a_corpus_of_its_faces(photos, tmp_path):
     corpus = load_corpus(str(tmp_path / "faces"))
     assert [Path(row["image"]["path"]).name for row in corpus] == ["a_0.png", "b_0.png", "b_1.png"]
     assert len(load_dataset(str(tmp_path / "faces"), split="train")) == 3
-    assert read_face_crop(str(tmp_path / "faces")) == {"align": "none", "margin": 0.28, "padding": "black"}
+    assert read_face_crop(str(tmp_path / "faces")) == {"align": "eyes", "margin": 0.15, "padding": "black"}
     with Image.open(tmp_path / "faces/faces.jpg") as sheet:
         assert sheet.width > 360
     assert not (tmp_path / "faces/.aligning").exists()
@@ -133,6 +133,17 @@ def test_a_corpus_keeps_its_labels_and_splits(photos, tmp_path):
     assert sorted(ages) == [38, 39]
 
 
+@pytest.mark.parametrize(("align_by", "roll"), [("none", 20), ("eyes", 0)])
+def test_labels_of_head_pose_are_turned_with_the_square(tmp_path, align_by, roll):
+    (tmp_path / "posed").mkdir()
+    portrait().rotate(-20, Image.Resampling.BICUBIC).save(tmp_path / "posed/a.png")  # Clockwise.
+    (tmp_path / "posed/metadata.csv").write_text("file_name,yaw,pitch,roll\na.png,0.0,0.0,20.0\n")
+    run(tmp_path / "posed", tmp_path / "faces", align=align_by)
+    (row,) = load_corpus(str(tmp_path / "faces"))
+    assert row["roll"] == pytest.approx(roll, abs=4)  # As exact as the eyes' points are.
+    assert abs(row["yaw"]) < 1
+
+
 def test_several_processes_and_a_run_that_was_stopped_give_the_same_bytes(photos, tmp_path, monkeypatch):
     run(photos, tmp_path / "one", photos_per_file=1)
     run(photos, tmp_path / "two", photos_per_file=1, num_proc=2)
@@ -150,7 +161,7 @@ def test_several_processes_and_a_run_that_was_stopped_give_the_same_bytes(photos
     monkeypatch.undo()
     with pytest.raises(ValueError, match="unfinished corpus, begun with other margin"):
         run(photos, tmp_path / "stopped", photos_per_file=1, margin=0.5)
-    assert json.loads((tmp_path / "stopped/.aligning/plan.json").read_text())["options"]["margin"] == 0.28
+    assert json.loads((tmp_path / "stopped/.aligning/plan.json").read_text())["options"]["margin"] == 0.15
     run(photos, tmp_path / "stopped", photos_per_file=1)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "one")
 
