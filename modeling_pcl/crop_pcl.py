@@ -23,8 +23,8 @@ class FaceCrop:
 
     Args:
         align: `"none"`, the square lies as the photo does; `"eyes"`, it is turned until the eyes are level, if it is
-            known where they are; `"five_points"`, it is laid so that eyes, nose and mouth come as near as possible to fixed places
-            (a similarity, by least squares).
+            known where they are; `"five_points"`, it is laid so that eyes, nose and mouth come as near as possible to
+            fixed places (a similarity, by least squares).
         margin: What is added on every side, as a share of the longer side of the face's box; at least -0.25.
         padding: What stands beyond the photo's border: `"black"`, or `"edge"`, the border's own colours.
 
