@@ -50,6 +50,13 @@ POSITIVE = {
     "pitch": "the nose up",
     "roll": "the head leaning clockwise",
 }
+MEANINGS = {
+    "image": "encoded image",
+    "age": "years",
+    "box": "left, top, right, bottom of the face in px of the photo",
+    "points": "x and y of the eyes, the nose and the corners of the mouth in px of the photo",
+    "score": "the face detector's, from 0 to 1",
+}
 PAIR_COLUMNS = {"image_a": Image(), "image_b": Image(), "same": Value("bool"), "fold": Value("int32")}
 # Least and greatest value, where a number can be wrong by its size alone.
 RANGES = {"yaw": (-180, 180), "pitch": (-180, 180), "roll": (-180, 180), "age": (0, 130), "fold": (1, None)}
@@ -81,7 +88,7 @@ def _describe(name: str, feature) -> str:
         return ", ".join(feature.names)
     if name == "attributes":
         return ", ".join(feature)
-    return {"image": "encoded image", "age": "years"}.get(name, name)
+    return MEANINGS.get(name, name)
 
 
 def action_units(names: Iterable[str]) -> list[str]:

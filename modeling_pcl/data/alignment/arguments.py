@@ -37,7 +37,7 @@ class AlignmentArguments:
     most_faces: int | None = option(None, "Of each photo at most so many of the largest faces; by default all.")
     every_s: float = option(0.2, "Seconds between two frames of a video; 0 takes every frame.")
     min_difference: float = option(
-        2.0,
+        4.0,
         "A face in a video is left out if it differs from the person's last one by fewer grey levels on average, both "
         "at 16 x 16 px; 0 keeps all.",
     )

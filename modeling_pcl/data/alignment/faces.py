@@ -160,15 +160,16 @@ class FaceWriter:
             return None
 
     def _video(self, unit: Unit, account: Account, samples: list[Image.Image]) -> Iterator[dict]:
-        tracker = FaceTracker()
+        tracker, people = FaceTracker(), 0
         try:
             for frame in read_photos(unit.video, self.every_s):
                 (faces,) = self._find([frame.photo])
                 account.photos += 1
                 account.several += len(faces) > 1
                 tracks = tracker.follow(frame.photo, faces, frame.time_s)
-                if len(samples) < SAMPLES_PER_UNIT and tracker.shots > len(samples):  # One of each shot.
+                if tracker.count > people:  # One of each new face.
                     self._add_sample(samples, frame.photo, faces)
+                people = tracker.count
                 for track, face in zip(tracks, self._cut(frame.photo, faces)):
                     if track.is_near_duplicate(face.image, self.min_difference):
                         account.thinned += 1
