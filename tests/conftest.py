@@ -20,10 +20,16 @@ import logging  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
+import transformers_source  # noqa: E402
 from local_hub import LocalHub  # noqa: E402
 
 from modeling_pcl import PCLConfig  # noqa: E402
 from modeling_pcl.hub import upload  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config):
+    for name in transformers_source.MARKERS:
+        config.addinivalue_line("markers", f"{name}: of transformers' common tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):

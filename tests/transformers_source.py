@@ -11,6 +11,7 @@ from types import ModuleType
 
 VERSION = importlib.metadata.version("transformers")
 PACKAGE = "transformers_tests"
+MARKERS = ("accelerate_tests", "flash_attn_3_test", "flash_attn_4_test", "flash_attn_test", "torch_compile_test")
 # Modules that the common tests import and the distribution lacks, with what they take from them.
 ABSENT = {
     f"{PACKAGE}.exporters": {},
