@@ -18,6 +18,7 @@ BENCHMARKS = {
     "probe": "a linear probe beside one that extracts features in every epoch",
     "scaling": "several processes beside one",
     "methods": "an iteration of PCL beside one of SimCLR",
+    "crops": "faces found in scenes, and what features lose by another crop; needs pip install modeling_pcl[align]",
 }
 
 

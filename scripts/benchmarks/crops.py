@@ -1,0 +1,249 @@
+"""Faces found in scenes, and what features lose by another crop.
+
+Scenes are made of aligned portraits (CelebA's `img_align_celeba`, in which eyes, nose and mouth have fixed places),
+scaled, turned and pasted into pictures without faces.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from modeling_pcl import PCLModel
+from modeling_pcl.crop_pcl import ALIGNMENTS, FaceCrop
+from modeling_pcl.data.corpora import load_corpus
+from modeling_pcl.data.images import image_bytes
+from modeling_pcl.data.label_columns import names
+from modeling_pcl.detection_pcl import FaceDetector, Faces
+from modeling_pcl.head_pose_pcl import ANGLES, turn_back
+from modeling_pcl.image_processing_pcl import PCLImageProcessor
+from modeling_pcl.images_pcl import open_bytes, to_rgb
+from modeling_pcl.options import option
+from modeling_pcl.probes.quick_scores import linear_accuracy, ridge, verification_auc
+
+from . import report
+
+# Where aligned portraits have eyes, nose and corners of the mouth, as shares of width and height.
+ALIGNED = np.array([[69.5, 111], [107.6, 111], [88, 136], [71.5, 152], [104.8, 152]]) / (178, 218)
+TURNS_DEG, SCALES = (0, 15, 45), (0.9, 2.2)
+SAME_POINTS = 0.5  # Of the eyes' distance: a face whose points are nearer on average is found.
+NOISE_PX, NOISE_SCALE = 2.0, 0.1
+PHOTOS_AT_ONCE = 8
+
+
+@dataclass
+class CropBenchmark:
+    """Which portraits and photos, and how many."""
+
+    corpus: str = option("identities.parquet", "Aligned portraits of CelebA, with `identity` or `subject`.")
+    head_pose: str = option("", "Photos with `yaw`, `pitch`, `roll` and `smile`: GENKI-4K; may be left out.")
+    model: str = option("hub_cards/pcl-small-faces", "Encoder whose features are read.")
+    portraits: int = option(2400, "Portraits for the tables of crops.")
+    scenes: int = option(150, "Scenes of one to three faces for each turn, in which faces are looked for.")
+    image_size: int = option(64, "Side at which crops are read, in px.")
+    longest_px: int = option(320, "Longer side at which photos are searched for the tables of crops.")
+    margins: str = option("0,0.15,0.28,0.45,0.8", "Margins to compare.")
+    parts: str = option("detection,crops,noise", "Which parts to run, with commas between them.")
+    output_dir: str = option("runs/benchmark-crops", "Folder for results.json.")
+
+
+def backgrounds(size: tuple[int, int]) -> list[Image.Image]:
+    return [Image.fromarray(image).resize(size) for image in load_sample_images().images]
+
+
+def paste(scene: Image.Image, portrait: Image.Image, scale: float, angle_deg: float, place: np.ndarray) -> np.ndarray:
+    """Paste a portrait around a place, and give its five points in the scene, `(5, 2)`."""
+    size = np.array([round(portrait.width * scale), round(portrait.height * scale)])
+    large = portrait.resize(tuple(size), Image.Resampling.BICUBIC).convert("RGBA")
+    turned = large.rotate(angle_deg, Image.Resampling.BICUBIC, expand=True)
+    corner = np.clip(place - np.array(turned.size) / 2, 0, np.maximum(0, np.array(scene.size) - turned.size)).astype(
+        int
+    )
+    scene.paste(turned, tuple(corner.tolist()), turned)
+    cosine, sine = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    return (ALIGNED - 0.5) * size @ np.array([[cosine, -sine], [sine, cosine]]) + corner + np.array(turned.size) / 2
+
+
+def detect(photos: Sequence[Image.Image], detector: FaceDetector) -> list[Faces]:
+    firsts = tqdm(range(0, len(photos), PHOTOS_AT_ONCE), desc="Finding faces", leave=False)
+    return [faces for first in firsts for faces in detector(photos[first : first + PHOTOS_AT_ONCE])]
+
+
+class Setting:
+    """Portraits, scenes with one each, photos with head pose, and what was found in them."""
+
+    def __init__(self, corpus: Dataset, options: CropBenchmark):
+        column = "identity" if "identity" in corpus.column_names else "subject"
+        corpus = corpus.select(range(min(options.portraits, len(corpus))))
+        self.people = np.array(names(corpus, column))
+        self.portraits = [open_photo(row) for row in corpus.with_format(None)["image"]]
+        self.generator = np.random.default_rng(0)
+        self.model = PCLModel.from_pretrained(options.model).eval()
+        self.processor = PCLImageProcessor.for_image_size(options.image_size)
+        print(f"{len(corpus)} portraits of {options.corpus}, {options.model}, on {report.describe_machine()}")
+
+    def make_scenes(self, options: CropBenchmark):
+        detector, pictures = FaceDetector(longest_px=options.longest_px), backgrounds((480, 360))
+        self.scenes = []
+        for portrait in self.portraits:
+            scene = pictures[self.generator.integers(len(pictures))].copy()
+            place = self.generator.uniform((120, 120), (360, 240))
+            paste(scene, portrait, self.generator.uniform(*SCALES), self.generator.uniform(-25, 25), place)
+            self.scenes.append(scene)
+        self.found = detect(self.scenes, detector)
+        if options.head_pose:
+            self.posed = load_corpus(options.head_pose)
+            self.photos = [open_photo(row) for row in self.posed.with_format(None)["image"]]
+            self.found_in_photos = detect(self.photos, detector)
+
+    def cut(self, photos: Sequence[Image.Image], found: Sequence[Faces], crop: FaceCrop | None, moved=None):
+        """The largest face of each photo, a photo without one whole; `(photos, 3, side, side)`, and each's angle."""
+        images, angles = [], []
+        for photo, faces in zip(photos, found):
+            if crop is None or not len(faces):
+                images.append(photo), angles.append(0.0)
+                continue
+            box, points = faces.boxes[0], faces.points[0]
+            square = crop.square(*(moved(box, points) if moved else (box, points)))
+            images.append(square.cut(photo, crop.padding)), angles.append(square.angle_deg)
+        return self.processor(images, return_tensors="pt")["pixel_values"], np.array(angles)
+
+    @torch.no_grad()
+    def encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        parts = [self.model(batch) for batch in tqdm(pixels.split(128), desc="Features", leave=False)]
+        features = {"trunk": "pooler_output", "face": "face_features"}
+        return {name: torch.cat([part[key] for part in parts]) for name, key in features.items()}
+
+
+def open_photo(record: dict) -> Image.Image:
+    with open_bytes(image_bytes(record)) as image:
+        return to_rgb(image)
+
+
+def measure_detection(setting: Setting, options: CropBenchmark) -> dict:
+    """Which faces are found, how near their points are, and how many photos a second."""
+    rows = []
+    for turn_deg in TURNS_DEG:
+        scenes, truths = [], []
+        for _ in range(options.scenes):
+            size = setting.generator.integers((640, 480), (1600, 1200))
+            pictures, count = backgrounds(tuple(size.tolist())), setting.generator.integers(1, 4)
+            scene, truth = pictures[setting.generator.integers(len(pictures))], []
+            for number in range(count):
+                portrait = setting.portraits[setting.generator.integers(len(setting.portraits))]
+                place = np.array([(number + 0.5) * size[0] / count, setting.generator.uniform(0.3, 0.7) * size[1]])
+                scale = min(setting.generator.uniform(0.6, 3), 0.7 * size[0] / count / portrait.height)
+                angle = setting.generator.choice([-1, 1]) * turn_deg
+                truth.append(paste(scene, portrait, scale, angle, place))
+            scenes.append(scene), truths.append(truth)
+        for longest_px in (320, 640, 960):
+            detector, start = FaceDetector(longest_px=longest_px), report.now()
+            found = detect(scenes, detector)
+            seconds = report.now() - start
+            errors, false = _point_errors(found, truths)
+            rows.append(
+                {
+                    "turned, degrees": turn_deg,
+                    "searched at, px": longest_px,
+                    "faces": sum(map(len, truths)),
+                    "found": len(errors) / sum(map(len, truths)),
+                    "false": false,
+                    "points, share of the eyes' distance": float(np.mean(errors)),
+                    "photos a second": len(scenes) / seconds,
+                }
+            )
+    return {"detection": ("Faces found in scenes of one to three", rows)}
+
+
+def _point_errors(found: list[Faces], truths: list[list[np.ndarray]]) -> tuple[list[float], int]:
+    errors, false = [], 0
+    for faces, truth in zip(found, truths):
+        matched = set()
+        for points in truth:
+            eyes = np.linalg.norm(points[1] - points[0])
+            distances = np.linalg.norm(faces.points - points, axis=2).mean(axis=1) / eyes
+            if len(distances) and distances.min() < SAME_POINTS:
+                errors.append(distances.min())
+                matched.add(int(distances.argmin()))
+        false += len(faces) - len(matched)
+    return errors, false
+
+
+def measure_crops(setting: Setting, options: CropBenchmark) -> dict:
+    """What is read from features of the same photos, cut out in several ways."""
+    setting.make_scenes(options)
+    margins = [float(margin) for margin in options.margins.split(",")]
+    crops = [None, *(FaceCrop(align, margin) for align in ALIGNMENTS for margin in margins)]
+    rows = []
+    for crop in crops:
+        pixels, _ = setting.cut(setting.scenes, setting.found, crop)
+        row = {"align": crop.align if crop else "whole photo", "margin": crop.margin if crop else ""}
+        for name, features in setting.encode(pixels).items():
+            row[f"AUC, {name}"] = verification_auc(features, setting.people)
+        rows.append(row | (_read_head_pose(setting, crop) if options.head_pose else {}))
+    return {"crops": ("What is read from the same photos", rows)}
+
+
+def _read_head_pose(setting: Setting, crop: FaceCrop | None) -> dict[str, float]:
+    """Errors in degrees, where labels turn with the square and predictions back, and accuracy of smiles."""
+    pixels, angles = setting.cut(setting.photos, setting.found_in_photos, crop)
+    order = np.random.default_rng(5).permutation(len(pixels))
+    train = round(0.8 * len(order))
+    features = setting.encode(pixels)["trunk"][order]
+    labels = setting.posed.select_columns([*ANGLES, "smile"])[:]
+    poses, angles = np.stack([labels[angle] for angle in ANGLES], axis=1)[order], angles[order]
+    turned = np.array([turn_back(*pose, -angle) for pose, angle in zip(poses, angles)], np.float32)
+    read = ridge(features[:train], torch.tensor(turned[:train]), features[train:]).numpy()
+    read = np.array([turn_back(*pose, angle) for pose, angle in zip(read.tolist(), angles[train:])])
+    errors = np.abs(read - poses[train:]).mean(axis=0)
+    smiles = np.array(labels["smile"])[order]
+    accuracy = linear_accuracy(features[:train], smiles[:train], features[train:], smiles[train:])
+    return dict(zip((f"{angle} MAE" for angle in ANGLES), errors.tolist())) | {"smile": accuracy}
+
+
+def measure_noise(setting: Setting, options: CropBenchmark) -> dict:
+    """How far features move when points or scale are wrong, beside another photo of the person, and other people."""
+    if not hasattr(setting, "scenes"):
+        setting.make_scenes(options)
+    chosen = [np.flatnonzero(setting.people == person)[:2] for person in np.unique(setting.people)]
+    pairs = np.array([rows for rows in chosen if len(rows) == 2 and all(len(setting.found[row]) for row in rows)])
+
+    def wrong_points(box, points):
+        return box, points + setting.generator.normal(0, NOISE_PX, points.shape)
+
+    def wrong_scale(box, points):
+        factor = 1 + setting.generator.choice([-NOISE_SCALE, NOISE_SCALE])
+        middle = np.tile((box[:2] + box[2:]) / 2, 2)
+        return middle + factor * (box - middle), points.mean(axis=0) + factor * (points - points.mean(axis=0))
+
+    def features(rows, crop, moved=None):
+        pixels, _ = setting.cut(
+            [setting.scenes[row] for row in rows], [setting.found[row] for row in rows], crop, moved
+        )
+        return setting.encode(pixels)
+
+    rows = []
+    for align in ALIGNMENTS:
+        crop = FaceCrop(align)
+        first, second = features(pairs[:, 0], crop), features(pairs[:, 1], crop)
+        moved = {f"{NOISE_PX:g} px on the points": wrong_points, f"{NOISE_SCALE:.0%} of scale": wrong_scale}
+        others = {name: features(pairs[:, 0], crop, noise) for name, noise in moved.items()} | {"other photo": second}
+        for name, kept in first.items():
+            centre = kept.mean(dim=0)
+            row = {"align": align, "feature": name}
+            for what, other in others.items():
+                row[what] = F.cosine_similarity(kept - centre, other[name] - centre).mean().item()
+            row["other person"] = F.cosine_similarity(kept - centre, (kept - centre).roll(1, 0)).mean().item()
+            rows.append(row)
+    return {"noise": ("Cosine of centred features with those of the right crop", rows)}
+
+
+PARTS = {"detection": measure_detection, "crops": measure_crops, "noise": measure_noise}
+run = partial(report.run, name="crops", kind=CropBenchmark, parts=PARTS, prepare=Setting)
