@@ -59,17 +59,11 @@ since it was trained to check what the features hold. The sliders go from the fi
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the page keeps of a photo, all but its pixels.
-
-    Args:
-        path: Of its file.
-        is_searched: Whether its largest face is cut out; else all of it is taken as a face.
-        features: The encoder's outputs of that face by name, `(1, dim)`; empty without an encoder.
-    """
+    """What the page keeps of a photo: not its pixels."""
 
     path: str
-    is_searched: bool
-    features: dict[str, torch.Tensor]
+    is_searched: bool  # Whether its largest face is cut out; else all of it is taken as a face.
+    features: dict[str, torch.Tensor]  # The encoder's outputs of that face by name, `(1, dim)`; empty without one.
 
     @property
     def options(self) -> dict:
@@ -78,19 +72,10 @@ class Seen:
 
 
 def head(kind: str, task: str, model: str) -> Pipeline:
-    """The pipeline of a probe's model.
-
-    Raises:
-        ValueError: If the model is of another kind, whose head would be random, or was saved without its pipeline.
-    """
-    config = AutoConfig.from_pretrained(model, **TRUST)
-    architecture = (config.architectures or ["nothing known"])[0]
+    """The pipeline of a probe's model. Raises `ValueError` if it is of another kind, whose head would be random."""
+    architecture = (AutoConfig.from_pretrained(model, **TRUST).architectures or ["nothing known"])[0]
     if architecture != NEEDED[kind]:
         raise ValueError(f"`{kind}` must be a {NEEDED[kind]}, but {model} is a {architecture}.")
-    if kind == "head_pose" and task not in list(getattr(config, "custom_pipelines", None) or {}):
-        raise ValueError(
-            f"`{kind}`: {model} was saved without its pipeline; save it again with the current modeling_pcl."
-        )
     return pipeline(task, model, **TRUST)
 
 
@@ -116,7 +101,11 @@ class Models:
         # The model's own modules open images and cut faces as training did.
         package = type(self.processor).__module__.rpartition(".")[0]
         self.images, self.faces = (import_module(f"{package}.{name}_pcl") for name in ("images", "faces"))
-        self.can_search = self._can_search()
+        try:
+            self.processor.cut_faces(Image.new("RGB", (64, 64)), on_no_face="skip")
+            self.can_search = True
+        except ImportError:  # What the detector needs is not installed.
+            self.can_search = False
         self.encoder = self.decoder = None
         if model:
             config = AutoConfig.from_pretrained(model, **TRUST)
@@ -128,13 +117,6 @@ class Models:
         self.classify = expression and head("expression", "image-classification", expression)
         self.estimate = head_pose and head("head_pose", "head-pose-estimation", head_pose)
 
-    def _can_search(self) -> bool:
-        try:
-            self.processor.cut_faces(Image.new("RGB", (64, 64)), on_no_face="skip")
-            return True
-        except ImportError:  # What the detector needs is not installed.
-            return False
-
     def open_photo(self, path: str | Path) -> Image.Image:
         """Open a photo upright and in RGB.
 
@@ -142,11 +124,9 @@ class Models:
             ValueError: If it is no image, cut short, too large, too small, or far longer than wide.
         """
         photo = self.images.open_image(Path(path), max_pixels=MOST_PIXELS)  # A path, never text that may be a URL.
-        if min(photo.size) < max(LEAST_SIDE_PX, max(photo.size) / MOST_ELONGATED):
-            raise ValueError(
-                f"{photo.width} x {photo.height} px are too few: each side must have {LEAST_SIDE_PX}, and the longer at "
-                f"most {MOST_ELONGATED} times the shorter"
-            )
+        least = max(LEAST_SIDE_PX, max(photo.size) // MOST_ELONGATED)
+        if min(photo.size) < least:
+            raise ValueError(f"{photo.width} x {photo.height} px are too few: the shorter side must have {least}")
         return photo
 
     @torch.no_grad()
@@ -155,11 +135,7 @@ class Models:
         return {name: outputs[name] for names in FEATURES.values() for name in names}
 
     def look(self, path: str | Path, is_searched: bool) -> tuple[Seen, Image.Image, str]:
-        """Open a photo and find its face: what the panels need of it, the photo with what was found, and that in words.
-
-        Raises:
-            ValueError: See `open_photo`.
-        """
+        """Find the face of a photo: what the panels need of it, the photo with what was found, and that in words."""
         photo = self.open_photo(path)
         found = self.processor.cut_faces(photo, on_no_face="skip") if is_searched else []
         face, picture, words = photo, photo.copy(), NO_FACE_TEXT if is_searched else WHOLE_TEXT
@@ -184,10 +160,8 @@ class Models:
     def pose(self, seen: Seen) -> tuple[Image.Image, str]:
         """The face with axes, and the angles in words."""
         answer = self.estimate(self.open_photo(seen.path), draw=True, **seen.options)
-        picture, box = answer.pop("image"), answer.pop("box", None)
-        return surroundings(picture, box), "  ".join(
-            f"**{angle}** {degrees:+.1f}°" for angle, degrees in answer.items()
-        )
+        picture = surroundings(answer.pop("image"), answer.pop("box", None))
+        return picture, "  ".join(f"**{angle}** {degrees:+.1f}°" for angle, degrees in answer.items())
 
     def expressions(self, seen: Seen) -> dict[str, float]:
         count = len(self.classify.model.config.id2label)
@@ -245,11 +219,8 @@ def build(models: Models) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 uploads = [upload(label, example) for label, example in zip(labels, EXAMPLES)]
-                is_searched = gr.Checkbox(
-                    models.can_search,
-                    label="Find the face in the photo; otherwise it must fill the photo",
-                    visible=models.can_search,
-                )
+                label = "Find the face in the photo; otherwise it must fill the photo"
+                is_searched = gr.Checkbox(models.can_search, label=label, visible=models.can_search)
                 samples_section(uploads)
             with gr.Column(scale=2, min_width=280):
                 with gr.Row():
@@ -278,9 +249,8 @@ def upload(label: str, example: Path) -> gr.Image:
 def samples_section(uploads: list[gr.Image]):
     """Faces to try, which a click puts where the user says."""
     paths = [str(path) for path in sorted(SAMPLES.iterdir()) if path.suffix in (".jpg", ".png")]
-    faces = gr.Gallery(
-        paths, label="Faces to try", columns=3, height=300, allow_preview=False, buttons=[], object_fit="cover"
-    )
+    looks = {"columns": 3, "height": 300, "object_fit": "cover", "allow_preview": False, "buttons": []}
+    faces = gr.Gallery(paths, label="Faces to try", **looks)
     names = [each.label for each in uploads]
     where = gr.Radio(names, value=names[0], label="A click on one fills", visible=len(names) > 1)
 
@@ -304,12 +274,8 @@ def look_section(models: Models, label: str, upload: gr.Image, example: Path, is
 def neighbours_section(models: Models, seen: gr.State):
     gr.Markdown(NEIGHBOURS_TEXT.format(count=len(models.samples)))
     feature = gr.Radio(list(FEATURES), value=next(iter(FEATURES)), label="Feature")
-    nearest = gr.Gallery(
-        models.neighbours(seen.value, feature.value),
-        label="Nearest first, with cosine",
-        columns=4,
-        object_fit="contain",
-    )
+    answer = models.neighbours(seen.value, feature.value)
+    nearest = gr.Gallery(answer, label="Nearest first, with cosine", columns=4, object_fit="contain")
     gr.on([seen.change, feature.change], quietly(models.neighbours), [seen, feature], nearest)
 
 
@@ -337,13 +303,9 @@ def swap_section(models: Models, first: gr.State, second: gr.State):
     with gr.Row():
         drawn = gr.Image(picture, label="Drawn", buttons=["download"])
         grid = gr.Gallery(pictures, label="Each face in each pose", columns=2, object_fit="contain")
-    gr.on(
-        [first.change, second.change, face.change, pose.change],
-        quietly(models.swaps, 2),
-        [first, second, face, pose],
-        [drawn, grid],
-        show_progress="minimal",
-    )
+    changes = [first.change, second.change, face.change, pose.change]
+    inputs, outputs = [first, second, face, pose], [drawn, grid]
+    gr.on(changes, quietly(models.swaps, 2), inputs, outputs, show_progress="minimal")
 
 
 def launch(page: gr.Blocks, **options):
