@@ -176,7 +176,7 @@ def test_what_is_no_photo_is_a_warning_in_one_line(app, models, tmp_path, monkey
     else:
         Image.new("1", content).save(path)
     warnings = []
-    monkeypatch.setattr(app.gr, "Warning", lambda text, **options: warnings.append(text))
+    monkeypatch.setattr(app.gr, "Warning", warnings.append)
     assert app.quietly(models.look, 3)(str(path), True) == [None] * 3
     (warning,) = warnings
     assert message in warning
@@ -216,43 +216,41 @@ def test_a_model_of_another_kind_is_refused(app, folders):
         app.Models(None, head_pose=folders["expression"])
 
 
-@pytest.mark.parametrize(
-    ("kinds", "headings"),
-    [
-        (("model", "expression", "head_pose"), ["Neighbours", "Head pose", "Expression", "Swap"]),
-        (("model",), ["Neighbours", "Swap"]),
-        (("expression",), ["Expression"]),
-    ],
-)
-def test_the_page_opens_with_answers_and_what_has_no_model_is_not_on_it(app, folders, kinds, headings):
-    page = app.build(app.Models(**{"model": None} | {kind: folders[kind] for kind in kinds}))
-    blocks = list(page.blocks.values())
-    texts = [block.value for block in blocks if isinstance(block, gr.Markdown)]
-    assert [text.splitlines()[0][3:] for text in texts if text.startswith("## ")] == headings
-    shown = [block for block in blocks if isinstance(block, gr.Image | gr.Gallery | gr.Label)]
-    assert all(block.value for block in shown)
-    assert any("One face is found." in text for text in texts)
+def texts_of(page: gr.Blocks) -> list[str]:
+    return [block.value for block in page.blocks.values() if isinstance(block, gr.Markdown)]
+
+
+def headings_of(page: gr.Blocks) -> list[str]:
+    return [text.splitlines()[0][3:] for text in texts_of(page) if text.startswith("## ")]
+
+
+def test_the_page_opens_with_answers_and_what_has_no_model_is_not_on_it(app, models, folders):
+    page, smaller = app.build(models), app.build(app.Models(None, expression=folders["expression"]))
+    assert headings_of(page) == ["Neighbours", "Head pose", "Expression", "Swap"]
+    assert headings_of(smaller) == ["Expression"]
+    for blocks in (page.blocks.values(), smaller.blocks.values()):
+        assert all(block.value for block in blocks if isinstance(block, gr.Image | gr.Gallery | gr.Label))
+    assert any(text.startswith("One face is found.") for text in texts_of(page))
 
 
 def test_the_shipped_weights_are_opened_without_any_option(app, monkeypatch):
     for variable in app.KINDS.values():
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    launched, gradios_own = [], {"server_port": None}  # Which is GRADIO_SERVER_PORT.
-    monkeypatch.setattr(app, "Models", lambda *models: models)
-    monkeypatch.setattr(app, "build", lambda models: models)
+    launched = []
     monkeypatch.setattr(app, "launch", lambda page, **options: launched.append((page, options)))
     app.main()
-    monkeypatch.setenv("PCL_MODEL", "user/pcl")
-    app.main()
-    assert launched == [((str(app.SHIPPED), None, None), gradios_own), (("user/pcl", None, None), gradios_own)]
-    assert app.SHIPPED.is_dir()
+    ((page, options),) = launched
+    assert headings_of(page) == ["Neighbours", "Swap"]
+    assert options == {"server_port": None}  # So that Gradio takes GRADIO_SERVER_PORT.
 
 
-def test_the_shipped_weights_draw_and_find_neighbours(app):
-    page = app.build(app.Models(str(app.SHIPPED)))
-    (radio,) = (block for block in page.blocks.values() if isinstance(block, gr.Radio) and block.label == "Feature")
-    assert radio.choices[0][0] == "face: without pose"
+def test_a_variable_names_another_model(app, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("PCL_MODEL", "/no/such/folder")
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "/no/such/folder" in capsys.readouterr().err
 
 
 def test_no_model_at_all_is_told(app):
@@ -318,7 +316,7 @@ def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  #
         page.get_by_text("face 2, pose 1").first.wait_for(state="detached")
         (tmp_path / "text.png").write_text("hello")
         page.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
-        page.get_by_text("no image format that PIL knows").wait_for()  # Once: more would raise.
+        page.get_by_text("cannot be read: no image format that PIL knows.").wait_for()  # Once: more would raise.
         assert {url.split("/")[2] for url in asked if "//" in url} == {f"127.0.0.1:{port}"}
     finally:
         page_app.close()

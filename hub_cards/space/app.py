@@ -205,7 +205,7 @@ def quietly(compute: Callable, outputs: int = 1) -> Callable:
             try:
                 return compute(*values)
             except ValueError as error:  # Of the model's own code, whose classes are not known here.
-                gr.Warning(getattr(error, "reason", str(error)), title="This photo cannot be read")
+                gr.Warning(f"This photo cannot be read: {getattr(error, 'reason', error)}.")
         return [None] * outputs if outputs > 1 else None
 
     return wrapper
