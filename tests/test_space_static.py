@@ -1,6 +1,8 @@
 """The page that runs a model in the browser: its features are torch's, and it talks to nobody."""
 
+import base64
 import http.server
+import io
 import json
 import shutil
 import subprocess
@@ -8,13 +10,17 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from browser import chromium, needs_chromium  # noqa: F401
+from photos import group, portrait
 from PIL import Image
 
 from modeling_pcl import PCLForPreTraining, PCLImageProcessor
+from modeling_pcl.crop_pcl import ALIGNMENTS, PADDINGS
+from modeling_pcl.detection_pcl import save_detector
 from modeling_pcl.hub.onnx_export import export_decoder, export_onnx
 
 STATIC = Path(__file__).parents[1] / "hub_cards" / "space_static"
@@ -29,12 +35,29 @@ pytestmark = [
 ]
 
 ENCODE = """async (bytes) => {
-    const { openModel, encode } = await import("./model.js");
+    const { encode } = await import("./model.js");
+    const { opened } = await import("./page.js");
     const { crop, readImage, toInput } = await import("./pixels.js");
-    const [model, image] = [await openModel(), await readImage(new Blob([Uint8Array.from(bytes)]))];
+    const [model, image] = [await opened, await readImage(new Blob([Uint8Array.from(bytes)]))];
     const features = await encode(model, toInput(crop(image.pixels, image.width, image.height, model.size)));
     return Object.fromEntries(Object.entries(features).map(([name, values]) => [name, Array.from(values)]));
 }"""
+
+# As text, since Playwright takes seconds over long lists.
+CUT = """async ([text, crops, face_detector, side]) => {
+    const { cutFace, findFacesOf } = await import("./model.js");
+    const { crop, readImage } = await import("./pixels.js");
+    const { opened } = await import("./page.js");
+    const blob = new Blob([Uint8Array.from(atob(text), (character) => character.charCodeAt(0))]);
+    const [model, photo] = [await opened, await readImage(blob)];
+    const faces = await findFacesOf({ ...model, processor: { face_detector } }, photo);
+    const cuts = crops.map((face_crop) => {
+        const { pixels, width, height } = cutFace({ processor: { face_crop } }, photo, faces[0]);
+        return Array.from(crop(pixels, width, height, side));
+    });
+    return JSON.stringify(cuts);
+}"""
+CUT_SIDE_PX = 96
 
 
 def build(*arguments: object) -> subprocess.CompletedProcess:
@@ -56,6 +79,7 @@ def site(model, tmp_path_factory):
     PCLImageProcessor.for_image_size(32).save_pretrained(root / "repository")
     export_onnx(model, root / "repository" / "onnx" / "model.onnx")
     export_decoder(model, root / "repository" / "onnx" / "decoder_model.onnx")
+    save_detector(root / "repository" / "onnx" / "face_detector.onnx")
     built = build(root / "repository", root / "site")
     assert built.returncode == 0, built.stderr
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=root / "site")
@@ -108,6 +132,60 @@ def test_two_photos_are_compared_and_swapped_without_a_word_to_anybody(page, sit
     refused = page.evaluate("fetch('https://example.org').then(() => 'answered', () => 'refused')")
     assert refused == "refused"
     assert not any("example.org" in url for url in page.asked)
+
+
+def to_base64(photo: Image.Image) -> str:
+    file = io.BytesIO()
+    photo.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        portrait(),
+        portrait().rotate(17).crop((150, 60, 400, 300)),
+        group((-30, -12, 1.0), (300, 100, 0.6), size=(500, 300)),
+    ],
+    ids=["a portrait", "a tilted face", "the larger of two, beyond the border"],
+)
+def test_a_face_in_the_browser_has_the_pixels_of_the_processor(page, photo):
+    crops = [{"align": align, "padding": padding, "margin": 0.28} for align in ALIGNMENTS for padding in PADDINGS]
+    settings = {"longest_px": 320}
+    cuts = json.loads(page.evaluate(CUT, [to_base64(photo), crops, settings, CUT_SIDE_PX]))
+    for crop, cut in zip(crops, cuts, strict=True):
+        options = {"face_crop": crop, "face_detector": settings | {"threads": 1}}
+        processor = PCLImageProcessor.for_image_size(CUT_SIDE_PX, **options)
+        expected = processor(photo, detect=True, most_faces=1, return_tensors="pt")["pixel_values"][0]
+        levels = np.array(cut).reshape(CUT_SIDE_PX, CUT_SIDE_PX, 3)
+        difference = np.abs(levels - 255 * expected.permute(1, 2, 0).numpy())
+        assert difference.max() < 1.01, crop  # PIL computes with fewer digits, which may round a value otherwise.
+
+
+@pytest.mark.parametrize(
+    ("photo", "note"),
+    [
+        (group(size=(320, 200)), "No face is found, so that the whole photo is taken as one."),
+        (group((20, 30, 1.0), (500, 100, 1.5)), "2 faces are found; taken is the largest, from (5"),
+    ],
+    ids=["none", "two"],
+)
+def test_the_page_says_how_many_faces_there_are_and_which_is_taken(page, tmp_path, photo, note):
+    photo.save(tmp_path / "photo.png")
+    page.locator("#note-0").evaluate("element => element.textContent = ''")
+    page.locator("#file-0").set_input_files(tmp_path / "photo.png")
+    page.locator("#note-0").get_by_text(note).wait_for()
+    page.locator("#detect").uncheck()
+    page.locator("#note-0:empty").wait_for(state="attached")
+    page.locator("#detect").check()
+    page.locator("#note-0").get_by_text(note).wait_for()
+
+
+def test_nothing_is_wider_than_a_phone(page):
+    page.locator("#results").wait_for()
+    page.set_viewport_size({"width": 360, "height": 800})
+    widths = page.evaluate("[...document.querySelectorAll('*')].map((each) => each.getBoundingClientRect().right)")
+    assert max(widths) <= 360
 
 
 def test_a_file_that_is_no_image_is_told(page, tmp_path):

@@ -1,12 +1,14 @@
-"""Draw the sample faces of the Space, which show nobody: python hub_cards/space/make_samples.py
+"""Write the sample faces of the Space: python hub_cards/space/make_samples.py
 
-Eight invented people in three poses each, from ellipsoids; the same files every time. CC0, see samples/LICENSE.
+Eight invented people in three poses each, drawn from ellipsoids, who show nobody; the same files every time. And NASA's
+portrait of an astronaut, out of scikit-image. Who owns them stands in samples/LICENSE.
 """
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from skimage import data
 
 from modeling_pcl.pictures.heads import Ellipsoid, draw_head
 
@@ -65,6 +67,7 @@ def invent(generator: np.random.Generator) -> list[Ellipsoid]:
 
 def main():
     FOLDER.mkdir(exist_ok=True)
+    Image.fromarray(data.astronaut()).save(FOLDER / "astronaut.jpg", quality=90)
     for number in range(8):
         generator = np.random.default_rng(number)
         person, paper = invent(generator), PAPERS[generator.integers(len(PAPERS))]

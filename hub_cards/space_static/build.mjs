@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 
 const [repository, site = "site"] = process.argv.slice(2);
 if (!repository || !fs.existsSync(path.join(repository, "onnx", "model.onnx"))) {
-  console.error(`error: ${repository ?? "no folder"} holds no onnx/model.onnx: give a folder that push_to_hub.py wrote`);
+  console.error(`error: ${repository ?? "no folder"} holds no onnx/model.onnx: give a folder that pcl push wrote`);
   process.exit(1);
 }
 const here = import.meta.dirname;

@@ -1,8 +1,9 @@
-import { cosine, cutLargestFace, encode, openModel, swap } from "./model.js";
+import { cosine, cutFace, encode, findFacesOf, openModel, swap } from "./model.js";
 import { crop, draw, readImage, toInput } from "./pixels.js";
 
 const element = (id) => document.getElementById(id);
-const photos = [null, null];
+const photos = [null, null]; // Their features.
+const files = [null, null];
 
 function tell(text, isError = false) {
   element("status").textContent = text;
@@ -18,26 +19,29 @@ async function choose(index, file) {
     tell(`${file.name} is not an image that this browser can read.`, true);
     return;
   }
+  files[index] = file;
   const model = await opened;
-  let told = "";
+  tell("Computing …");
+  let note = "";
   if (model.detector && element("detect").checked) {
-    tell("Looking for a face …");
-    const found = await cutLargestFace(model, image);
-    if (!found) {
-      tell(`No face is found in ${file.name}. Without the search, the photo is taken as it is.`, true);
-      return;
-    }
-    const [left, top, right, bottom] = found.face.box.map(Math.round);
-    told = `The face from (${left}, ${top}) to (${right}, ${bottom}) of ${file.name} was cut out`;
-    told += found.others ? `; it is the largest of ${found.others + 1}. ` : ". ";
-    image = found;
+    const faces = await findFacesOf(model, image);
+    note = describe(faces);
+    if (faces.length) image = cutFace(model, image, faces[0]);
   }
+  element(`note-${index}`).textContent = note;
   const square = crop(image.pixels, image.width, image.height, model.size);
   draw(element(`seen-${index}`), square);
-  tell("Computing …");
   photos[index] = await encode(model, toInput(square));
-  tell(told + (photos.every(Boolean) ? "" : "Now a second photo."));
+  tell(photos.every(Boolean) ? "" : "Now a second photo.");
   if (photos.every(Boolean)) await compare(model);
+}
+
+/** What was found in a photo and what is taken of it, in a sentence. */
+function describe(faces) {
+  if (!faces.length) return "No face is found, so that the whole photo is taken as one.";
+  const [left, top, right, bottom] = faces[0].box.map(Math.round);
+  const place = `from (${left}, ${top}) to (${right}, ${bottom}) px`;
+  return faces.length === 1 ? `One face is found, ${place}.` : `${faces.length} faces are found; taken is the largest, ${place}.`;
 }
 
 /** One feature of a photo; "face+pose" is both, one behind the other. */
@@ -68,6 +72,7 @@ async function compare(model) {
 for (const index of [0, 1]) {
   const [input, zone] = [element(`file-${index}`), element(`zone-${index}`)];
   input.addEventListener("change", () => choose(index, input.files[0]));
+  element("detect").addEventListener("change", () => choose(index, files[index]));
   zone.addEventListener("dragover", (event) => event.preventDefault());
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
@@ -76,7 +81,7 @@ for (const index of [0, 1]) {
 }
 
 tell("Opening the model …");
-const opened = openModel();
+export const opened = openModel();
 opened.then(
   (model) => {
     element("detection").hidden = !model.detector;
