@@ -187,7 +187,7 @@ BAD = {
         "422: head-pose-estimation has no parameter 'xx",
     ),
     "a long value": ({"inputs": GOOD, "parameters": {"draw": [LONG]}}, "422: `draw` must be true or false, got"),
-    "no such parameter": ({"inputs": GOOD, "parameters": {"drew": 1}}, "422: .*no parameter 'drew'; it has task, draw"),
+    "no such parameter": ({"inputs": GOOD, "parameters": {"drew": 1}}, "422: .*no parameter 'drew'; it has task, detect, draw"),
     "a wrong value": ({"inputs": GOOD, "parameters": {"draw": "yes"}}, "422: `draw` must be true or false, got 'yes'"),
     "no object": ({"inputs": GOOD, "parameters": [1]}, "422: `parameters` must be an object"),
     "an empty list": ({"inputs": GOOD, "parameters": []}, "422: `parameters` must be an object"),

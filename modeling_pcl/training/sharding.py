@@ -54,8 +54,10 @@ def shard(model: PCLForPreTraining, channels_last: bool = False) -> PCLForPreTra
         `model`.
     """
     model.to(memory_format=torch.contiguous_format)
+    # The decoder's maps lie so already, and with a hook its convolutions would not be plain ones any more.
+    drawing = {*model.decoder.modules()}
     for module in [*model.modules()]:
-        if channels_last and isinstance(module, nn.Conv2d):
+        if channels_last and isinstance(module, nn.Conv2d) and module not in drawing:
             module.register_forward_pre_hook(_to_channels_last)
         if type(module).__name__ in model._no_split_modules:
             fully_shard(module)

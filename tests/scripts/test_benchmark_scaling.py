@@ -78,7 +78,7 @@ def test_two_processes_are_started_and_timed(scaling, tmp_path):
     options = report.parse(scaling.ScalingBenchmark, "scaling", arguments(fsdp=True))
     timed = scaling.start(2, scaling.process_flags(options, 2), iterations=1)
     assert timed["images_per_s"] > 0
-    assert timed["memory_mb"] > 50
+    assert timed["memory_mb"] > 20  # A process holds at least that for itself, however much it shares.
 
 
 def test_processes_that_fail_say_why(scaling, tmp_path):
