@@ -41,20 +41,13 @@ export function findFacesOf(model, photo) {
     const outputs = await model.detector({ "input.1": new Tensor("float32", values, [1, 3, height, width]) });
     return ["537", "538", "539", "540"].map((name) => outputs[name]);
   };
-<<<<<<< HEAD
-  const [face, ...others] = await findFaces(run, photo, model.processor.face_detector);
-  if (!face) return null;
-  const crop = { align: "eyes", margin: 0.15, padding: "black", ...model.processor.face_crop };
-  return { ...cutSquare(photo, laySquare(crop, face), crop.padding), face, others: others.length };
-=======
   return findFaces(run, photo, model.processor.face_detector);
 }
 
 /** A face of a photo, cut out as the model's processor says. */
 export function cutFace(model, photo, face) {
-  const crop = { align: "none", margin: 0.28, padding: "black", ...model.processor.face_crop };
+  const crop = { align: "eyes", margin: 0.15, padding: "black", ...model.processor.face_crop };
   return cutSquare(photo, laySquare(crop, face), crop.padding);
->>>>>>> cdaf1219fe4d67de59a8e0c381630ebce3ba5833
 }
 
 /** Features by name, each a Float32Array, of values in [0, 1], channel by channel. */

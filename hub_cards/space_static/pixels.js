@@ -21,16 +21,15 @@ function weightsOf(from, to) {
 function resizeAxis(pixels, width, height, to, isAcross) {
   const [from, across, down] = isAcross ? [width, to, height] : [height, width, to];
   const weightsOfAll = weightsOf(from, to);
+  const step = 3 * (isAcross ? 1 : width);
   const resized = new Uint8ClampedArray(across * down * 3);
   for (let y = 0; y < down; y++) {
     for (let x = 0; x < across; x++) {
       const { first, weights } = weightsOfAll[isAcross ? x : y];
       for (let channel = 0; channel < 3; channel++) {
         let sum = 0;
-        weights.forEach((weight, offset) => {
-          const place = isAcross ? y * width + first + offset : (first + offset) * width + x;
-          sum += weight * pixels[place * 3 + channel];
-        });
+        let place = (isAcross ? y * width + first : first * width + x) * 3 + channel;
+        for (let offset = 0; offset < weights.length; offset++, place += step) sum += weights[offset] * pixels[place];
         resized[(y * across + x) * 3 + channel] = Math.floor(sum + 0.5);
       }
     }
