@@ -26,6 +26,7 @@ from modeling_pcl.head_pose_pcl import ANGLES, turn_back
 from modeling_pcl.image_processing_pcl import PCLImageProcessor
 from modeling_pcl.images_pcl import open_bytes, to_rgb
 from modeling_pcl.options import option
+from modeling_pcl.probes.features import extract_features
 from modeling_pcl.probes.quick_scores import linear_accuracy, ridge, verification_auc
 
 from . import report
@@ -115,11 +116,9 @@ class Setting:
             images.append(square.cut(photo, crop.padding)), angles.append(square.angle_deg)
         return self.processor(images, return_tensors="pt")["pixel_values"], np.array(angles)
 
-    @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        parts = [self.model(batch) for batch in tqdm(pixels.split(128), desc="Features", leave=False)]
-        features = {"trunk": "pooler_output", "face": "face_features"}
-        return {name: torch.cat([part[key] for part in parts]) for name, key in features.items()}
+        features = extract_features(self.model, pixels.mul(255).round().byte().split(128), precision="bf16")
+        return {name: features[name].float() for name in ("trunk", "face")}
 
 
 def open_photo(record: dict) -> Image.Image:
