@@ -187,7 +187,10 @@ BAD = {
         "422: head-pose-estimation has no parameter 'xx",
     ),
     "a long value": ({"inputs": GOOD, "parameters": {"draw": [LONG]}}, "422: `draw` must be true or false, got"),
-    "no such parameter": ({"inputs": GOOD, "parameters": {"drew": 1}}, "422: .*no parameter 'drew'; it has task, detect, draw"),
+    "no such parameter": (
+        {"inputs": GOOD, "parameters": {"drew": 1}},
+        "422: .*no parameter 'drew'; it has task, detect",
+    ),
     "a wrong value": ({"inputs": GOOD, "parameters": {"draw": "yes"}}, "422: `draw` must be true or false, got 'yes'"),
     "no object": ({"inputs": GOOD, "parameters": [1]}, "422: `parameters` must be an object"),
     "an empty list": ({"inputs": GOOD, "parameters": []}, "422: `parameters` must be an object"),
@@ -312,17 +315,16 @@ def mangled_request(seed: int) -> dict:
 def test_300_mangled_requests_are_answered_in_json_or_refused_with_a_status(handlers, module, capsys):
     counts, longest = Counter(), 0
     for seed in range(300):
-        request = mangled_request(seed)
-        for name in ("encoder", "expression", "head_pose", "identity"):
-            try:
-                json.dumps(handlers[name](request), allow_nan=False)
-                counts["answered"] += 1
-            except module.RequestError as refusal:
-                counts[refusal.status] += 1
-                longest = max(longest, len(str(refusal)))
+        handler = handlers[("encoder", "expression", "head_pose", "identity")[seed % 4]]
+        try:
+            json.dumps(handler(mangled_request(seed)), allow_nan=False)
+            counts["answered"] += 1
+        except module.RequestError as refusal:
+            counts[refusal.status] += 1
+            longest = max(longest, len(str(refusal)))
     with capsys.disabled():
-        print(f"\n300 mangled requests to four models: {dict(counts)}")
-    assert min(counts["answered"], counts[400], counts[415], counts[422]) > 50
+        print(f"\n300 mangled requests to four models in turn: {dict(counts)}")
+    assert min(counts["answered"], counts[400], counts[415], counts[422]) > 20
     assert longest < 300
 
 

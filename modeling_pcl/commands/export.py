@@ -3,8 +3,8 @@
     pcl export runs/mine --output_dir runs/mine/onnx --int8
 
 The folder gets model.onnx; with `--int8` model_quantized.onnx, a quarter as large; of a pre-training model
-decoder_model.onnx, which draws a face in a pose; with `--face_detector` face_detector.onnx; and export.json, with how far
-the files are from torch.
+decoder_model.onnx, which draws a face in a pose; with `--face_detector` face_detector.onnx; and export.json, with how
+far the files are from torch.
 """
 
 from dataclasses import dataclass

@@ -262,22 +262,22 @@ def test_accumulated_micro_batches_read_that_many_batches(monkeypatch, options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_killed_run_resumes_bit_for_bit_from_the_middle_of_an_epoch(options, tmp_path, streaming):
+def test_a_killed_run_resumes_bit_for_bit_from_the_middle_of_an_epoch(monkeypatch, options, tmp_path, streaming):
     changes = {"steps": 11, "save_steps": 2, "num_workers": 1, "mixed_precision": "bf16"}
     flags = ("--streaming", "--steps_per_epoch", "5") if streaming else ()
     whole, killed = (options | changes | {"output_dir": tmp_path / name} for name in ("whole", "killed"))
-    runs = [start(whole, *flags), start(killed | {"logging_steps": 1}, *flags)]
+    run = start(killed | {"logging_steps": 1}, *flags)
     checkpoints = killed["output_dir"] / "checkpoints"
-    while runs[1].poll() is None and not list(checkpoints.glob("step-0000000[48]")):
+    while run.poll() is None and not list(checkpoints.glob("step-0000000[48]")):
         time.sleep(0.005)
-    os.kill(runs[1].pid, signal.SIGKILL)
-    runs[1].communicate()
-    finish(runs[0])
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    train(monkeypatch, whole, *flags)
     newest = CheckpointFolder(checkpoints).newest()
     step = json.loads((newest / "state.json").read_text())["step"]
     assert step < 11
     assert step % 5  # Five batches are an epoch, so this is within one.
-    finish(start(killed, "--resume", *flags))
+    train(monkeypatch, killed, "--resume", *flags)
     assert_same_weights(whole["output_dir"], killed["output_dir"])
     optimizers = [
         torch.load(run["output_dir"] / "checkpoints/step-00000011/optimizer.pt", weights_only=True)

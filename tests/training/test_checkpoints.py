@@ -142,7 +142,7 @@ for step in itertools.count(1):
 
 
 def test_a_kill_at_any_instant_leaves_a_complete_newest_checkpoint(tmp_path):
-    for trial in (0, 2, 4):
+    for trial in (0, 3):
         with subprocess.Popen(
             [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path / str(trial))], stdout=subprocess.PIPE, text=True
         ) as process:
