@@ -6,4 +6,6 @@ source scripts/environment.sh test
 if command -v npm >/dev/null && [ ! -d hub_cards/space_static/node_modules ]; then
   npm install --silent --ignore-scripts --no-package-lock --prefix hub_cards/space_static || echo "no npm registry: its test will be skipped"
 fi
+# glibc hands large blocks back to the kernel at every step; kept, they are not cleared anew each time.
+export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1
 HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
