@@ -148,6 +148,7 @@ class PCLImageProcessor(TorchvisionBackend):
             except (OSError, ValueError):  # A model may have been saved without a processor.
                 saved = {}
             options = {name: saved[name] for name in ("face_crop", "face_detector") if name in saved} | options
+        options = {"face_crop": FaceCrop().to_dict()} | options  # Written down, though it is the default today.
         sides = {
             "size": {"shortest_edge": image_size_px},
             "crop_size": {"height": image_size_px, "width": image_size_px},
