@@ -108,6 +108,19 @@ def read_frames(file: Path, every_s: float, size_px: int, after: int = -1) -> It
         yield Frame(photo.number, photo.time_s, _crop(photo.photo, size_px))
 
 
+def expected_frames(file: Path, every_s: float) -> int | None:
+    """How many frames `read_photos` will give, by what the file says of its length; None where it says nothing."""
+    if av is None:
+        return None  # Reading it will say how to install it.
+    try:
+        with av.open(str(file)) as container:
+            if not every_s:
+                return container.streams.video[0].frames or None
+            return math.ceil(container.duration / av.time_base / every_s) if container.duration else None
+    except (av.FFmpegError, IndexError):
+        return None  # Reading it will say why.
+
+
 def read_photos(file: Path, every_s: float, after: int = -1) -> Iterator[VideoPhoto]:
     """Decode a video's whole frames in order; arguments and errors are those of `read_frames`."""
     if av is None:

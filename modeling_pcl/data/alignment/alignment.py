@@ -16,6 +16,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, Features, Value
@@ -149,6 +150,7 @@ def write_units(units: Sequence[Unit], write: FaceWriter, num_proc: int):
     total, left = (sum(unit.size for unit in group) for group in (units, missing))
     with progress(total=total, initial=total - left, unit="photo", desc="Finding faces") as bar:
         workers = min(num_proc, len(missing))
+        write = replace(write, shows_frames=workers < 2)
         for count in map(write, missing) if workers < 2 else in_processes(write, missing, workers):
             bar.update(count)
 

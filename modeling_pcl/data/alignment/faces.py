@@ -17,9 +17,10 @@ from ...faces_pcl import CutFace, cut_found_faces, draw_faces, shared_detector
 from ...files import replacing
 from ...head_pose_pcl import ANGLES, turn_back
 from ...images_pcl import BrokenImageError, open_bytes, to_rgb
+from ...progress import progress
 from ..collections.parts import printable, write_records
 from ..images import image_bytes
-from ..video import BrokenVideoError, read_photos
+from ..video import BrokenVideoError, VideoPhoto, expected_frames, read_photos
 from .tracking import FaceTracker
 
 PHOTOS_AT_ONCE = 8
@@ -100,6 +101,7 @@ class FaceWriter:
         size_px: Largest side of a face; None for all.
         jpeg_quality: None for PNG.
         max_pixels: Of a photo.
+        shows_frames: Whether to show the progress within each video, where videos are not searched side by side.
     """
 
     folder: Path
@@ -113,6 +115,7 @@ class FaceWriter:
     size_px: int | None
     jpeg_quality: int | None
     max_pixels: int
+    shows_frames: bool = False
 
     def is_done(self, unit: Unit) -> bool:
         return (self.folder / f"{unit.stem}.json").exists()
@@ -162,7 +165,7 @@ class FaceWriter:
     def _video(self, unit: Unit, account: Account, samples: list[Image.Image]) -> Iterator[dict]:
         tracker, people = FaceTracker(), 0
         try:
-            for frame in read_photos(unit.video, self.every_s):
+            for frame in self._frames(unit):
                 (faces,) = self._find([frame.photo])
                 account.photos += 1
                 account.several += len(faces) > 1
@@ -183,6 +186,13 @@ class FaceWriter:
         if not account.kept and not account.missed:
             account.missed.append((unit.name, "no face is found in any frame"))
         account.people, account.shots = tracker.count, tracker.shots
+
+    def _frames(self, unit: Unit) -> Iterator[VideoPhoto]:
+        frames = read_photos(unit.video, self.every_s)
+        if not self.shows_frames:
+            return frames
+        total = expected_frames(unit.video, self.every_s)
+        return progress(frames, total=total, unit="frame", desc=unit.name, leave=False)
 
     def _find(self, photos: list[Image.Image]):
         # One thread in each process: as many as there are cores would wait for each other.
