@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .images_pcl import MAX_PIXELS
+
 ALIGNMENTS, PADDINGS = ("none", "eyes", "five_points"), ("black", "edge")
 # Where eyes, nose and corners of the mouth lie in the square around a face's box, as shares of its side: what
 # CenterFace finds in CelebA's aligned portraits, the mean of 1,199 and their mirror images.
@@ -104,7 +106,7 @@ class FaceSquare:
             ValueError: If the square has no part in the photo, or is many times as large.
         """
         side, half = self.side_px, self.side_px / 2
-        if side > LARGEST_SHARE * max(image.size):
+        if side > LARGEST_SHARE * max(image.size) or side**2 > MAX_PIXELS:
             raise ValueError(f"a square of {side} px is far larger than the photo of {image.width} x {image.height} px")
         corners = self.corners()
         left, top = np.floor(corners.min(axis=0)).astype(int) - 1

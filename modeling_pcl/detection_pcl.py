@@ -62,7 +62,7 @@ class FaceDetector:
 
     Raises:
         ImportError: If onnxruntime, onnx or the package with the weights is not installed.
-        ValueError: If the file is not the one whose hash was given, or no network.
+        ValueError: If a number is out of its range, or the file is not the one whose hash was given, or no network.
 
     Source:
         Xu et al. 2019, CenterFace: joint face detection and alignment using face as point.
@@ -82,6 +82,11 @@ class FaceDetector:
             raise ImportError(f"Finding faces needs onnxruntime and onnx: `{HOW_TO_INSTALL}`.")
         if longest_px < MULTIPLE_PX or longest_px % MULTIPLE_PX:
             raise ValueError(f"`longest_px` must be a multiple of {MULTIPLE_PX}, got {longest_px}.")
+        if not 0 < min_score < 1:
+            raise ValueError(f"`min_score` must be between 0 and 1, got {min_score}.")
+        for name, value in {"min_side_px": min_side_px, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
         self.min_score, self.min_side_px, self.longest_px = min_score, min_side_px, longest_px
         self.batch_size = batch_size
         content = _read_weights(weights, sha256)

@@ -17,6 +17,7 @@ import pytest
 import tiny
 import torch
 from packaging.requirements import Requirement
+from photos import group
 from PIL import Image
 
 from modeling_pcl import (
@@ -352,3 +353,17 @@ def test_it_runs_with_nothing_but_its_requirements(folders, handlers, tmp_path):
     assert alone.returncode == 0, alone.stderr
     for answer, expected in zip(json.loads((tmp_path / "answer.json").read_text()), handlers["head_pose"](request)):
         assert answer == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["encoder", "expression", "head_pose"])
+def test_the_largest_face_of_a_photo_is_cut_out_when_asked_and_said_where(handlers, module, name):
+    photo = group((40, 100, 1.0), (400, 100, 1.5))
+    (face,) = PCLImageProcessor.for_image_size(32).cut_faces(photo, most_faces=1)
+    found = handlers[name]({"inputs": as_text(photo), "parameters": {"detect": True}})
+    alone = handlers[name]({"inputs": as_text(face.image)})
+    first, same = (answer[0] if isinstance(answer, list) else answer for answer in (found, alone))
+    assert first["box"] == pytest.approx(face.box.tolist(), abs=0.01)
+    for key in set(same) - {"label", "roll", "yaw", "pitch"}:  # A head's pose is turned back to the photo's.
+        assert first[key] == pytest.approx(same[key], abs=1e-5)
+    with pytest.raises(module.RequestError, match="422: No face is found"):
+        handlers[name]({"inputs": as_text(Image.new("RGB", (300, 200))), "parameters": {"detect": True}})

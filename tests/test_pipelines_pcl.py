@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from photos import group, portrait
 from PIL import Image
 from torch.nn import functional as F
 from transformers import (
@@ -32,7 +33,7 @@ from modeling_pcl import (
     PCLImageProcessor,
     PCLModel,
 )
-from modeling_pcl.head_pose_pcl import AXIS_COLOURS, draw_axes
+from modeling_pcl.head_pose_pcl import AXIS_COLOURS, draw_axes, turn_back
 
 PROCESSOR = PCLImageProcessor.for_image_size(32)
 
@@ -320,3 +321,30 @@ class TestWrongModels:
         ResNetForImageClassification(config).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="must be a PCLForHeadPoseEstimation, got a ResNetForImageClassification"):
             pipeline("head-pose-estimation", model=str(tmp_path), image_processor=PROCESSOR)
+
+
+def test_head_pose_in_a_photo_is_that_of_the_cut_face_turned_back(tmp_path):
+    tiny.save(tmp_path / "model", PCLForHeadPoseEstimation)
+    estimate = pipeline("head-pose-estimation", str(tmp_path / "model"))
+    photo = portrait().rotate(-20, Image.Resampling.BICUBIC)
+    (face,) = estimate.image_processor.cut_faces(photo, most_faces=1)
+    assert abs(face.square.angle_deg) > 10
+    alone = estimate(face.image)
+    first, second = estimate([photo, photo], detect=True, draw=True, batch_size=2)
+    expected = turn_back(alone["yaw"], alone["pitch"], alone["roll"], face.square.angle_deg)
+    assert [first[angle] for angle in ("yaw", "pitch", "roll")] == pytest.approx(expected, abs=1e-4)
+    assert first["box"] == second["box"] == pytest.approx(face.box.tolist())
+    assert first["image"].size == photo.size
+    with pytest.raises(ValueError, match="No face is found"):
+        estimate(Image.new("RGB", (200, 200)), detect=True)
+    assert "yaw" in estimate(Image.new("RGB", (200, 200)), detect=True, on_no_face="whole")
+
+
+def test_the_largest_faces_of_two_photos_are_compared(tmp_path):
+    tiny.save(tmp_path / "model", PCLModel)
+    verify = pipeline("face-verification", str(tmp_path / "model"))
+    photos = group((40, 100, 1.0), (400, 100, 1.5)), portrait()
+    cut = tuple(verify.image_processor.cut_faces(photo, most_faces=1)[0] for photo in photos)
+    answer = verify(photos, detect=True)
+    assert answer["boxes"] == [pytest.approx(face.box.tolist()) for face in cut]
+    assert answer["similarity"] == pytest.approx(verify(tuple(face.image for face in cut))["similarity"], abs=1e-5)

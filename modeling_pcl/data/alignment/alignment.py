@@ -24,6 +24,7 @@ from datasets import Sequence as Numbers
 from PIL import Image
 
 from ... import PCLImageProcessor
+from ...crop_pcl import FaceCrop
 from ...detection_pcl import FaceDetector
 from ...files import write_json
 from ...progress import progress
@@ -55,7 +56,7 @@ def align(arguments: AlignmentArguments) -> dict:
         OSError: If something cannot be written, or a process died.
     """
     crop = PCLImageProcessor.from_pretrained(arguments.like).face_crop if arguments.like else arguments.crop()
-    FaceDetector(**arguments.detector())  # What is wrong with it is said before anything is made.
+    FaceCrop(**crop), FaceDetector(**arguments.detector())  # What is wrong is said before anything is made.
     corpora, videos, root = open_input(arguments.input)
     folder = arguments.output_dir / ".aligning"
     revisions = [f"{split} {corpus_revision(corpus)}" for split, corpus in corpora.items()]
@@ -67,6 +68,7 @@ def align(arguments: AlignmentArguments) -> dict:
     given = ("every_s", "min_difference", "most_faces", "jpeg_quality", "max_pixels")
     write = FaceWriter(
         folder,
+        root,
         corpora,
         face_features(corpora, bool(videos)),
         crop,

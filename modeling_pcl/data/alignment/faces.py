@@ -91,6 +91,7 @@ class FaceWriter:
 
     Args:
         folder: Where parts go.
+        root: Folder of the input, below which photos have their names.
         corpora: Photos, by split.
         features: Of the corpus that is made.
         crop: Arguments of `FaceCrop`.
@@ -105,6 +106,7 @@ class FaceWriter:
     """
 
     folder: Path
+    root: Path
     corpora: dict[str, Dataset]
     features: Features
     crop: dict
@@ -154,7 +156,9 @@ class FaceWriter:
     def _open(self, row: dict, number: int, account: Account) -> tuple[str, dict, Image.Image] | None:
         record = row["image"]
         name = printable((record or {}).get("path") or f"{number:07d}")
-        name = Path(name).name if Path(name).is_absolute() else name
+        if Path(name).is_absolute():  # Of a folder of photos; elsewhere nothing tells where names begin.
+            inside = Path(name).is_relative_to(self.root.absolute())
+            name = Path(name).relative_to(self.root.absolute()).as_posix() if inside else Path(name).name
         try:
             with open_bytes(image_bytes(record), self.max_pixels) as image:
                 return name, {key: row[key] for key in row if key in self.features and key != "image"}, to_rgb(image)

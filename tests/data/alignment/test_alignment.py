@@ -69,11 +69,12 @@ def test_a_folder_of_photos_is_a_corpus_of_its_faces(photos, tmp_path):
     report = run(photos, tmp_path / "faces")
     assert report["rows"] == {"data": {"train": 3}}
     assert (report["photos"], report["photos_with_several_faces"]) == (3, 1)
-    missed = {entry["name"].rsplit("/")[-1]: entry["reason"] for entry in report["missed"]}
-    assert missed["empty.png"] == "no face is found"
-    assert "truncated" in missed["c.png"] or "cut short" in missed["c.png"]
+    missed = {entry["name"]: entry["reason"] for entry in report["missed"]}
+    assert missed["people/empty.png"] == "no face is found"
+    assert "truncated" in missed["people/c.png"] or "cut short" in missed["people/c.png"]
     corpus = load_corpus(str(tmp_path / "faces"))
-    assert [Path(row["image"]["path"]).name for row in corpus] == ["a_0.png", "b_0.png", "b_1.png"]
+    names = [row["image"]["path"] for row in corpus]
+    assert names == ["people/a_0.png", "people/b_0.png", "people/b_1.png"]
     assert len(load_dataset(str(tmp_path / "faces"), split="train")) == 3
     assert read_face_crop(str(tmp_path / "faces")) == {"align": "eyes", "margin": 0.15, "padding": "black"}
     with Image.open(tmp_path / "faces/faces.jpg") as sheet:
@@ -185,3 +186,6 @@ def test_options_out_of_range_are_refused(tmp_path, photos):
         arguments(photos, photos / "faces")
     with pytest.raises(ValueError, match="`margin` must be a number"):
         run(photos, tmp_path / "faces", margin=9)
+    with pytest.raises(ValueError, match=r"`min_score` must be between 0 and 1, got 1.5"):
+        run(photos, tmp_path / "faces", min_score=1.5)
+    assert not (tmp_path / "faces").exists()
