@@ -14,11 +14,13 @@ from ..data.images import decode_image
 from ..features_pcl import READABLE_FEATURES, feature_parts
 from ..head_pose_pcl import ANGLES
 from .arguments import ScoreCorpora
+from .disentanglement import mirror_movement
 from .features import extract_features
 from .verification import pair_cosines
 
 BATCH_SIZE = 128
 HEAD_POSE_SHARE = 0.9  # Of a picture's side that is kept: head-pose collections leave more around the face.
+MIRRORED = "mirrored_head_pose"
 TRAIN_SHARE = {"head_pose": 0.8, "portraits": 5 / 6}
 PAIRS_OF_A_KIND = 4000
 EPOCHS, ROWS_AT_ONCE = 30, 256
@@ -88,11 +90,12 @@ def quick_scores(
 
     Yields:
         For each feature its name and `expression_accuracy`, `verification_auc`, `yaw_mae` and `yaw_r2` (and
-        of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years).
+        of pitch and roll, degrees), `smile_accuracy`, `gender_accuracy`, `age_mae` (years), `mirror_movement`.
     """
+    images_of = {**data.images, MIRRORED: data.images["head_pose"].flip(-1)}
     encoded = {
         name: extract_features(model, images.split(BATCH_SIZE), precision="bf16")
-        for name, images in data.images.items()
+        for name, images in images_of.items()
     }
     for feature in names:
         rows = {
@@ -120,7 +123,10 @@ def _scores(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarra
     gender, age = labels["portraits"]["gender"], labels["portraits"]["age"]
     scores["gender_accuracy"] = linear_accuracy(faces[:count], gender[:count], faces[count:], gender[count:])
     ages = ridge(faces[:count], torch.tensor(age[:count], dtype=torch.float32)[:, None], faces[count:])
-    return scores | {"age_mae": mean_absolute_error(age[count:], ages[:, 0].numpy())}
+    return scores | {
+        "age_mae": mean_absolute_error(age[count:], ages[:, 0].numpy()),
+        "mirror_movement": mirror_movement(rows["head_pose"], rows[MIRRORED]),
+    }
 
 
 def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
