@@ -128,6 +128,11 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         self.set_output_features_output_indices(kwargs.pop("out_features", None), kwargs.pop("out_indices", None))
         super().__post_init__(**kwargs)
 
+    @property
+    def is_embedding(self) -> bool:
+        """Whether a classification head's outputs are one vector, by whose cosine faces are compared."""
+        return self.problem_type == "regression" and self.num_labels > 1
+
     @classmethod
     def _dict_from_json_file(cls, json_file):
         """transformers' own, which goes on with a list until something else goes wrong."""

@@ -38,10 +38,11 @@ class _PCLWithHead(PCLPreTrainedModel):
 
 
 class PCLForImageClassification(_PCLWithHead):
-    """A linear layer on the encoder: one label of several (expression) or many at once (action units).
+    """A linear layer on the encoder: one label of several (expression), many at once (action units), a number (age).
 
     `config.problem_type` selects the loss as everywhere in transformers: `"single_label_classification"`,
-    `"multi_label_classification"` or `"regression"` (then `logits` are an embedding); None infers it from the labels.
+    `"multi_label_classification"` or `"regression"` (then several `logits` are an embedding); None infers it from the
+    labels.
     """
 
     _auto_class = "AutoModelForImageClassification"
@@ -56,8 +57,7 @@ class PCLForImageClassification(_PCLWithHead):
 
     @property
     def pipelines(self) -> dict[str, str]:
-        is_embedding = self.config.problem_type == "regression"
-        name = "FaceVerificationPipeline" if is_embedding else "FaceClassificationPipeline"
+        name = "FaceVerificationPipeline" if self.config.is_embedding else "FaceClassificationPipeline"
         return {name: "AutoModelForImageClassification"}
 
     @can_return_tuple

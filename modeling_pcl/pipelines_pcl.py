@@ -62,7 +62,7 @@ class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
 
     transformers itself opens a file before the processor sees it, and then 16-bit images are white, and what is
     transparent is black. With `detect=True` the image is a photo, of which the largest face is looked at, and each
-    label also has its `box`.
+    label also has its `box`. Of a head that tells a number, the `label` is its name and the `score` the number.
 
     Raises:
         ValueError: If the model has no head.
@@ -206,10 +206,11 @@ class FaceVerificationPipeline(PCLPipeline):
 
     def __init__(self, model, *args, **kwargs):
         super().__init__(model, *args, **kwargs)
-        if hasattr(model, "classifier") and model.config.problem_type != "regression":
+        if hasattr(model, "classifier") and not model.config.is_embedding:
             raise ValueError(
                 "`model` of a FaceVerificationPipeline must compare people, but this PCLForImageClassification tells "
-                'classes apart: give its `base_model`, or an embedding, whose `problem_type` is "regression".'
+                "classes apart, or a number: give its `base_model`, or an embedding, whose `problem_type` is "
+                '"regression".'
             )
 
     def _sanitize_parameters(self, **options):

@@ -16,20 +16,26 @@ from tabulate import tabulate
 
 from ..crop_pcl import FaceCrop, describe_crop
 from ..data.collections.layouts import TERMS
+from ..files import opening
 from .models import model_kind
 from .published import in_markdown, shown, without_private
 
 # Not measures of how good a model is: what was chosen, and how many images there were.
 NO_MEASURES = ("threshold", "images", "dropped", "pairs", "inverse_penalty", "converged")
-PIPELINE_TAGS = {"expression": "image-classification", "action_units": "image-classification"}
+PIPELINE_TAGS = dict.fromkeys(("expression", "action_units", "regression"), "image-classification")
 TASK_NAMES = {
     "expression": "image classification",
     "action_units": "facial action units",
     "head_pose": "head-pose estimation",
+    "regression": "regression",
     "verification": "face verification",
     "disentanglement": "what each feature holds",
 }
 UNFILLED = re.compile(r"\{\{|\}\}|\{%|%\}|\b(None|nan|NaN|Undefined|TODO)\b|\[More Information Needed\]")
+# Between these marks of a card stand its results.
+MARKS = "<!-- results --><!-- end of results -->"
+RESULTS = re.compile(r"<!-- results -->.*?<!-- end of results -->", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"(?<![\w.,/-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
 UNREAD = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)|https?://\S+", re.DOTALL)
 
@@ -44,11 +50,12 @@ def gather_facts(
     gmacs: float | None = None,
     pictures: Sequence[str] = (),
     examples: Sequence[Mapping] = (),
+    own_card: Path | None = None,
 ) -> dict[str, Any]:
     """Read a repository's folder.
 
     Args:
-        folder: With `config.json`, and `run.json`, `results.json` where there are any.
+        folder: With `config.json`, and `run.json`, `results.json` and the folders of heads, where there are any.
         repo_id: `user/name`.
         license: Of the weights, as the Hub names it; none is stated without.
         training_data: Collections by a name of `TERMS`, or `name: terms`.
@@ -56,6 +63,7 @@ def gather_facts(
         parameters: Of what answers for an image: the encoder, with the head where it has one.
         gmacs: Billions of multiply-accumulate operations that it takes for one image.
         pictures: Paths in the folder.
+        own_card: A card that somebody wrote, if it exists: its text is kept.
         examples: `{"file": path in the folder, "output": ...}`, images that may be published, and the model's answers.
 
     Returns:
@@ -72,6 +80,7 @@ def gather_facts(
     for name in ("problem_type", "verification_threshold"):
         config.setdefault(name, None)
     run, results = (_read(folder / name) for name in ("run.json", "results.json"))
+    front, text = _read_card(own_card)
     if run is not None:
         run["hours"] = _hours(run)
     return {
@@ -88,7 +97,21 @@ def gather_facts(
         "has_onnx": (folder / "onnx").exists(),
         "crop": describe_crop(FaceCrop(**(_read(folder / "preprocessor_config.json") or {}).get("face_crop", {}))),
         "examples": list(examples),
+        "heads": {name: probe["task"] for name, probe in (results or {}).items() if (folder / name).is_dir()},
+        "front": front,
+        "text": text,
     }
+
+
+def _read_card(path: Path | None) -> tuple[dict, str]:
+    """The front matter and the text of a card that somebody wrote, both empty without one."""
+    if path is None or not path.exists():
+        return {}, ""
+    card = without_private(path.read_text(encoding="utf-8"))
+    with opening(f"The front matter of {path.name}"):
+        front = FRONT_MATTER.match(card)
+        entries = yaml.safe_load(front[1]) if front else {}
+        return dict(entries), card[front.end() if front else 0 :]
 
 
 def _read(path: Path) -> dict | None:
@@ -118,7 +141,8 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
         facts: As `gather_facts` returns them.
 
     Returns:
-        The text of README.md: the same for the same facts.
+        The text of README.md, the same for the same facts: that which somebody wrote, with the results between its
+        marks, or at its end, and what is missing of the front matter; or else all of it from the templates.
 
     Raises:
         ValueError: If a template asks for a fact that is not there.
@@ -128,9 +152,9 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
     options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "finalize": shown}
     environment = jinja2.Environment(loader=loader, **options)
     tables = [_checked_table(name, probe) for name, probe in facts["probes"].items()]
-    template = environment.get_template(f"{model_kind(facts['config'])}.md")
+    name = "results.md" if facts["text"] else f"{model_kind(facts['config'])}.md"
     try:
-        text = template.render(
+        text = environment.get_template(name).render(
             **facts | {"repo_id": Markup(facts["repo_id"])},
             name=facts["repo_id"].split("/")[-1],
             developer=facts["repo_id"].split("/")[0],
@@ -145,6 +169,9 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
         raise ValueError(
             f"the card's template asks for what run.json, results.json and config.json lack: {error}"
         ) from error
+    if facts["text"]:
+        own = facts["text"] if RESULTS.search(facts["text"]) else f"{facts['text'].rstrip()}\n\n{MARKS}\n"
+        text = f"---\n{metadata(facts).to_yaml()}\n---\n" + RESULTS.sub(lambda _: text.strip(), own)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
@@ -162,14 +189,16 @@ def metadata(facts: Mapping[str, Any]) -> ModelCardData:
     ]
     results = [result for probe in facts["probes"].values() for result in _eval_results(probe)]
     given = {"license": facts["license"], "base_model": facts["base_model"], "eval_results": results or None}
-    return ModelCardData(
-        library_name="transformers",
+    entries = {
+        "library_name": "transformers",
         # The Hub has no task for head pose or for verification.
-        pipeline_tag=PIPELINE_TAGS.get(kind, "image-feature-extraction" if kind != "head_pose" else None),
-        tags=["face", "self-supervised-learning", "pcl", kind.replace("_", "-"), "arxiv:2211.13490"],
-        model_name=facts["repo_id"].split("/")[-1],
+        "pipeline_tag": PIPELINE_TAGS.get(kind, "image-feature-extraction" if kind != "head_pose" else None),
+        "tags": ["face", "self-supervised-learning", "pcl", kind.replace("_", "-"), "arxiv:2211.13490"],
+        **{name: value for name, value in facts["front"].items() if name != "model-index"},
         **{name: value for name, value in given.items() if value},
-        **({"widget": widget} if widget else {}),
+    }
+    return ModelCardData(
+        model_name=facts["repo_id"].split("/")[-1], **entries, **({"widget": widget} if widget else {})
     )
 
 

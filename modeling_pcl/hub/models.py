@@ -23,17 +23,18 @@ def model_kind(config: Mapping) -> str:
     """Name the kind of model that a saved `config.json` is of.
 
     Args:
-        config: With `architectures`, `problem_type` and `verification_threshold`.
+        config: With `architectures`, `problem_type`, `verification_threshold`, and `id2label` where it has labels.
 
     Returns:
-        `pretrained`, `expression` (any classes), `action_units`, `head_pose`, or `verification` (an embedding, or an
-        encoder with a threshold).
+        `pretrained`, `expression` (any classes), `action_units`, `head_pose`, `regression` (one number), or
+        `verification` (an embedding, or an encoder with a threshold).
     """
     architecture = (config.get("architectures") or ["PCLModel"])[0]
     if architecture == "PCLForHeadPoseEstimation":
         return "head_pose"
     if architecture == "PCLForImageClassification":
-        kinds = {"regression": "verification", "multi_label_classification": "action_units"}
+        of_numbers = "regression" if len(config.get("id2label", ())) == 1 else "verification"
+        kinds = {"regression": of_numbers, "multi_label_classification": "action_units"}
         return kinds.get(config["problem_type"], "expression")
     is_verifier = architecture == "PCLModel" and config["verification_threshold"] is not None
     return "verification" if is_verifier else "pretrained"

@@ -29,6 +29,7 @@ ENDPOINT_FILES = ("handler.py", "requirements.txt")
 EXAMPLE_TASKS = {
     "expression": "image-classification",
     "action_units": "image-classification",
+    "regression": "image-classification",
     "head_pose": "head-pose-estimation",
 }
 
@@ -70,7 +71,8 @@ def build_repository(arguments: PushArguments) -> Path:
         examples = [answer_example(folder, path) for path in arguments.example_images]
         bar.update()
         given = {name: getattr(arguments, name) for name in ("license", "training_data", "base_model")}
-        write_card(folder, repo_id, model, **given, pictures=pictures, examples=examples)
+        given |= {"pictures": pictures, "examples": examples, "own_card": run_dir / "README.md"}
+        write_card(folder, repo_id, model, **given)
         bar.update()
         check_parity(folder)
         if final.exists():

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -20,14 +20,18 @@ logger = logging.getLogger(__name__)
 RESULTS = "results.json"
 PROBE_KEYS = {"task", "protocol", "parts", "results", "model_revision"}
 # Pictures that `pcl` draws, without a face in them and with faces of the corpus; no other leaves this machine.
-CHARTS = {"comparison", "confusion", "disentanglement", "epochs", "f1", "head_pose", "losses", "roc"}
+CHARTS = {"comparison", "confusion", "disentanglement", "epochs", "f1", "head_pose", "learning_curve", "losses"}
+CHARTS |= {"regression", "roc"}
+SCORES = {"learning_curve.csv", "scores.csv"}  # As `pcl search` writes them.
+HEAD_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 FACES = re.compile(r"faces|reconstructions|swaps|step-\d+")
 TEXTS = (".json", ".md", ".py", ".txt")
 KEPT = (".gitattributes",)
 
 
 def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces: bool) -> list[str]:
-    """Copy what a run left beside its model: `run.json`, pictures, and the results of its probes in one file.
+    """Copy what a run left beside its model: `run.json`, scores, pictures, its probes' heads, and their
+    results in one file.
 
     Absolute paths become their last part.
 
@@ -45,12 +49,24 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
     results = collect_results(run_dir, encoder_digest)
     if results:
         _write(folder / RESULTS, results)
+    for name in sorted(SCORES):
+        if (run_dir / name).exists():
+            shutil.copyfile(run_dir / name, folder / name)
+    for name in heads(run_dir, results):
+        (folder / name).mkdir(parents=True)
+        for file in HEAD_FILES:
+            shutil.copyfile(run_dir / name / file, folder / name / file)
     pictures = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
     chosen = [path for path in pictures if path.stem in CHARTS or (include_faces and FACES.fullmatch(path.stem))]
     for path in chosen:
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "pictures" / path.name)
     return [f"pictures/{path.name}" for path in chosen]
+
+
+def heads(run_dir: Path, results: Mapping[str, Mapping]) -> list[str]:
+    """Which probes, named by their folders below the run's, left a head."""
+    return [name for name in results if all((run_dir / name / file).exists() for file in HEAD_FILES)]
 
 
 def _write(path: Path, record: dict):

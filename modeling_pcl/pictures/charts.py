@@ -1,4 +1,4 @@
-"""The results of one probe: classes, head poses, action units, and how they were chosen."""
+"""The results of one probe: classes, head poses and other numbers, action units, and how they were chosen."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,6 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, auc
 
-from ..head_pose_pcl import ANGLES
 from . import style
 
 COLOUR = style.FEATURE_LOOKS["trunk"][0]
@@ -43,31 +42,38 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
     return style.rendered(figure)
 
 
-def draw_pose_errors(predictions: np.ndarray, references: np.ndarray, title: str) -> Image.Image:
-    """Draw predicted over labelled yaw, pitch and roll, with the mean absolute error of each.
+def draw_errors(
+    predictions: np.ndarray, references: np.ndarray, names: Sequence[str], title: str, unit: str = ""
+) -> Image.Image:
+    """Draw predicted over labelled numbers, with the mean absolute error of each.
 
     Args:
-        predictions: Yaw, pitch, roll, in degrees, `(images, 3)`.
-        references: The labels, `(images, 3)`, rows paired with `predictions`.
+        predictions: `(images, numbers)`.
+        references: The labels, of the same shape, rows paired with `predictions`.
+        names: Of the numbers: the angles of head pose, or `age`.
         title: Written above.
+        unit: `degrees` for angles.
 
     Raises:
-        ValueError: If the shapes differ or are not `(images, 3)` with at least one image, or a value is not finite.
+        ValueError: If the shapes differ or are not `(images, names)` with at least one image, or a value is not finite.
     """
     predicted, labelled = (np.asarray(values, dtype=np.float64) for values in (predictions, references))
-    if predicted.shape != labelled.shape or predicted.shape[1:] != (3,) or not len(predicted):
-        shapes = f"{predicted.shape} and {labelled.shape}"
-        raise ValueError(f"`predictions` and `references` must be `(images, 3)`, of one image at least, got {shapes}.")
+    if predicted.shape != labelled.shape or predicted.shape[1:] != (len(names),) or not len(predicted):
+        wanted, shapes = f"(images, {len(names)})", f"{predicted.shape} and {labelled.shape}"
+        raise ValueError(f"`predictions` and `references` must be {wanted}, of one image at least, got {shapes}.")
     if not (np.isfinite(predicted).all() and np.isfinite(labelled).all()):
-        raise ValueError("`predictions` and `references` must be finite angles; leave other images out.")
-    figure = style.new_figure(960, 345, title)
+        raise ValueError("`predictions` and `references` must be finite numbers; leave other images out.")
+    figure = style.new_figure(max(420, 320 * len(names)), 345, title)
     alpha = max(0.03, min(0.6, 400 / len(labelled)))  # Of many points each is paler, so that their density shows.
-    for axes, angle, labels, values in zip(figure.subplots(1, 3), ANGLES, labelled.T, predicted.T):
+    after, sign = f", {unit}" if unit else "", "°" if unit == "degrees" else ""
+    subplots = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name, labels, values in zip(subplots, names, labelled.T, predicted.T):
         axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
         axes.scatter(labels, values, s=10, color=COLOUR, alpha=alpha, linewidths=0)
         limits = min(labels.min(), values.min()) - 1, max(labels.max(), values.max()) + 1
-        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="labelled, degrees", ylabel="predicted, degrees")
-        axes.set_title(f"{angle}: mean absolute error {np.abs(values - labels).mean():.2f}°", fontsize=10)
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"labelled{after}", ylabel=f"predicted{after}")
+        error = np.abs(values - labels).mean()
+        axes.set_title(f"{style.one_line(name)}: mean absolute error {error:.2f}{sign}", fontsize=10)
         style.tidy_axes(axes)
     return style.rendered(figure)
 

@@ -132,6 +132,14 @@ class HeadPoseArguments(HeadArguments):
 
 
 @dataclass
+class RegressionArguments(HeadArguments):
+    """A column of numbers, such as age."""
+
+    task: str = "regression"
+    label_column: str = option("age", "Column of the numbers.")
+
+
+@dataclass
 class ActionUnitArguments(HeadArguments):
     """Which facial action units are active."""
 
@@ -178,6 +186,7 @@ class DisentanglementArguments(PairArguments, ClassArguments, ProbeArguments):
 TASKS = {
     "expression": ExpressionArguments,
     "head_pose": HeadPoseArguments,
+    "regression": RegressionArguments,
     "action_units": ActionUnitArguments,
     "verification": VerificationArguments,
     "disentanglement": DisentanglementArguments,

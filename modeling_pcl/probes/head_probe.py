@@ -1,4 +1,4 @@
-"""Expression, action units and head pose: train, test, save the head, draw."""
+"""Classes, action units, head pose and other numbers: train, test, save the head, draw."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,7 +117,7 @@ def _save(folder: Path, task: HeadTask, arguments: HeadArguments, chosen: Sequen
         picture.save(folder / name)
     best = in_words(first.selection.candidate), first.selection.epoch
     draw_histories(first.selection.history, best, title, "score on held-out images").save(folder / "epochs.png")
-    if arguments.task != "action_units":
+    if arguments.task in ("expression", "head_pose"):
         _draw_faces(first, title, folder / "faces.png")
     folds = [_predictions(task, head, number) for number, head in enumerate(chosen, 1)]
     write_predictions(folder, {name: [value for fold in folds for value in fold[name]] for name in folds[0]})

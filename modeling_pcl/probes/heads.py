@@ -10,10 +10,11 @@ from ..configuration_pcl import PCLConfig
 from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
 
-HeadTask = Literal["expression", "action_units", "head_pose", "embedding"]
+HeadTask = Literal["expression", "action_units", "head_pose", "regression", "embedding"]
 PROBLEM_TYPES = {
     "expression": "single_label_classification",
     "action_units": "multi_label_classification",
+    "regression": "regression",
     "embedding": "regression",
 }
 Head = PCLForImageClassification | PCLForHeadPoseEstimation
@@ -26,8 +27,8 @@ def build_head(
 
     Args:
         encoder: Its weights are copied.
-        task: What the head says: one class, several units, three angles, or an embedding.
-        labels: Names of the classes or units, in order.
+        task: What the head says: one class, several units, three angles, a number, or an embedding.
+        labels: Names of the classes or units, in order, or of the number.
         feature: What the head reads: `trunk`, `face`, `pose` or `face+pose`.
         image_size: Side of the images it reads, in px.
         seed: Of the head's weights.

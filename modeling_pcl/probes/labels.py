@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Value
 
+from ..data import label_columns
 from ..data.schema import action_units, presence
 from ..head_pose_pcl import ANGLES
 
@@ -20,9 +21,10 @@ class Labels:
     """What is to be learned of each row.
 
     Args:
-        targets: `(rows,)` int64 classes, `(rows, 3)` angles in degrees, or `(rows, units)` 1, 0 or NaN.
+        targets: `(rows,)` int64 classes, `(rows, 3)` angles in degrees, `(rows, 1)` numbers, or `(rows, units)` 1, 0 or
+            NaN.
         known: `(rows,)` booleans: whether the row can be used.
-        names: Of the classes, the angles or the units.
+        names: Of the classes, the angles, the number or the units.
         strata: `(rows,)` what a split is stratified by where the people are not known.
     """
 
@@ -101,6 +103,27 @@ def read_head_pose(corpus: Dataset) -> Labels:
     if not known.any():
         raise ValueError(f"No row has yaw, pitch and roll within {MAX_ANGLE_DEG} degrees.")
     return Labels(torch.from_numpy(angles), known, ANGLES, table["yaw"])
+
+
+def read_numbers(corpus: Dataset, column: str) -> Labels:
+    """A column of numbers; rows without a finite one cannot be used.
+
+    Raises:
+        ValueError: If there is no such column, it does not hold numbers, or all of them are equal.
+    """
+    if column not in corpus.column_names:
+        raise ValueError(
+            f"The corpus has no column `{column}`, only {corpus.column_names}; name that of the numbers with "
+            "`--label_column`."
+        )
+    feature = corpus.features[column]
+    if not isinstance(feature, Value) or not feature.dtype.startswith(("int", "uint", "float")):
+        raise ValueError(f"The column `{column}` must hold numbers, not {feature}.")
+    values = label_columns.numbers(corpus, column).astype(np.float32)
+    known = np.isfinite(values)
+    if len(np.unique(values[known])) < 2:
+        raise ValueError(f"The column `{column}` must hold different numbers: there is nothing to learn in it.")
+    return Labels(torch.from_numpy(values[:, None]), known, (column,), values.tolist())
 
 
 def read_action_units(corpus: Dataset) -> Labels:

@@ -43,10 +43,11 @@ class LinearRecipe:
         return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True)
 
 
-# Of action units the optimizer is not published; it is the one of head pose.
+# Of action units the optimizer is not published, and other numbers are not probed there; they have that of head pose.
 PUBLISHED = {
     "expression": LinearRecipe("adam", (1e-2,), batch_size=256, batch_norm=False, cosine=True),
     "head_pose": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
+    "regression": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
     "action_units": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
 }
 
@@ -132,6 +133,9 @@ def train_linear(
         raise ValueError(f"A linear probe needs 2 examples and 1 held out, got {len(train)} and {len(held_out)}.")
     generator = torch.Generator().manual_seed(seed)
     heads = _CandidateHeads(train.features.shape[1], outputs, recipe, generator)
+    if objective.has_units:
+        _, targets = train.at(torch.arange(len(train)))
+        heads.begin_at(targets.mean(dim=0), targets.std(dim=0))
     optimizer = heads.optimizer(recipe)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
@@ -170,8 +174,13 @@ class _CandidateHeads(nn.Module):
         ]
         self.heads = nn.ModuleList(map(nn.ParameterDict, parameters))
         self.batches = 0
+        self.begin_at(torch.zeros(outputs), torch.ones(outputs))
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
+
+    def begin_at(self, mean: torch.Tensor, spread: torch.Tensor):
+        """Take the outputs for so many spreads from the mean, each `(outputs,)`: a step is as large in any unit."""
+        self.mean, self.spread = mean, spread
 
     def optimizer(self, recipe: LinearRecipe) -> torch.optim.Optimizer:
         groups = [{"params": list(head.values()), "lr": rate} for head, rate in zip(self.heads, recipe.learning_rates)]
@@ -190,10 +199,11 @@ class _CandidateHeads(nn.Module):
         return F.linear(features, weight, bias).chunk(len(heads), dim=1)
 
     def _affine(self, head: nn.ParameterDict) -> tuple[torch.Tensor, torch.Tensor]:
-        """The linear layer with the scale and shift of its batch norm."""
-        if not self.batch_norm:
-            return head["weight"], head["bias"]
-        return head["weight"] * head["scale"], head["bias"] + head["weight"] @ head["shift"]
+        """The linear layer with the scale and shift of its batch norm, in the targets' units."""
+        weight, bias = head["weight"], head["bias"]
+        if self.batch_norm:
+            weight, bias = weight * head["scale"], bias + weight @ head["shift"]
+        return weight * self.spread[:, None], bias * self.spread + self.mean
 
     @torch.no_grad()
     def folded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -18,11 +18,14 @@ class Objective:
         loss: From logits and targets of a batch to a scalar.
         score: From logits and targets of all images to a number; the higher, the better.
         metric: What `score` measures, in words.
+        has_units: Whether targets are numbers of any unit, so that a head begins at their mean and learns in their
+            spread.
     """
 
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     score: Callable[[torch.Tensor, torch.Tensor], float]
     metric: str
+    has_units: bool = False
 
 
 def masked_binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -45,8 +48,8 @@ def accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float:
     return scores.accuracy(logits.argmax(dim=1).numpy(), targets.numpy())
 
 
-def negative_angular_error(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """Mean absolute error over images and angles, in degrees, with a minus."""
+def negative_error(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """Mean absolute error over images (and angles), with a minus."""
     return -float(np.abs(logits.numpy() - targets.numpy()).mean())
 
 
@@ -62,6 +65,7 @@ def mean_f1(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
 OBJECTIVES = {
     "expression": Objective(F.cross_entropy, accuracy, "accuracy"),
-    "head_pose": Objective(F.l1_loss, negative_angular_error, "mean absolute error, in degrees, with a minus"),
+    "head_pose": Objective(F.l1_loss, negative_error, "mean absolute error, in degrees, with a minus"),
+    "regression": Objective(F.l1_loss, negative_error, "mean absolute error, with a minus", has_units=True),
     "action_units": Objective(masked_binary_cross_entropy, mean_f1, "mean F1"),
 }

@@ -94,8 +94,7 @@ def quick_scores(
     """
     images_of = {**data.images, MIRRORED: data.images["head_pose"].flip(-1)}
     encoded = {
-        name: extract_features(model, images.split(BATCH_SIZE), precision="bf16")
-        for name, images in images_of.items()
+        name: extract_features(model, images.split(BATCH_SIZE), precision="bf16") for name, images in images_of.items()
     }
     for feature in names:
         rows = {

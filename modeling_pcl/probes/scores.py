@@ -144,6 +144,42 @@ def angular_errors(
     return results
 
 
+def regression_scores(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float | int | None]:
+    """How far numbers are off.
+
+    Args:
+        predictions: `(images,)`.
+        references: `(images,)`.
+
+    Returns:
+        `mae`: Mean absolute error, in the numbers' own unit.
+        `bias`: Mean of predictions less references, in the same.
+        `r2`: Coefficient of determination, at most 1; None where all references are equal.
+        `images`: How many there are.
+
+    Raises:
+        ValueError: If there are no images, a number is not finite, or predictions and references differ in length.
+    """
+    predictions, references = (
+        _numbers(name, rows, "a number for each image", "be a number")
+        for name, rows in (("predictions", predictions), ("references", references))
+    )
+    if predictions.ndim != 1 or predictions.shape != references.shape:
+        raise ValueError(
+            f"`predictions` and `references` must be a number for each image, got {predictions.shape} and "
+            f"{references.shape}."
+        )
+    if not (np.isfinite(predictions).all() and np.isfinite(references).all()):
+        raise ValueError("`predictions` and `references` must be finite numbers; leave other images out.")
+    errors = predictions - references
+    return {
+        "mae": float(np.abs(errors).mean()),
+        "bias": float(errors.mean()),
+        "r2": float(metrics.r2_score(references, predictions)) if np.ptp(references) > 0 else None,
+        "images": len(errors),
+    }
+
+
 def _angle_table(name: str, rows) -> np.ndarray:
     table = _numbers(name, rows, "the angles of images", "be yaw, pitch and roll")
     if table.shape != (len(rows), 3):

@@ -10,10 +10,10 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from ..head_pose_pcl import ANGLES
-from ..pictures.charts import draw_confusion, draw_pose_errors, draw_unit_scores
+from ..pictures.charts import draw_confusion, draw_errors, draw_unit_scores
 from .arguments import HeadArguments
-from .labels import Labels, read_action_units, read_classes, read_head_pose
-from .scores import action_unit_scores, angular_errors, classification_scores
+from .labels import Labels, read_action_units, read_classes, read_head_pose, read_numbers
+from .scores import action_unit_scores, angular_errors, classification_scores, regression_scores
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ def head_task(arguments: HeadArguments) -> HeadTask:
     """Give the task that the options name."""
     # 100 and 256 px are the sides at which the paper reads expressions and head pose.
     if arguments.task == "head_pose":
-        return HeadTask(256, "mae", read_head_pose, _measure_pose, _draw_pose, _predict_pose)
+        return HeadTask(256, "mae", read_head_pose, _measure_pose, _draw_pose, _predict_numbers)
     if arguments.task == "action_units":
         return HeadTask(100, "f1", read_action_units, _measure_units, _draw_units, _predict_units)
+    if arguments.task == "regression":
+        read = partial(read_numbers, column=arguments.label_column)
+        return HeadTask(100, "mae", read, _measure_numbers, _draw_numbers, _predict_numbers)
     read = partial(read_classes, column=arguments.label_column, names=tuple(arguments.label_names))
     return HeadTask(100, "accuracy", read, _measure_classes, _draw_classes, _predict_classes)
 
@@ -70,11 +73,19 @@ def _measure_pose(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str,
 
 
 def _draw_pose(logits, targets, names, title) -> dict[str, Image.Image]:
-    return {"head_pose.png": draw_pose_errors(logits.numpy(), targets.numpy(), title)}
+    return {"head_pose.png": draw_errors(logits.numpy(), targets.numpy(), ANGLES, title, unit="degrees")}
 
 
-def _predict_pose(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:
-    return {f"predicted_{angle}": column.tolist() for angle, column in zip(ANGLES, logits.T)}
+def _predict_numbers(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:
+    return {f"predicted_{name}": column.tolist() for name, column in zip(names, logits.T)}
+
+
+def _measure_numbers(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
+    return regression_scores(logits[:, 0].tolist(), targets[:, 0].tolist())
+
+
+def _draw_numbers(logits, targets, names, title) -> dict[str, Image.Image]:
+    return {"regression.png": draw_errors(logits.numpy(), targets.numpy(), names, title)}
 
 
 def _measure_units(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:

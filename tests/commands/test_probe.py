@@ -559,6 +559,50 @@ class TestActionUnits:
         assert results(tmp_path)["results"]["trunk"]["linear"]["f1"]["mean"] > 0.9
 
 
+class TestRegression:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def ages(cls, corpora, faces) -> Path:
+        """100 images whose brightness says the age; of one the age is not known."""
+        ages = np.random.default_rng(5).uniform(5, 80, 100).astype(np.float32)
+        ages[3] = np.nan
+        colours = 40 + 2 * np.nan_to_num(ages)[:, None].repeat(3, axis=1)
+        faces(colours, age=ages, gender=["f", "m"] * 50).to_parquet(corpora / "ages.parquet")
+        return corpora / "ages.parquet"
+
+    def test_a_number_is_read_and_the_pipeline_says_it(self, probe, ages, tmp_path):
+        table = probe(tmp_path, "regression", "--train", ages, "--epochs", 100, "--group_by", "gender", *ONE_HEAD)
+        assert "mae" in table
+        record, written = results(tmp_path), predictions(tmp_path)
+        measured = record["results"]["trunk"]["linear"]
+        errors = written["predicted_age"] - written["label_age"]
+        assert measured["mae"]["values"] == [pytest.approx(errors.abs().mean(), rel=1e-6)]
+        assert measured["bias"]["values"] == [pytest.approx(errors.mean(), abs=1e-5)]
+        assert measured["mae"]["mean"] < 5
+        assert measured["r2"]["mean"] > 0.8
+        assert set(record["groups"]["gender"]) == {"f", "m"}
+        assert sum(parts["images"] for name, parts in record["parts"][0].items() if name in SIZES) == 99
+        estimate = pipeline("image-classification", str(tmp_path), trust_remote_code=True, device="cpu")
+        corpus = load_corpus(str(ages)).cast_column("image", Image())
+        ((said,),) = estimate([corpus[int(written["row"][0])]["image"]])
+        assert said["label"] == "age"
+        assert said["score"] == pytest.approx(written["predicted_age"][0], abs=1e-2)
+        assert picture(tmp_path / "regression.png").min() < 100
+
+    @pytest.mark.parametrize(
+        ("column", "values", "said"),
+        [
+            ("age", [30.0] * 12, "must hold different numbers"),
+            ("age", ["old"] * 12, "must hold numbers, not"),
+            ("weight", [30.0, 40.0] * 6, "no column `age`"),
+        ],
+    )
+    def test_columns_of_no_numbers_are_refused(self, refused, model, faces, tmp_path, column, values, said):
+        faces([0, 1] * 6, **{column: values}).to_parquet(tmp_path / "faces.parquet")
+        options = ("--task", "regression", "--train", tmp_path / "faces.parquet", "--output_dir", tmp_path / "out")
+        assert said in refused("probe", model, *options)
+
+
 class TestHeadPose:
     @pytest.fixture(scope="class")
     @classmethod

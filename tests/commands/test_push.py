@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import yaml
 from datasets import Dataset, Image
 from huggingface_hub import HfApi
 from PIL import Image as PILImage
@@ -21,6 +22,7 @@ from modeling_pcl.hub.arguments import PushArguments
 from modeling_pcl.hub.models import model_digest
 from modeling_pcl.hub.parity import write_parity
 from modeling_pcl.hub.upload import upload_corpus
+from modeling_pcl.probes.heads import build_head, save_head
 
 STRANGER = """
 import importlib.abc, json, sys
@@ -35,7 +37,7 @@ from datasets import load_dataset
 from huggingface_hub import hf_hub_download, snapshot_download
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, pipeline
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
 trust = {"trust_remote_code": True}
 model = AutoModel.from_pretrained("user/pcl", **trust).eval()
@@ -43,9 +45,13 @@ stored = load_file(hf_hub_download("user/pcl", "parity.safetensors"))
 difference = (model(stored["pixel_values"]).face_features - stored["face_features"]).abs().max().item()
 face = Image.new("RGB", (40, 40), (200, 120, 90))
 swapped = pipeline("face-swap-pose", "user/pcl", **trust)((face, face))
+head = AutoModelForImageClassification.from_pretrained("user/pcl", subfolder="glad", **trust)
+processor = AutoImageProcessor.from_pretrained("user/pcl", subfolder="glad", **trust)
+labels = pipeline("image-classification", model=head, image_processor=processor)(face)
 corpus = load_dataset("user/faces", split="train")
 folder = snapshot_download("user/pcl", revision="main")
 said = {"module": type(model).__module__, "difference": difference, "swapped": swapped.size, "rows": len(corpus)}
+said["labels"] = sorted(label["label"] for label in labels)
 print(json.dumps(said | {"folder": folder}))
 """
 
@@ -57,6 +63,17 @@ def make_run(folder: Path, model_class: type = PCLForPreTraining) -> Path:
         (folder / name).mkdir()
         (folder / name / "large.pt").write_bytes(b"\0" * 100)
     return folder
+
+
+def add_head(run: Path, name: str, labels: list[str]):
+    """A head as a probe leaves it below its model's folder."""
+    model = PCLModel.from_pretrained(run)
+    save_head(build_head(model, "expression", labels, "trunk", 32), run / name)
+    figures = {"accuracy": {"mean": 0.5, "spread": None, "values": [0.5]}}
+    part = {"test": {"source": "faces", "images": 3, "revision": "a"}}
+    probe = {"task": "expression", "protocol": "strict", "seeds": [0], "image_size": 32, "selection": "none"}
+    probe |= {"parts": [part], "results": {"trunk": {"linear": figures}}, "model_revision": model_digest(model)}
+    (run / name / "results.json").write_text(json.dumps(probe))
 
 
 @pytest.fixture
@@ -83,8 +100,11 @@ def push(api, monkeypatch):
 
 
 def test_a_repository_opens_over_http_where_this_package_is_absent(push, hub, run, tmp_path):
+    add_head(run, "glad", ["calm", "glad"])
     push(run, onnx=True, is_checked=True)
     assert set(hub.files("user/pcl")) == {
+        *(f"glad/{name}" for name in ("config.json", "model.safetensors", "preprocessor_config.json")),
+        "results.json",
         *(path.name for path in Path(sys.modules["modeling_pcl"].__file__).parent.glob("*_pcl.py")),
         *("README.md", "config.json", "handler.py", "model.safetensors", "parity.safetensors"),
         *("preprocessor_config.json", "requirements.txt", "run.json"),
@@ -107,7 +127,7 @@ def test_a_repository_opens_over_http_where_this_package_is_absent(push, hub, ru
     said = json.loads(stranger.stdout.splitlines()[-1])
     assert said["module"].startswith("transformers_modules.user.pcl.")
     assert said["difference"] < 1e-6
-    assert (said["swapped"], said["rows"]) == ([32, 32], 3)
+    assert (said["swapped"], said["rows"], said["labels"]) == ([32, 32], 3, ["calm", "glad"])
     folder = Path(said["folder"])
     fetched = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     del fetched[".gitattributes"]
@@ -263,6 +283,29 @@ def test_probes_of_this_model_are_its_results_and_others_are_left_out(push, hub,
     (run / "mine" / "results.json").write_text("{")
     with pytest.raises(ValueError, match=r"mine/results.json is not JSON"):
         push(run)
+
+
+def test_a_card_that_somebody_wrote_keeps_its_text_and_gets_the_results(push, hub, run):
+    add_head(run, "glad", ["calm", "glad"])
+    front = "license: other\nlicense_name: research\ntags: [face]\nmodel-index: []"
+    (run / "README.md").write_text(
+        f"---\n{front}\n---\n\n# Ours\n\nOf 12,345 faces.\n\n## What it was for\n\nNothing.\n"
+    )
+    push(run)
+    card = hub.files("user/pcl")["README.md"].decode()
+    entries = yaml.safe_load(card.split("---\n")[1])
+    assert (entries["license"], entries["license_name"], entries["tags"]) == ("other", "research", ["face"])
+    assert entries["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
+    assert card.index("Of 12,345 faces.") < card.index("Nothing.") < card.index("### glad: image classification")
+    # With marks, and results of another time between them, they stand where the marks are.
+    marked = card.replace("0.500", "0.900").split("## What it was for")
+    (run / "README.md").write_text(f"{marked[0]}{marked[1][marked[1].index('<!-- results -->') :]}\n## The end\n")
+    push(run, license="mit")
+    card = hub.files("user/pcl")["README.md"].decode()
+    assert card.count("### glad") == 1
+    assert card.index("0.500") < card.index("## The end")
+    assert "0.900" not in card
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "mit"
 
 
 def test_a_folder_that_is_somebody_elses_is_not_overwritten(push, run):

@@ -55,6 +55,11 @@ CONFIGS = {
         "id2label": {0: "AU1", 1: "AU12"},
     },
     "head_pose": {"architectures": ["PCLForHeadPoseEstimation"], "problem_type": "regression"},
+    "regression": {
+        "architectures": ["PCLForImageClassification"],
+        "problem_type": "regression",
+        "id2label": {0: "age"},
+    },
     "verification": {"architectures": ["PCLModel"], "verification_threshold": 0.71234},
 }
 
@@ -125,7 +130,7 @@ def test_results_by_group_stand_in_it_where_they_were_measured(folder):
     assert "No results by group" in model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
 
 
-@pytest.mark.parametrize("kind", ["expression", "action_units", "head_pose", "verification"])
+@pytest.mark.parametrize("kind", ["expression", "action_units", "head_pose", "regression", "verification"])
 def test_face_and_pose_together_are_said_in_words(folder, kind):
     both = {"results": {"face+pose": PROBE["results"]["face"]}}
     facts = gather_facts(folder(kind, probes={"raf": PROBE | both}), "user/faces")

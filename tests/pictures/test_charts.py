@@ -4,9 +4,9 @@ from matplotlib.figure import Figure
 
 from modeling_pcl.pictures.charts import (
     draw_confusion,
+    draw_errors,
     draw_histories,
     draw_learning_curve,
-    draw_pose_errors,
     draw_roc,
     draw_unit_scores,
 )
@@ -32,7 +32,7 @@ def test_confusions_without_a_row_and_column_a_name_are_refused(counts, names):
 
 def test_each_angle_has_its_points_and_its_error(figures):
     labels = np.array([[0.0, 10, 20], [5, 0, -40]])
-    draw_pose_errors(labels + np.array([1, -2, 4]), labels, "poses")
+    draw_errors(labels + np.array([1, -2, 4]), labels, ("yaw", "pitch", "roll"), "poses", unit="degrees")
     for axes, column, error in zip(figures[0].axes, range(3), (1, 2, 4)):
         points = axes.collections[0].get_offsets()
         np.testing.assert_allclose(points[:, 0], labels[:, column])
@@ -43,7 +43,7 @@ def test_each_angle_has_its_points_and_its_error(figures):
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros((2, 2)), np.full((2, 3), np.nan)])
 def test_poses_of_another_kind_are_refused(bad):
     with pytest.raises(ValueError, match="`predictions` and `references` must be"):
-        draw_pose_errors(bad, np.zeros(bad.shape), "")
+        draw_errors(bad, np.zeros(bad.shape), ("yaw", "pitch", "roll"), "")
 
 
 def test_units_have_a_bar_each_and_the_mean_is_of_those_with_a_score(figures):

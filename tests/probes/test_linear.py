@@ -114,6 +114,22 @@ def test_head_pose_is_learned_in_degrees():
     assert train_linear(*table, 3, OBJECTIVES["head_pose"], recipe).selection.score > -2
 
 
+def test_numbers_of_any_unit_are_learned_alike():
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(200, DIM, generator=generator)
+    parts = torch.arange(150), torch.arange(150, 200)
+    scores = []
+    for unit in (1.0, 1e6):
+        numbers = unit * (3 * features[:, :1] + 40)
+        recipe = replace(PUBLISHED["regression"], learning_rates=(0.03,), epochs=60, batch_size=16)
+        probe = train_linear(
+            *(Examples(features, numbers, rows) for rows in parts), 1, OBJECTIVES["regression"], recipe
+        )
+        scores.append(probe.selection.score / unit)
+    assert scores[0] > -0.5
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+
+
 def test_a_candidate_that_diverges_leaves_the_others(recwarn):
     recipe = replace(EXPRESSION, learning_rates=(float("inf"), 1e-2), epochs=2)
     assert train(recipe, examples(60, 1), examples(30, 2)).selection.candidate == {"learning_rate": 1e-2}

@@ -9,7 +9,7 @@ from modeling_pcl.probes.objectives import (
     OBJECTIVES,
     masked_binary_cross_entropy,
     mean_f1,
-    negative_angular_error,
+    negative_error,
 )
 
 NAN = math.nan
@@ -110,7 +110,7 @@ def test_mean_f1_without_any_unit_that_has_one_is_zero(label):
 def test_angular_error_is_the_mean_of_all_differences_with_a_minus():
     logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
     errors = [abs(a - b) for rows in zip(logits.tolist(), targets.tolist()) for a, b in zip(*rows)]
-    assert negative_angular_error(logits, targets) == pytest.approx(-sum(errors) / 18, rel=1e-12)
+    assert negative_error(logits, targets) == pytest.approx(-sum(errors) / 18, rel=1e-12)
 
 
 # Objectives
@@ -119,11 +119,13 @@ def test_angular_error_is_the_mean_of_all_differences_with_a_minus():
 TARGETS = {
     "expression": torch.tensor([0, 1, 2, 1]),
     "head_pose": torch.tensor([[40.0, -10.0, 5.0], [0.0, 0.0, 0.0], [-60.0, 20.0, 1.0], [9.0, -9.0, 3.0]]),
+    "regression": torch.tensor([[30.0], [4.0], [71.0], [55.0]]),
     "action_units": torch.tensor([[1.0, 0.0, NAN], [0.0, 1.0, 0.0], [NAN, 0.0, 1.0], [1.0, 1.0, 0.0]]),
 }
 PERFECT = {
     "expression": 20 * F.one_hot(TARGETS["expression"]).float(),
     "head_pose": TARGETS["head_pose"],
+    "regression": TARGETS["regression"],
     "action_units": 40 * TARGETS["action_units"].nan_to_num() - 20,
 }
 
@@ -133,6 +135,6 @@ def test_perfect_logits_have_no_loss_and_the_best_score(task):
     objective, targets = OBJECTIVES[task], TARGETS[task]
     perfect, wrong = PERFECT[task], -PERFECT[task]
     assert objective.loss(perfect, targets).item() == pytest.approx(0, abs=1e-6)
-    assert objective.score(perfect, targets) == (0.0 if task == "head_pose" else 1.0)
+    assert objective.score(perfect, targets) == (0.0 if task in ("head_pose", "regression") else 1.0)
     assert objective.loss(wrong, targets) > 1
     assert objective.score(wrong, targets) < objective.score(perfect, targets)
