@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "write a model as ONNX files",
     "push": "publish a run on the Hub",
     "convert": "open an authors' checkpoint",
+    "show": "look at what a model and its heads make of faces",
     "swaps": "draw every face in every pose",
     "search": "compare training recipes, follow a long run",
 }

@@ -27,22 +27,14 @@ def parse(words: list[str], prog: str) -> SwapArguments:
 
 
 def run(arguments: SwapArguments) -> str:
-    import torch
-
     from .. import PCLForPreTraining
-    from ..data.corpora import load_corpus
-    from ..data.images import decode_image
-    from ..data.subjects import select_subjects
     from ..hub.models import open_encoder
     from ..pictures.faces import draw_face_rows, reconstruction_rows, swap_rows
+    from ..probes.answers import choose_faces, decode_images
 
     model = open_encoder(arguments.model, PCLForPreTraining)
-    corpus = load_corpus(arguments.corpus)
-    corpus = corpus if arguments.subjects is None else select_subjects(corpus, arguments.subjects)
-    # At odd distances, so that subjects with ten images each do not all show their first one.
-    chosen = torch.linspace(0, len(corpus) - 1, arguments.images).long().tolist()
-    rows = corpus.select(chosen)["image"]
-    images = torch.stack([decode_image(row, model.config.image_size) for row in rows]).float() / 255
+    corpus, chosen = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
+    images = decode_images(corpus.select(chosen)["image"], model.config.image_size).float() / 255
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     for name, make_rows in (("swaps", swap_rows), ("reconstructions", reconstruction_rows)):
         draw_face_rows(make_rows(model, images), title=name).save(arguments.output_dir / f"{name}.png")

@@ -119,6 +119,11 @@ class TrainingArguments:
     mixed_precision: Literal["no", "bf16", "fp16"] = option("bf16", "Autocast of encoder, heads and decoder.")
     channels_last: bool = option(True, "Keep images and maps in channels-last order, which is faster.")
     compile: bool = option(False, "Compile encoder, heads and decoder with torch.compile.")
+    freeze_encoder: bool = option(
+        False,
+        "Leave the encoder as it is; with `--face_contrast_weight 0 --pose_contrast_weight 0` the decoder alone "
+        "learns, of another `--decoder_size` than it had if you like.",
+    )
     gradient_checkpointing: bool = option(False, "Recompute the encoder's stages in the backward pass to save memory.")
     sync_batch_norm: bool = option(False, "Batch norms use the statistics of all processes.")
     fsdp: bool = option(

@@ -12,7 +12,7 @@ from .arguments import (
     TrainingArguments,
     check_arguments,
 )
-from .recipes import ADAM_RATE, METHODS, RECIPES
+from .recipes import METHODS, OF_ADAM, RECIPES
 
 # What may differ between a run and its resumption.
 MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {
@@ -62,7 +62,7 @@ def parse_options(words: list[str], prog: str | None = None, description: str | 
     options = Options(*parser.parse_args_into_dataclasses(words))
     optimizer = options.training.optimizer
     if optimizer != RECIPES[objective.recipe].get("optimizer", optimizer):
-        parser.set_defaults(learning_rate=ADAM_RATE)
+        parser.set_defaults(**OF_ADAM)
         options = Options(*parser.parse_args_into_dataclasses(words))
     check_arguments(options.training, options.logging)
     return options

@@ -35,11 +35,14 @@ RECIPES = {
         "batch_size": 128,
         "optimizer": "muon",
         "learning_rate": 0.02,
-        "weight_decay": 0.0,
+        # Without decay Muon lets the weights grow: after half a million images nothing is learned any more, and float16
+        # cannot hold the features.
+        "weight_decay": 0.1,
         "warmup_steps": 40,
     },
 }
-ADAM_RATE = 1e-3  # The learning rate where Adam or AdamW is asked for beside a recipe with Muon.
+# Where Adam or AdamW is asked for beside a recipe with Muon.
+OF_ADAM = {"learning_rate": 1e-3, "weight_decay": 0.0}
 METHODS = {
     "pcl": {},
     "simclr": {

@@ -23,20 +23,21 @@ class Replicas(nn.Module):
     Args:
         model: On this process's device; its parameters and their names stay.
         groups: Objectives that share an optimizer step, as for `Stepper`.
+        is_encoder_frozen: Whether the encoder stays as it is.
     """
 
-    def __init__(self, model: PCLForPreTraining, groups: list[tuple[str, ...]]):
+    def __init__(self, model: PCLForPreTraining, groups: list[tuple[str, ...]], is_encoder_frozen: bool = False):
         super().__init__()
         self.groups, self.parts = groups, nn.ModuleList()
         for group in groups:
-            select_trained_parameters(model, group)
+            select_trained_parameters(model, group, is_encoder_frozen)
             # With several micro-batches, the last pass of a group need not hold all of its objectives.
             # The search for unused parameters costs a pass over the graph; alternating steps need none.
             is_mixed = len(group) > 1
             self.parts.append(
                 DistributedDataParallel(model, find_unused_parameters=is_mixed, forward_sync_buffers=False)
             )
-        select_trained_parameters(model, [objective for group in groups for objective in group])
+        select_trained_parameters(model, [objective for group in groups for objective in group], is_encoder_frozen)
 
     def forward(self, **inputs):
         """As the model's, by the group that the inputs belong to."""

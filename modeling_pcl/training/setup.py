@@ -51,9 +51,7 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
         with opening(f"The checkpoint {checkpoint}"):
             model = PCLForPreTraining.from_pretrained(checkpoint / "model")
     elif options.model.init_from:
-        config = build_config(options)
-        with opening(f"The model `{options.model.init_from}`"):
-            model = PCLForPreTraining.from_pretrained(options.model.init_from, config=config)
+        model = open_start(options.model.init_from, build_config(options))
     else:
         model = PCLForPreTraining(build_config(options))
     if training.gradient_checkpointing:
@@ -66,8 +64,25 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
     if training.compile:
         for part in (model.pcl, model.face_projection, model.pose_projection, model.decoder):
             part.compile()
-    select_trained_parameters(model, [name for name, weight in model.config.objective_weights.items() if weight > 0])
+    objectives = [name for name, weight in model.config.objective_weights.items() if weight > 0]
+    select_trained_parameters(model, objectives, training.freeze_encoder)
     return model.to(memory_format=torch.channels_last) if training.channels_last else model
+
+
+def open_start(name: str, config: PCLConfig) -> PCLForPreTraining:
+    """Open a model's weights under a config; a decoder of another size, or one that is not there, starts anew.
+
+    Raises:
+        ValueError: If they do not open, or other parts are of other sizes.
+    """
+    with opening(f"The model `{name}`"):
+        model, loading = PCLForPreTraining.from_pretrained(
+            name, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        others = [key for key, *_ in loading["mismatched_keys"] if not key.startswith("decoder.")]
+        if others:
+            raise ValueError(f"it is of other sizes than the options ask for: {', '.join(sorted(others)[:3])}")
+    return model
 
 
 def build_accelerator(options: Options) -> Accelerator:
@@ -103,7 +118,7 @@ def distribute_model(
     model = accelerator.prepare_model(model, evaluation_mode=True)  # Device and autocast; it would not choose the rest.
     if accelerator.num_processes == 1:
         return model
-    return shard(model, training.channels_last) if training.fsdp else Replicas(model, groups)
+    return shard(model, training.channels_last) if training.fsdp else Replicas(model, groups, training.freeze_encoder)
 
 
 def make_training_state(accelerator: Accelerator, options: Options, model: PCLForPreTraining) -> TrainingState:

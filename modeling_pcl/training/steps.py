@@ -9,20 +9,22 @@ from accelerate import Accelerator
 BALANCED = ("face_contrast", "pose_contrast")  # The objectives that dynamic weight averaging is about.
 
 
-def select_trained_parameters(model: torch.nn.Module, objectives: list[str]):
+def select_trained_parameters(model: torch.nn.Module, objectives: Sequence[str], is_encoder_frozen: bool = False):
     """Train exactly what some objective in use reaches, so that decay does not shrink the rest.
 
     Args:
         model: A `PCLForPreTraining`.
         objectives: Names out of `configuration_pcl.OBJECTIVES`.
+        is_encoder_frozen: Whether the encoder stays as it is whatever reaches it.
     """
+    model.pcl.trunk.requires_grad_(not is_encoder_frozen)
     used = set(objectives)
     for module, users in (
         (model.decoder, {"disentangling"}),
         (model.face_projection, {"face_contrast"}),
         (model.pose_projection, {"pose_contrast"}),
-        (model.pcl.face_branch, {"disentangling", "face_contrast"}),
-        (model.pcl.pose_branch, {"disentangling", "pose_contrast"}),
+        (model.pcl.face_branch, set() if is_encoder_frozen else {"disentangling", "face_contrast"}),
+        (model.pcl.pose_branch, set() if is_encoder_frozen else {"disentangling", "pose_contrast"}),
     ):
         module.requires_grad_(bool(used & users))
 

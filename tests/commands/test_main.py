@@ -18,6 +18,7 @@ DOORS = {
     "export": ("--output_dir", "out"),
     "probe": ("--task", "verification", "--test", "faces", "--output_dir", "out"),
     "push": ("user/pcl", "--dry_run", "--onnx", "false"),
+    "show": ("--corpus", "faces", "--output_dir", "out"),
     "swaps": ("--corpus", "faces", "--output_dir", "out"),
     "pretrain": ("--corpus", "faces", "--output_dir", "out", "--report_to", "none"),
 }

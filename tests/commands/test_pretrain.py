@@ -26,7 +26,7 @@ from modeling_pcl.training import run
 from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor
 from modeling_pcl.training.options import parse_options
-from modeling_pcl.training.recipes import ADAM_RATE, RECIPES
+from modeling_pcl.training.recipes import OF_ADAM, RECIPES
 from modeling_pcl.training.setup import build_config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
@@ -183,7 +183,8 @@ def test_the_published_recipe_is_what_the_defaults_are():
 def test_a_recipe_sets_views_objectives_and_optimizer_and_options_beside_it_hold():
     small = parse("--recipe", "small", "--optimizer", "adam", "--crop_area_min", "0.3")
     assert small.training.optimizer == "adam"
-    assert small.training.learning_rate == ADAM_RATE  # Muon's is twenty times too high for it.
+    # What Muon has is twenty times too high for it.
+    assert {name: getattr(small.training, name) for name in OF_ADAM} == OF_ADAM
     assert parse("--recipe", "small", "--optimizer", "adamw", "--learning_rate", "5e-3").training.learning_rate == 5e-3
     assert small.views.crop_area_min == 0.3
     assert small.views.gradient_probability == 0
@@ -372,6 +373,20 @@ def test_a_broken_model_to_start_from_is_one_line(monkeypatch, options, tmp_path
     del options["config"]
     with refused(r"^error: The config `.*broken` does not open: .*config.json must hold a JSON object, got a list"):
         train(monkeypatch, options | {option: tmp_path / "broken"})
+
+
+def test_a_decoder_of_another_size_learns_on_an_encoder_that_stays(monkeypatch, options, tmp_path):
+    first = train(monkeypatch, options | {"steps": 1})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    changes = {"init_from": first, "decoder_size": 32, "output_dir": tmp_path / "drawing", "freeze_encoder": True}
+    changes |= {"face_contrast_weight": 0, "pose_contrast_weight": 0, "steps": 3}
+    del options["config"]
+    second = train(monkeypatch, options | changes)
+    before, after = weights(first), weights(second)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("decoder."))
+    assert after["decoder.fc.weight"].shape[0] == 32
+    with refused(r"The model `.*run` does not open: it is of other sizes than the options ask for: .*face_projection"):
+        train(monkeypatch, options | {"init_from": first, "projection_size": 12, "output_dir": tmp_path / "other"})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(monkeypatch, options):

@@ -147,6 +147,12 @@ def test_parts_that_no_objective_reaches_are_not_trained(objectives, frozen):
     assert names == frozen
 
 
+def test_an_encoder_that_is_frozen_is_not_trained():
+    model = tiny_model()
+    select_trained_parameters(model, ["disentangling"], is_encoder_frozen=True)
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"decoder"}
+
+
 @pytest.mark.parametrize("history", [[], [[5.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]])
 def test_weights_are_one_until_two_epochs_have_ended_and_where_a_loss_was_zero(history):
     assert dynamic_weights(history) == {"face_contrast": 1.0, "pose_contrast": 1.0}

@@ -1,0 +1,54 @@
+"""Look at what a model and its heads make of faces:
+
+pcl show hub_cards/pcl-small-faces --corpus orl --subjects s31-s40 --output_dir pictures
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..options import Parser, check_at_least, option, positional, required
+from .main import main
+
+
+@dataclass
+class ShowArguments:
+    """What to draw."""
+
+    model: str = positional("Folder or Hub id of a model; heads are looked for in the folders below it.", "MODEL")
+    output_dir: Path = required("Folder for answers.png, neighbours.png and swaps.png; made.")
+    corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`; an image is one face.")
+    subjects: str | None = option(None, "`s1-s30`, or names with commas between them.")
+    images: int = option(8, "Faces to show, taken at equal distances from the corpus.")
+
+    def __post_init__(self):
+        check_at_least(self, images=1)
+
+
+def parse(words: list[str], prog: str) -> ShowArguments:
+    (arguments,) = Parser(ShowArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+    return arguments
+
+
+def run(arguments: ShowArguments) -> str:
+    from ..hub.models import open_model
+    from ..pictures.faces import draw_face_rows, swap_rows
+    from ..probes.answers import choose_faces, decode_images, draw_answers, draw_neighbours
+
+    model = open_model(arguments.model).eval()
+    corpus, chosen = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
+    records, side_px = list(corpus.select(chosen)["image"]), model.config.image_size
+    pictures = {
+        "answers": draw_answers(Path(arguments.model), records, [f"image {row}" for row in chosen]),
+        "neighbours": draw_neighbours(model.base_model, corpus, chosen, side_px),
+    }
+    if hasattr(model, "decode") and model.config.disentangling_weight:
+        pictures["swaps"] = draw_face_rows(swap_rows(model, decode_images(records, side_px).float() / 255), "swaps")
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    drawn = [f"{name}.png" for name, picture in pictures.items() if picture is not None]
+    for name in drawn:
+        pictures[name.removesuffix(".png")].save(arguments.output_dir / name)
+    return f"Written to {arguments.output_dir}: {', '.join(drawn)}"
+
+
+if __name__ == "__main__":
+    main("show")
