@@ -32,7 +32,7 @@ options="--recipe small --corpus orl --subjects s1-s30 --seed $seed --batch_size
 echo "3/4  Same person or not? People 31 to 40, whom neither has seen"
 .venv/bin/pcl probe "$out/scratch" --task verification --test orl --test_subjects s31-s40 --pairs 900 --folds 2 \
   --output_dir "$out/scratch/verification"
-.venv/bin/pcl compare "$out/scratch" "$out/continued" "$shipped" --names scratch continued shipped \
+.venv/bin/pcl compare "$out/scratch" "$out/continued" "$shipped" --names scratch continued shipped --tasks verification \
   --output_dir "$out/comparison" | tee "$out/summary.txt"
 
 echo "4/4  Drawing unseen faces in each other's pose, by the model trained from scratch"

@@ -23,6 +23,8 @@ from .published import in_markdown, shown, without_private
 # Not measures of how good a model is: what was chosen, and how many images there were.
 NO_MEASURES = ("threshold", "images", "dropped", "pairs", "inverse_penalty", "converged")
 PIPELINE_TAGS = dict.fromkeys(("expression", "action_units", "regression"), "image-classification")
+# The pipeline that answers for a kind of head.
+PIPELINES = PIPELINE_TAGS | {"head_pose": "head-pose-estimation", "verification": "face-verification"}
 TASK_NAMES = {
     "expression": "image classification",
     "action_units": "facial action units",
@@ -160,6 +162,7 @@ def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
             developer=facts["repo_id"].split("/")[0],
             metadata=Markup(metadata(facts).to_yaml()),
             tables=tables,
+            pipelines=PIPELINES,
             has_groups=any(table["groups"] for table in tables),
             labels=list(facts["config"]["id2label"].values()),
             head_feature=_feature_in_words(facts["config"]["head_feature"]),

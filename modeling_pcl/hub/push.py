@@ -17,7 +17,7 @@ from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLPreTrainedModel
 from ..progress import progress
 from .arguments import PushArguments
-from .card import gather_facts, lint, model_card
+from .card import PIPELINES, gather_facts, lint, model_card
 from .models import model_digest, model_kind, open_model
 from .parity import check_parity, write_parity
 from .repository import copy_records, describe_changes, remote_files
@@ -25,13 +25,6 @@ from .upload import upload_repository
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENDPOINT_FILES = ("handler.py", "requirements.txt")
-# The pipeline that answers for a kind of model in its card.
-EXAMPLE_TASKS = {
-    "expression": "image-classification",
-    "action_units": "image-classification",
-    "regression": "image-classification",
-    "head_pose": "head-pose-estimation",
-}
 
 
 def build_repository(arguments: PushArguments) -> Path:
@@ -67,7 +60,7 @@ def build_repository(arguments: PushArguments) -> Path:
         if arguments.face_detector:
             save_detector(folder / "onnx" / "face_detector.onnx")
         bar.update()
-        pictures = copy_records(run_dir, folder, model_digest(model.base_model), arguments.include_faces)
+        pictures = copy_records(run_dir, folder, repo_id, model_digest(model.base_model), arguments.include_faces)
         examples = [answer_example(folder, path) for path in arguments.example_images]
         bar.update()
         given = {name: getattr(arguments, name) for name in ("license", "training_data", "base_model")}
@@ -94,8 +87,8 @@ def answer_example(folder: Path, image: Path) -> dict:
     (folder / "examples").mkdir(exist_ok=True)
     shutil.copyfile(image, folder / "examples" / image.name)
     config = {"problem_type": None, "verification_threshold": None} | json.loads((folder / "config.json").read_text())
-    task = EXAMPLE_TASKS.get(model_kind(config))
-    if task is None:
+    task = PIPELINES.get(model_kind(config))
+    if task in (None, "face-verification"):
         raise ValueError("`--example_images` are for heads, whose answers a card can show.")
     answer = pipeline(task, str(folder), trust_remote_code=True)(str(image))
     if task == "head-pose-estimation":

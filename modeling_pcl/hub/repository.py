@@ -29,7 +29,7 @@ TEXTS = (".json", ".md", ".py", ".txt")
 KEPT = (".gitattributes",)
 
 
-def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces: bool) -> list[str]:
+def copy_records(run_dir: Path, folder: Path, repo_id: str, encoder_digest: str, include_faces: bool) -> list[str]:
     """Copy what a run left beside its model: `run.json`, scores, pictures, its probes' heads, and their
     results in one file.
 
@@ -38,6 +38,7 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
     Args:
         run_dir: Of `pretrain.py`, with probes of it in folders below; or of `probe.py`.
         folder: The repository's.
+        repo_id: Its name on the Hub, where the heads find their code.
         encoder_digest: What identifies the run's encoder, as probes write it into `model_revision`.
         include_faces: Whether pictures go along that show images of the corpus.
 
@@ -54,8 +55,9 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
             shutil.copyfile(run_dir / name, folder / name)
     for name in heads(run_dir, results):
         (folder / name).mkdir(parents=True)
-        for file in HEAD_FILES:
-            shutil.copyfile(run_dir / name / file, folder / name / file)
+        shutil.copyfile(run_dir / name / "model.safetensors", folder / name / "model.safetensors")
+        for file in ("config.json", "preprocessor_config.json"):
+            _write(folder / name / file, with_code_of(repo_id, json.loads((run_dir / name / file).read_text())))
     pictures = [*sorted(run_dir.glob("*.png")), *sorted((run_dir / "pictures").glob("*.png"))]
     chosen = [path for path in pictures if path.stem in CHARTS or (include_faces and FACES.fullmatch(path.stem))]
     for path in chosen:
@@ -67,6 +69,18 @@ def copy_records(run_dir: Path, folder: Path, encoder_digest: str, include_faces
 def heads(run_dir: Path, results: Mapping[str, Mapping]) -> list[str]:
     """Which probes, named by their folders below the run's, left a head."""
     return [name for name in results if all((run_dir / name / file).exists() for file in HEAD_FILES)]
+
+
+def with_code_of(repo_id: str, config: Mapping) -> dict:
+    """A config of a model or an image processor whose code is that of a repository and not of its own folder."""
+    config = dict(config)
+    if "auto_map" in config:
+        config["auto_map"] = {name: f"{repo_id}--{place}" for name, place in config["auto_map"].items()}
+    if "custom_pipelines" in config:
+        config["custom_pipelines"] = {
+            name: entry | {"impl": f"{repo_id}--{entry['impl']}"} for name, entry in config["custom_pipelines"].items()
+        }
+    return config
 
 
 def _write(path: Path, record: dict):

@@ -241,6 +241,7 @@ class ComparisonArguments:
     models: list[str] = positional("Folders or Hub ids of PCL models.", "MODEL", nargs="+")
     output_dir: str = required("Folder for comparison.md, .png and .json, and each probe's folder; made.")
     names: list[str] = option([], "What to call the models; by default the last part of their folder or id.")
+    tasks: list[str] = option([], "Which of their tasks, as the table names them; by default all whose corpora open.")
     random_seeds: int = option(3, "Random initialisations of each architecture, at least 1.")
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from .arguments import TASKS, ComparisonArguments
 from .probe import probe
 from .results import mean_and_spread, over_seeds
 
+logger = logging.getLogger(__name__)
+
 RANDOM = "random initialisation"
 OF_ONE_MODEL = {"model", "output_dir", "batch_size", "cache_dir"}  # Options that are not of the task.
 # What of each task stands in the table, and which way is better: up, down, or neither.
@@ -28,6 +31,7 @@ MEASURES = {
     "expression": {"accuracy": 1, "mean_class_accuracy": 1},
     "verification": {"accuracy": 1, "auc": 1},
     "head_pose": {"mae": -1},
+    "regression": {"mae": -1, "r2": 1},
     "action_units": {"f1": 1},
     "disentanglement": {"pose R²": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": 0},
 }
@@ -99,13 +103,14 @@ def compare(arguments: ComparisonArguments) -> str:
     """Set models side by side, on every task that one of them was probed on.
 
     The tasks are those of the `results.json` in folders below the models' and below `output_dir`. Where another model,
-    or a random initialisation, lacks one, it is probed with the same options, into `output_dir`.
+    or a random initialisation, lacks one, it is probed with the same options, into `output_dir`. A task that cannot be
+    probed here, as those of weights that came with their results and without their corpora, is left out with a warning.
 
     Returns:
         The table, in markdown.
 
     Raises:
-        ValueError: If no model was probed, or names are not one for each model.
+        ValueError: If no model was probed, no task can be, or names are not one for each model.
     """
     models, folder = name_models(arguments), Path(arguments.output_dir)
     records = [record for place in (*models.values(), str(folder)) for record in read_records(Path(place))]
@@ -115,18 +120,31 @@ def compare(arguments: ComparisonArguments) -> str:
         raise ValueError(
             f"No model was probed yet: `pcl probe {first} --task … --output_dir {first}/TASK` comes first."
         )
+    unknown = [name for name in arguments.tasks if name not in tasks]
+    if unknown:
+        raise ValueError(f"`--tasks` must be some of {', '.join(tasks)}; got {unknown[0]}.")
+    tasks = {name: options for name, options in tasks.items() if name in (arguments.tasks or tasks)}
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
     digests = {path: model_digest(open_encoder(path)) for paths in groups.values() for path in paths}
     gathered: dict[str, dict[str, list]] = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
-            gathered[task] = {name: [] for name in groups}
-            for name, path in ((name, path) for name, paths in groups.items() for path in paths):
-                same = (r for r in records if r["model_revision"] == digests[path] and task_options(r) == options)
-                place = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
-                gathered[task][name].append(next(same, None) or measure(options, path, place))
-                bar.update()
+            found = {name: [] for name in groups}
+            try:
+                for name, path in ((name, path) for name, paths in groups.items() for path in paths):
+                    same = (r for r in records if r["model_revision"] == digests[path] and task_options(r) == options)
+                    place = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
+                    found[name].append(next(same, None) or measure(options, path, place))
+                    bar.update()
+            except (ValueError, OSError) as error:
+                if task in arguments.tasks or len(tasks) == 1:
+                    raise
+                logger.warning("%s is left out: %s", task, error)
+            else:
+                gathered[task] = found
+    if not gathered:
+        raise ValueError(f"None of the tasks can be probed here: {', '.join(tasks)}.")
     summary = summarise(gathered)
     markdown = as_markdown(summary)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,8 @@ from PIL import Image
 from modeling_pcl import PCLModel
 from modeling_pcl.probes import comparison
 
+TASK_OF_ANOTHER_MACHINE = {"task": "expression", "options": {"task": "expression", "train": "/gone/faces.parquet"}}
+
 
 @pytest.fixture(scope="module")
 def people(faces, tmp_path_factory) -> Path:
@@ -112,6 +114,19 @@ def test_what_is_measured_already_is_not_measured_again(compare, models, tmp_pat
     PCLModel(tiny.config()).save_pretrained(copy)  # Other weights under the same name.
     compare("first", str(copy), probe=[])
     assert probed == ["second"]
+
+
+def test_tasks_whose_corpora_are_not_here_are_left_out(compare, models, options, tmp_path, capsys, caplog, refused):
+    gone = json.loads(json.dumps(TASK_OF_ANOTHER_MACHINE)) | {"model_revision": "sha256:0"}
+    (tmp_path / "out" / "shipped").mkdir(parents=True)
+    (tmp_path / "out" / "shipped" / "results.json").write_text(json.dumps(gone))
+    compare("first", "second")
+    assert "expression is left out" in caplog.text
+    assert "expression" not in capsys.readouterr().out
+    said = refused("compare", models["first"], "--output_dir", tmp_path / "out", "--tasks", "expression")
+    assert "/gone/faces.parquet" in said
+    said = refused("compare", models["first"], "--output_dir", tmp_path / "out", "--tasks", "smile")
+    assert "must be some of" in said
 
 
 def test_two_architectures_have_two_random_initialisations(compare, tmp_path, probed):

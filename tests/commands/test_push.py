@@ -50,6 +50,7 @@ processor = AutoImageProcessor.from_pretrained("user/pcl", subfolder="glad", **t
 labels = pipeline("image-classification", model=head, image_processor=processor)(face)
 corpus = load_dataset("user/faces", split="train")
 folder = snapshot_download("user/pcl", revision="main")
+assert pipeline("image-classification", f"{folder}/glad", **trust)(face) == labels
 said = {"module": type(model).__module__, "difference": difference, "swapped": swapped.size, "rows": len(corpus)}
 said["labels"] = sorted(label["label"] for label in labels)
 print(json.dumps(said | {"folder": folder}))

@@ -35,7 +35,7 @@ def repository(tmp_path) -> Path:
 
 
 def test_records_go_along_without_the_paths_of_this_machine(run, repository):
-    copy_records(run, repository, DIGEST, include_faces=False)
+    copy_records(run, repository, "user/pcl", DIGEST, include_faces=False)
     assert json.loads((repository / "run.json").read_text())["options"]["corpus"] == "faces.parquet"
     results = json.loads((repository / "results.json").read_text())
     assert results == {name: PROBE | {"task": name, "model": "mine"} for name in ("expression", "head_pose")}
@@ -48,7 +48,9 @@ def test_only_pictures_that_are_drawn_here_go_along(run, repository, include_fac
         Image.new("L", (4, 4)).save(run / f"pictures/{name}-2.png")
     faces = {"pictures/reconstructions.png", "pictures/swaps.png", "pictures/faces.png", "pictures/step-00000500.png"}
     charts = {"pictures/roc.png", "pictures/losses.png"}
-    assert set(copy_records(run, repository, DIGEST, include_faces)) == charts | (faces if include_faces else set())
+    assert set(copy_records(run, repository, "user/pcl", DIGEST, include_faces)) == charts | (
+        faces if include_faces else set()
+    )
 
 
 def test_results_further_down_are_found(run):
@@ -73,7 +75,7 @@ def test_incomplete_results_are_refused_by_name(run, missing):
 
 @pytest.mark.parametrize("include_faces", [False, True])
 def test_pictures_of_faces_go_along_only_if_they_are_asked_for(run, repository, include_faces):
-    pictures = copy_records(run, repository, DIGEST, include_faces)
+    pictures = copy_records(run, repository, "user/pcl", DIGEST, include_faces)
     without = {"pictures/roc.png", "pictures/losses.png"}
     faces = {"pictures/faces.png", "pictures/step-00000500.png"}
     assert set(pictures) == without | (faces if include_faces else set())
