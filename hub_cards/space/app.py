@@ -3,7 +3,8 @@
 python app.py --model user/pcl --expression user/pcl-expression --head_pose user/pcl-head-pose
 
 Each is a folder or a Hub id. The variables PCL_MODEL, PCL_EXPRESSION and PCL_HEAD_POSE say the same; without a model, a
-clone takes `hub_cards/pcl-small-faces`. What has no model is not on the page. The code of these repositories is run.
+clone takes `hub_cards/pcl-small-faces`, and without heads those in the model's folders `expression` and `head_pose` are
+taken. What has no model is not on the page. The code of these repositories is run.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, Pipeline, pipeline
@@ -313,6 +315,14 @@ def launch(page: gr.Blocks, **options):
     page.launch(allowed_paths=[str(SAMPLES)], run_history=False, **options)
 
 
+def find_head(model: str | None, kind: str) -> str | None:
+    """The folder of a head below a model, which may be on the Hub, if there is one."""
+    if model is None:
+        return None
+    folder = Path(model if Path(model).is_dir() else snapshot_download(model)) / kind
+    return str(folder) if (folder / "config.json").exists() else None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shipped = {"model": str(SHIPPED)} if SHIPPED.exists() else {}
@@ -322,7 +332,8 @@ def main():
     parser.add_argument("--port", type=int, help="By default GRADIO_SERVER_PORT, or the first free one from 7860.")
     options = parser.parse_args()
     try:
-        page = build(Models(options.model, options.expression, options.head_pose))
+        heads = [getattr(options, kind) or find_head(options.model, kind) for kind in NEEDED]
+        page = build(Models(options.model, *heads))
     except (ImportError, OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
     launch(page, server_port=options.port)
