@@ -25,17 +25,18 @@ from modeling_pcl.probes.probe import probe
 
 FOLDER = Path(__file__).parents[1] / "hub_cards" / "pcl-small-faces"
 SIDES_PX = (64, 100)
-LINEAR_LAYERS = ("classifier.", "regressor.")
+# Heads read features as they are, and statistics are of any size.
+KEPT_AS_THEY_ARE = ("classifier.", "regressor.", ".running_")
 
 
 def copy_in_half_precision(source: Path, folder: Path):
-    """Copy a model; its tensors are float16, but for a head's own. Its config's `dtype` opens them as float32."""
+    """Copy a model; its weights are float16, but for a head's own. Its config's `dtype` opens them as float32."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in HEAD_FILES:
         shutil.copyfile(source / name, folder / name)
     tensors = load_file(source / "model.safetensors")
     halved = {
-        name: tensor.half() if tensor.is_floating_point() and not name.startswith(LINEAR_LAYERS) else tensor
+        name: tensor.half() if tensor.is_floating_point() and not any(map(name.count, KEPT_AS_THEY_ARE)) else tensor
         for name, tensor in tensors.items()
     }
     if not all(tensor.isfinite().all() for tensor in halved.values()):

@@ -3,6 +3,7 @@
     pcl search run --corpus faces.parquet --variants scripts/recipe_search.txt --jobs 2 $SCORES
     pcl search score runs/mine random:0:0.25 --output scores.csv --features trunk $SCORES
     pcl search follow runs/long --every_min 60 $SCORES
+    pcl search table hub_cards/study.csv
 
 where SCORES names the corpora that scores are measured on, `--expressions_train fer2013_train.parquet
 --expressions_validation fer2013_public_test.parquet --identities celeba.parquet --head_pose corpora/genki4k --portraits
@@ -13,13 +14,14 @@ they are faster.
 import argparse
 
 from ..options import HelpFormatter, Parser
-from ..probes.arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
+from ..probes.arguments import FollowArguments, ScoreModelsArguments, SearchArguments, TableArguments
 from .main import main
 
-KINDS = {"run": SearchArguments, "score": ScoreModelsArguments, "follow": FollowArguments}
+KINDS = {"run": SearchArguments, "score": ScoreModelsArguments, "follow": FollowArguments, "table": TableArguments}
+Arguments = SearchArguments | ScoreModelsArguments | FollowArguments | TableArguments
 
 
-def parse(words: list[str], prog: str) -> ScoreArguments:
+def parse(words: list[str], prog: str) -> Arguments:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("what", choices=KINDS, help="`pcl search run --help` and so on show the options of each.")
     what = parser.parse_args(words[:1]).what
@@ -28,13 +30,15 @@ def parse(words: list[str], prog: str) -> ScoreArguments:
     return arguments
 
 
-def run(arguments: ScoreArguments):
+def run(arguments: Arguments) -> str:
     import torch
 
     from ..probes.recipe_search import follow, score_models, search
+    from ..probes.search_table import tabulate_search
 
     torch.set_num_threads(1)
-    {SearchArguments: search, ScoreModelsArguments: score_models, FollowArguments: follow}[type(arguments)](arguments)
+    work = dict(zip(KINDS.values(), (search, score_models, follow, tabulate_search)))
+    return work[type(arguments)](arguments) or ""
 
 
 if __name__ == "__main__":

@@ -298,3 +298,10 @@ class FollowArguments(ScoreArguments):
     output: str = option("", "Table that rows are added to; by default scores.csv in the run's folder.")
     every_min: float = option(60.0, "Minutes from one look to the next.")
     once: bool = option(False, "Look once, and end.")
+
+
+@dataclass
+class TableArguments:
+    """Set the variants of a table beside each other, over their seeds."""
+
+    table: str = positional("Table that `pcl search run` wrote; the picture lies beside it.", "TABLE")
