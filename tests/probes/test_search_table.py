@@ -22,7 +22,7 @@ def table(tmp_path):
 
 
 def test_variants_have_mean_and_spread_over_their_seeds(table):
-    text = tabulate_search(TableArguments(str(table)))
+    text = tabulate_search(TableArguments(table=str(table)))
     titles, _, *lines = (line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|"))
     rows = [dict(zip(map(str.strip, titles), map(str.strip, line))) for line in lines]
     assert [(row["variant"], row["seeds"]) for row in rows] == [("small", "2"), ("plain", "1")]
@@ -37,4 +37,4 @@ def test_variants_have_mean_and_spread_over_their_seeds(table):
 def test_what_is_no_table_of_scores_is_refused(tmp_path, content):
     (tmp_path / "other.csv").write_text(content)
     with pytest.raises(ValueError, match="is no table of `pcl search run`"):
-        tabulate_search(TableArguments(str(tmp_path / "other.csv")))
+        tabulate_search(TableArguments(table=str(tmp_path / "other.csv")))
