@@ -17,11 +17,14 @@ import torch
 from browser import chromium, needs_chromium  # noqa: F401
 from photos import group, portrait
 from PIL import Image
+from transformers import pipeline
 
 from modeling_pcl import PCLForPreTraining, PCLImageProcessor
 from modeling_pcl.crop_pcl import ALIGNMENTS, PADDINGS
 from modeling_pcl.detection_pcl import save_detector
+from modeling_pcl.head_pose_pcl import ANGLES, draw_axes
 from modeling_pcl.hub.onnx_export import export_decoder, export_onnx
+from modeling_pcl.probes.heads import build_head, save_head, set_head
 
 STATIC = Path(__file__).parents[1] / "hub_cards" / "space_static"
 SAMPLES = STATIC.parent / "space" / "samples"
@@ -42,6 +45,22 @@ ENCODE = """async (bytes) => {
     const features = await encode(model, toInput(crop(image.pixels, image.width, image.height, model.size)));
     return Object.fromEntries(Object.entries(features).map(([name, values]) => [name, Array.from(values)]));
 }"""
+
+ANSWER = """async ([text, isSearched]) => {
+    const { askHeads, cutFace, encodeFace, findFacesOf } = await import("./model.js");
+    const { opened } = await import("./page.js");
+    const { readImage } = await import("./pixels.js");
+    const blob = new Blob([Uint8Array.from(atob(text), (character) => character.charCodeAt(0))]);
+    const [model, photo] = [await opened, await readImage(blob)];
+    const face = isSearched ? cutFace(model, photo, (await findFacesOf(model, photo))[0]) : photo;
+    return askHeads(model, face, await encodeFace(model, face));
+}"""
+# By name: task of the probe, labels, feature, side in px, and what makes the answers of random weights differ by face.
+HEADS = {
+    "expression": ("expression", ["happiness", "neutral", "surprise"], "face+pose", 40, 30),
+    "head_pose": ("head_pose", [], "pose", 32, 300),
+    "age": ("regression", ["age"], "trunk", 48, 100),
+}
 
 # As text, since Playwright takes seconds over long lists.
 CUT = """async ([text, crops, face_detector, side]) => {
@@ -72,9 +91,26 @@ def model() -> PCLForPreTraining:
 
 
 @pytest.fixture(scope="module")
-def site(model, tmp_path_factory):
+def repository(tmp_path_factory):
+    return tmp_path_factory.mktemp("static") / "repository"
+
+
+@pytest.fixture(scope="module")
+def heads(model, repository):
+    """Pipelines of heads that lie below the model."""
+    tasks = ("image-classification", "head-pose-estimation", "image-classification")
+    for name, (*options, scale) in HEADS.items():
+        head = build_head(model.pcl, *options)
+        weight, bias = list(head.parameters())[-2:]
+        set_head(head, scale * weight, bias)
+        save_head(head, repository / name)
+    return {name: pipeline(task, str(repository / name)) for name, task in zip(HEADS, tasks)}
+
+
+@pytest.fixture(scope="module")
+def site(model, heads, repository):
     """The address of the page, served."""
-    root = tmp_path_factory.mktemp("static")
+    root = repository.parent
     model.save_pretrained(root / "repository")
     PCLImageProcessor.for_image_size(32).save_pretrained(root / "repository")
     export_onnx(model, root / "repository" / "onnx" / "model.onnx")
@@ -96,8 +132,13 @@ def page(site, chromium):  # noqa: F811
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(site)
-    page.get_by_text("Choose two photos.").wait_for()
+    wait_for_answers(page)
+    page.at_first = page.locator("main").inner_text()
     return page
+
+
+def wait_for_answers(page):
+    page.evaluate("import('./page.js').then((module) => module.answered)")
 
 
 @pytest.mark.parametrize("size", [(128, 128), (51, 40), (32, 47), (30, 20)])
@@ -113,12 +154,60 @@ def test_features_of_a_photo_are_torchs(page, model, tmp_path, size):
         assert values.abs().max() > 0.01
 
 
+def test_the_page_opens_with_two_examples_that_are_answered(page):
+    for text in ("One face is found", "No face is found", "happiness", "Nearest by pose", "second pose"):
+        assert text in page.at_first
+
+
+def test_what_there_is_no_head_for_is_not_on_the_page(page):
+    show = "(heads) => import('./page.js').then(({ showPanels }) => showPanels({ heads }))"
+    page.evaluate(show, {"age": {}})
+    assert [page.locator(f"#{name}").is_visible() for name in HEADS] == [False, False, True]
+    page.evaluate("import('./page.js').then(async ({ opened, showPanels }) => showPanels(await opened))")
+    assert all(page.locator(f"#{name}").is_visible() for name in HEADS)
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [Image.open(SAMPLES / "person1-left.png").convert("RGB"), portrait().rotate(17).crop((150, 60, 400, 300))],
+    ids=["a drawn face, taken whole", "a tilted face"],
+)
+def test_heads_say_what_their_pipelines_say(page, heads, tmp_path, photo):
+    options = {"detect": True, "on_no_face": "whole"}
+    expected = {
+        name: {each["label"]: each["score"] for each in heads[name](photo, top_k=3, **options)}
+        for name in ("expression", "age")
+    }
+    pose = heads["head_pose"](photo, **options)
+    is_found = pose.pop("box") != [0, 0, *photo.size]
+    answers = page.evaluate(ANSWER, [to_base64(photo), is_found])
+    assert answers == {
+        name: pytest.approx(values, abs=1e-2) for name, values in (expected | {"head_pose": pose}).items()
+    }
+
+    photo.save(tmp_path / "photo.png")
+    page.locator("#file-0").set_input_files(tmp_path / "photo.png")
+    wait_for_answers(page)
+    for angle in ANGLES:
+        shown = page.locator(f"#{angle}").inner_text().replace("−", "-").rstrip("°")
+        assert float(shown) == pytest.approx(pose[angle], abs=0.06)
+    bars = page.locator("#bars > div").all_inner_texts()
+    assert [bar.split() for bar in bars] == [[label, f"{share:.0%}"] for label, share in expected["expression"].items()]
+    assert page.locator("#years").inner_text() == f"{expected['age']['age']:.0f}"
+    if not is_found:
+        drawn = base64.b64decode(page.locator("#axes").evaluate("canvas => canvas.toDataURL()").partition(",")[2])
+        picture = Image.open(io.BytesIO(drawn)).convert("RGB")
+        expected_picture = draw_axes(photo.resize(picture.size, Image.Resampling.BILINEAR), *pose.values())
+        difference = np.abs(np.asarray(picture, dtype=float) - np.asarray(expected_picture))
+        assert (difference > 64).mean() < 1e-3  # The borders of lines are smoothed otherwise.
+
+
 @torch.no_grad()
 def test_two_photos_are_compared_and_swapped_without_a_word_to_anybody(page, site, model):
     names = ("person1-front.png", "person4-right.png")
     for index, name in enumerate(names):
         page.locator(f"#file-{index}").set_input_files(SAMPLES / name)
-    page.locator("#results").wait_for()
+    wait_for_answers(page)
     images = [Image.open(SAMPLES / name) for name in names]
     outputs = model.pcl(**PCLImageProcessor.for_image_size(32)(images, return_tensors="pt"))
     cosine = torch.cosine_similarity(*outputs.face_features, dim=0).item()
@@ -132,6 +221,25 @@ def test_two_photos_are_compared_and_swapped_without_a_word_to_anybody(page, sit
     refused = page.evaluate("fetch('https://example.org').then(() => 'answered', () => 'refused')")
     assert refused == "refused"
     assert not any("example.org" in url for url in page.asked)
+
+
+@torch.no_grad()
+def test_the_nearest_samples_are_torchs(page, model):
+    page.locator("#file-0").set_input_files(SAMPLES / "person3-left.png")
+    wait_for_answers(page)
+    paths = sorted(SAMPLES.glob("*.png"))
+    images = [Image.open(path) for path in paths]
+    outputs = model.pcl(**PCLImageProcessor.for_image_size(32)(images, return_tensors="pt"))
+    for feature in ("face", "pose"):
+        features = outputs[f"{feature}_features"]
+        photo = features[[path.stem for path in paths].index("person3-left")]
+        cosines = dict(zip((path.stem for path in paths), torch.cosine_similarity(photo, features).tolist()))
+        figures = page.locator(f"#nearest-{feature} figure")
+        shown = [float(text) for text in figures.all_inner_texts()]
+        assert shown == pytest.approx(sorted(cosines.values(), reverse=True)[:4], abs=2e-3)
+        names = [image.get_attribute("alt") for image in figures.locator("img").all()]
+        assert names[0] == "person3-left"
+        assert shown == pytest.approx([cosines[name] for name in names], abs=2e-3)
 
 
 def to_base64(photo: Image.Image) -> str:
@@ -200,6 +308,15 @@ def test_a_folder_without_an_export_is_refused(tmp_path):
     refused = build(tmp_path)
     assert refused.returncode == 1
     assert "holds no onnx/model.onnx" in refused.stderr
+
+
+def test_a_head_that_is_not_of_its_name_is_refused(heads, site, repository, tmp_path):
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "age")
+    (tmp_path / "expression").rename(tmp_path / "age")
+    refused = build(tmp_path, tmp_path / "site")
+    assert refused.returncode == 1
+    assert "age/ is no regression, but single_label_classification" in refused.stderr
 
 
 def test_the_library_is_pinned():

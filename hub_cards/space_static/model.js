@@ -1,6 +1,8 @@
 // The exported model, run by @huggingface/transformers in WebAssembly. Nothing but this site's own files is fetched.
 
 import { cutSquare, findFaces, laySquare } from "./faces.js";
+import { applyHead, openHead, turnBack } from "./heads.js";
+import { crop, readImage, toInput } from "./pixels.js";
 import { AutoModel, Tensor, env } from "./vendor/transformers.js";
 
 const here = new URL(".", import.meta.url);
@@ -20,14 +22,19 @@ env.backends.onnx.wasm.numThreads = 1; // More need headers that simple servers 
  * @param {string} dtype `"fp32"`, or `"q8"` for the smaller file.
  */
 export async function openModel(folder = "model", dtype = "fp32") {
-  const config = await (await fetch(new URL(`${folder}/config.json`, here))).json();
-  const processor = await (await fetch(new URL(`${folder}/preprocessor_config.json`, here))).json();
+  const [config, processor, stored] = await Promise.all(
+    ["config", "preprocessor_config", "heads"].map(async (name) => (await fetchFile(`${folder}/${name}.json`)).json()),
+  );
+  const heads = Object.fromEntries(Object.entries(stored).map(([name, head]) => [name, openHead(head)]));
   const encoder = await AutoModel.from_pretrained(folder, { dtype, device: "wasm" });
   const hasDecoder = config.architectures?.[0] === "PCLForPreTraining";
   const decoder =
     hasDecoder && (await AutoModel.from_pretrained(folder, { model_file_name: "decoder_model", dtype: "fp32", device: "wasm" }));
-  return { config, processor, size: processor.crop_size.height, encoder, decoder, detector: await openDetector(folder) };
+  const size = processor.crop_size.height;
+  return { config, processor, size, encoder, decoder, heads, detector: await openDetector(folder) };
 }
+
+const fetchFile = (path) => fetch(new URL(path, here));
 
 /** The face detector, if the folder has one. */
 async function openDetector(folder) {
@@ -44,17 +51,50 @@ export function findFacesOf(model, photo) {
   return findFaces(run, photo, model.processor.face_detector);
 }
 
-/** A face of a photo, cut out as the model's processor says. */
+/** A face of a photo, cut out as the model's processor says, with the square's `angle` in radians. */
 export function cutFace(model, photo, face) {
-  const crop = { align: "eyes", margin: 0.15, padding: "black", ...model.processor.face_crop };
-  return cutSquare(photo, laySquare(crop, face), crop.padding);
+  const settings = { align: "eyes", margin: 0.15, padding: "black", ...model.processor.face_crop };
+  const square = laySquare(settings, face);
+  return { ...cutSquare(photo, square, settings.padding), angle: square.angle };
 }
 
 /** Features by name, each a Float32Array, of values in [0, 1], channel by channel. */
 export async function encode(model, values) {
-  const pixel_values = new Tensor("float32", values, [1, 3, model.size, model.size]);
+  const side = Math.sqrt(values.length / 3);
+  const pixel_values = new Tensor("float32", values, [1, 3, side, side]);
   const outputs = await model.encoder({ pixel_values });
   return { trunk: outputs.pooler_output.data, face: outputs.face_features.data, pose: outputs.pose_features.data };
+}
+
+/** Features of a face crop, read at a side in px. */
+export function encodeFace(model, face, side = model.size) {
+  return encode(model, toInput(crop(face.pixels, face.width, face.height, side)));
+}
+
+/** What each head says of a face crop, by the head's name and by label; angles are those in the photo. */
+export async function askHeads(model, face, features) {
+  const bySide = { [model.size]: features };
+  const answers = {};
+  for (const [name, head] of Object.entries(model.heads)) {
+    bySide[head.side] ??= await encodeFace(model, face, head.side);
+    answers[name] = applyHead(head, bySide[head.side]);
+  }
+  if (answers.head_pose && face.angle) answers.head_pose = turnBack(answers.head_pose, face.angle);
+  return answers;
+}
+
+/** A sample as a file, as a user would choose it. */
+export async function fetchSample(name) {
+  return new File([await (await fetchFile(`samples/${name}`)).blob()], name);
+}
+
+/** The drawn faces beside the page, with their features. */
+export async function encodeSamples(model) {
+  const samples = [];
+  for (const name of await (await fetchFile("samples/faces.json")).json()) {
+    samples.push({ name, features: await encodeFace(model, await readImage(await fetchSample(name))) });
+  }
+  return samples;
 }
 
 /** The face of one image in the pose of another, channel by channel. */

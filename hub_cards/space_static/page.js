@@ -1,39 +1,47 @@
-import { cosine, cutFace, encode, findFacesOf, openModel, swap } from "./model.js";
-import { crop, draw, readImage, toInput } from "./pixels.js";
+import { drawAxes, readFeature } from "./heads.js";
+import { askHeads, cosine, cutFace, encodeFace, encodeSamples, fetchSample, findFacesOf, openModel, swap } from "./model.js";
+import { crop, draw, readImage } from "./pixels.js";
 
+const NEAREST = 4; // So many sample faces are shown.
 const element = (id) => document.getElementById(id);
 const photos = [null, null]; // Their features.
 const files = [null, null];
+let samples = [];
 
 function tell(text, isError = false) {
   element("status").textContent = text;
   element("status").classList.toggle("error", isError);
 }
 
-async function choose(index, file) {
-  if (!file) return;
-  let image;
-  try {
-    image = await readImage(file);
-  } catch {
-    tell(`${file.name} is not an image that this browser can read.`, true);
-    return;
-  }
-  files[index] = file;
+const tellError = (error) => tell(error.message, true);
+
+/** Answer for a photo when those chosen before are answered. */
+function choose(index, file) {
+  if (file) answered = answered.then(() => answer(index, file)).catch(tellError);
+}
+
+async function answer(index, file) {
   const model = await opened;
   tell("Computing …");
-  let note = "";
+  const photo = await readImage(file).catch(() => {
+    throw new Error(`${file.name} is not an image that this browser can read.`);
+  });
+  files[index] = file;
+  let [note, box, face] = ["", [0, 0, photo.width, photo.height], photo];
   if (model.detector && element("detect").checked) {
-    const faces = await findFacesOf(model, image);
+    const faces = await findFacesOf(model, photo);
     note = describe(faces);
-    if (faces.length) image = cutFace(model, image, faces[0]);
+    if (faces.length) [box, face] = [faces[0].box, cutFace(model, photo, faces[0])];
   }
   element(`note-${index}`).textContent = note;
-  const square = crop(image.pixels, image.width, image.height, model.size);
-  draw(element(`seen-${index}`), square);
-  photos[index] = await encode(model, toInput(square));
-  tell(photos.every(Boolean) ? "" : "Now a second photo.");
+  draw(element(`seen-${index}`), crop(face.pixels, face.width, face.height, model.size));
+  photos[index] = await encodeFace(model, face);
+  if (index === 0) {
+    showAnswers(await askHeads(model, face, photos[0]), photo, box);
+    for (const feature of ["face", "pose"]) showNearest(feature);
+  }
   if (photos.every(Boolean)) await compare(model);
+  tell("");
 }
 
 /** What was found in a photo and what is taken of it, in a sentence. */
@@ -44,9 +52,39 @@ function describe(faces) {
   return faces.length === 1 ? `One face is found, ${place}.` : `${faces.length} faces are found; taken is the largest, ${place}.`;
 }
 
-/** One feature of a photo; "face+pose" is both, one behind the other. */
-function readFeature(photo, name) {
-  return name.split("+").flatMap((part) => Array.from(photo[part]));
+/** Show what the heads say of the first photo, as far as there are any. */
+function showAnswers({ head_pose: angles, expression, age }, photo, box) {
+  if (angles) {
+    drawAxes(element("axes"), photo, box, angles);
+    for (const [angle, degrees] of Object.entries(angles)) {
+      element(angle).textContent = `${degrees < 0 ? "−" : "+"}${Math.abs(degrees).toFixed(1)}°`;
+    }
+  }
+  if (expression) {
+    const sorted = Object.entries(expression).sort((one, other) => other[1] - one[1]);
+    element("bars").replaceChildren(...sorted.map(([label, probability]) => makeBar(label, probability)));
+  }
+  if (age) element("years").textContent = Object.values(age)[0].toFixed(0);
+}
+
+function makeBar(label, probability) {
+  const row = element("bar").content.cloneNode(true);
+  row.querySelector("dt").textContent = label;
+  row.querySelector("i").style.width = `${100 * probability}%`;
+  row.querySelector(".share").textContent = `${Math.round(100 * probability)}%`;
+  return row;
+}
+
+function showNearest(feature) {
+  const cosines = samples.map(({ name, features }) => [cosine(photos[0][feature], features[feature]), name]);
+  const nearest = cosines.sort(([one], [other]) => other - one).slice(0, NEAREST);
+  const figures = nearest.map(([similarity, name]) => {
+    const figure = element("sample").content.cloneNode(true);
+    Object.assign(figure.querySelector("img"), { src: `samples/${name}`, alt: name.replace(/\.png$/, "") });
+    figure.querySelector("figcaption").textContent = similarity.toFixed(3);
+    return figure;
+  });
+  element(`nearest-${feature}`).replaceChildren(...figures);
 }
 
 async function compare(model) {
@@ -81,14 +119,23 @@ for (const index of [0, 1]) {
 }
 
 tell("Opening the model …");
-export const opened = openModel();
-opened.then(
-  (model) => {
-    element("detection").hidden = !model.detector;
-    tell("Choose two photos.");
-  },
-  (error) => {
-    const reason = typeof WebAssembly === "undefined" ? "This browser has no WebAssembly." : error.message;
-    tell(`The model does not open: ${reason}`, true);
-  },
-);
+export const opened = openModel().catch((error) => {
+  const reason = typeof WebAssembly === "undefined" ? "This browser has no WebAssembly." : error.message;
+  throw new Error(`The model does not open: ${reason}`);
+});
+/** Settled when the photo that was chosen last is answered; at first, the examples. */
+export let answered = opened.then(showExamples).catch(tellError);
+
+/** Show what there is a model for, and nothing else. */
+export function showPanels({ detector, heads }) {
+  element("detection").hidden = !detector;
+  for (const name of ["head_pose", "expression", "age"]) element(name).hidden = !heads[name];
+}
+
+async function showExamples(model) {
+  showPanels(model);
+  samples = await encodeSamples(model);
+  const first = model.detector ? "astronaut.jpg" : "person1-front.png"; // The face of the second fills its image.
+  await answer(0, await fetchSample(first));
+  await answer(1, await fetchSample("person4-left.png"));
+}
