@@ -1,7 +1,7 @@
 """Turning a face: what differs from an image in pose, and in nothing else."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional as F
@@ -27,6 +27,15 @@ class Turns:
     out_of_plane_deg: torch.Tensor
     zoom: torch.Tensor
     shear: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> "Turns":
+        """Those of some samples."""
+        return Turns(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def only(self, chosen: torch.Tensor) -> "Turns":
+        """The same for the samples that are chosen, `(batch,)` booleans, and none for the others."""
+        nothing = {"in_plane_deg": 0.0, "out_of_plane_deg": 0.0, "zoom": 1.0, "shear": 0.0}
+        return Turns(**{name: getattr(self, name).where(chosen, value) for name, value in nothing.items()})
 
 
 def draw_turns(

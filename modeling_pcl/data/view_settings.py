@@ -62,6 +62,8 @@ class ViewSettings(PhotometricSettings):
             is one, `"same_video"`.
         face_mirror_probability: Probability that a face view is flipped along the width, in [0, 1], for each view.
             Published: 0. SimCLR uses 0.5.
+        face_turn_probability: Probability that the image of a face view is turned first, in [0, 1], for each view, as
+            geometric negatives of the pose contrast are, by `turn_deg` and the three after it.
         crop_area_min: Least share of the image's area that a random resized crop keeps, in (0, 1].
         crop_aspect_max: Most that a random resized crop is wider than high, or higher than wide, at least 1. Views are
             squares: it is squeezed by as much.
@@ -92,6 +94,11 @@ class ViewSettings(PhotometricSettings):
         "columns `video` and, if videos are numbered within people, `subject`.",
     )
     face_mirror_probability: float = option(0.0, "Probability that a face view is flipped, in [0, 1].")
+    face_turn_probability: float = option(
+        0.0,
+        "Probability that the image of a face view is turned as geometric pose negatives are, in [0, 1]: the face "
+        "branch is told not to hold how a head is turned.",
+    )
     crop_area_min: float = option(0.2, "Least share of the image's area in a random resized crop, in (0, 1].")
     crop_aspect_max: float = option(
         4 / 3, "Most that a random resized crop is wider than high, or higher than wide, at least 1."
@@ -122,8 +129,9 @@ class ViewSettings(PhotometricSettings):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f'`{name}` must be "{known[0]}" or "{known[1]}", got {getattr(self, name)!r}.')
-        if not 0 <= self.face_mirror_probability <= 1:
-            raise ValueError(f"`face_mirror_probability` must be in [0, 1], got {self.face_mirror_probability}.")
+        for name in ("face_mirror_probability", "face_turn_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
         if not self.crop_aspect_max >= 1:
             raise ValueError(f"`crop_aspect_max` must be at least 1, got {self.crop_aspect_max}.")
         if not 0 < self.crop_area_min <= 1:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .geometric import draw_turns, turn
+from .geometric import Turns, draw_turns, turn
 from .photometric import draw_photometric, photometric, resized_crop
 from .view_settings import ViewSettings
 
@@ -18,7 +18,15 @@ WINDOW_CENTRES = (0.2, 0.3)  # distance of a window's centre from the nearer bor
 # Samples that pass through the photometric list together: what stays in a CPU's cache is three times as fast.
 CPU_CHUNK, GPU_CHUNK = 32, 128
 # Each stream of random numbers has its own number, so that none depends on which objectives run.
-STREAMS = ("disentangling", "face_contrast", "pose_contrast", "face_permutation", "pose_turns")
+STREAMS = (
+    "disentangling",
+    "face_contrast",
+    "pose_contrast",
+    "face_permutation",
+    "pose_turns",
+    "face_turns",
+    "turned_faces",
+)
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,12 @@ class ViewMaker:
         if self.settings.face_positives == "same_video" and frames is not None:
             images, sources = _with_frames(images, sources, frames)
 
+        turns = self._draw_face_turns(2 * batch, step, images.device)
+
         def crop(rows: torch.Tensor) -> torch.Tensor:
-            return resized_crop(images[sources[rows]], boxes[rows], self.image_size_px, mirrored[rows])
+            faces = images[sources[rows]]
+            faces = faces if turns is None else turn(faces.float(), turns.at(rows))
+            return resized_crop(faces, boxes[rows], self.image_size_px, mirrored[rows])
 
         views = {"face_views": self._photometric_views(crop, 2 * batch, generator, host_generator)}
         if self.settings.mixing_alpha:
@@ -188,18 +200,23 @@ class ViewMaker:
         turned = (len(self._places("geometric")) + 1) // 2
         if not turned:
             return self._whole(originals)[:0]
-        generator, _ = self._generators("pose_turns", step, originals.device)
-        settings = self.settings
-        turns = draw_turns(
-            turned * len(originals),
-            settings.turn_deg,
-            settings.turn_out_of_plane_deg,
-            settings.turn_zoom,
-            settings.turn_shear,
-            generator,
-        )
+        turns = self._draw_turns("pose_turns", turned * len(originals), step, originals.device)
         # Turned before they are made smaller: twice resampled, they could be told by their blur.
         return self._whole(turn(originals.repeat_interleave(turned, dim=0).float(), turns))
+
+    def _draw_turns(self, stream: str, count: int, step: int, device: torch.device) -> Turns:
+        generator, _ = self._generators(stream, step, device)
+        sizes = (getattr(self.settings, f"turn_{name}") for name in ("deg", "out_of_plane_deg", "zoom", "shear"))
+        return draw_turns(count, *sizes, generator)
+
+    def _draw_face_turns(self, count: int, step: int, device: torch.device) -> Turns | None:
+        """Of face views, of which a part is turned; None where none is."""
+        if not self.settings.face_turn_probability:
+            return None
+        generator, _ = self._generators("face_turns", step, device)
+        chosen = torch.rand(count, generator=generator, device=device) < self.settings.face_turn_probability
+        # Of another stream than what is turned, since both begin with the same numbers.
+        return self._draw_turns("turned_faces", count, step, device).only(chosen)
 
     def _negative_sources(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
         """Where in (mirrors, turned images, other frames) each negative is, `(I, K)`."""

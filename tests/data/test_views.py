@@ -250,6 +250,24 @@ def test_face_views_are_mirrored_as_often_as_asked(without_photometric, face_vie
     assert abs(mirrored_share(0.5) - 0.5) < 4 * math.sqrt(0.25 / 100)
 
 
+def test_face_views_are_turned_as_often_as_asked_and_else_stay(without_photometric):
+    images = make_images(50)
+
+    def make(probability: float, **turns) -> torch.Tensor:
+        settings = ViewSettings(face_views="random_resized_crop", face_turn_probability=probability, **turns)
+        return ViewMaker(settings, 32, seed=0).face_contrast(images, 0)["face_views"]
+
+    def turned_share(probability: float, **turns) -> float:
+        differences = (make(probability, **turns) - make(0.0)).abs().flatten(1).max(dim=1).values
+        return (differences > 0.01).float().mean().item()
+
+    assert ViewSettings().face_turn_probability == 0
+    assert turned_share(1.0) == 1
+    assert turned_share(1.0, turn_deg=0.0, turn_out_of_plane_deg=30.0, turn_zoom=0.0, turn_shear=0.0) == 1
+    assert turned_share(1e-9) == 0
+    assert abs(turned_share(0.5) - 0.5) < 4 * math.sqrt(0.25 / 100)
+
+
 def test_pose_negatives_come_from_each_images_own_mirror(without_photometric):
     images = make_images(5)
     maker = ViewMaker(SMALL, 32, seed=0)
