@@ -2,29 +2,37 @@
 
 python scripts/ship_small_faces.py runs/long --expressions_train fer2013_train.parquet \\
     --expressions_test fer2013_public_test.parquet --head_pose corpora/genki4k --portraits utkface.parquet \\
-    --people celeba.parquet
+    --people_train youtube_faces.parquet --people celeba.parquet
 
 Of each head there are several, and that is kept which is best on validation data. README.md, scores and pictures
 that are in the folder stay.
 """
 
 import argparse
+import io
 import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
+from datasets import DatasetDict, concatenate_datasets
 from safetensors.torch import load_file, save_file
 
 from modeling_pcl.commands.probe import parse
+from modeling_pcl.configuration_pcl import OBJECTIVES
+from modeling_pcl.data.corpora import load_corpus
 from modeling_pcl.files import write_json
 from modeling_pcl.hub.published import without_private
 from modeling_pcl.hub.repository import HEAD_FILES
+from modeling_pcl.images_pcl import open_image
 from modeling_pcl.probes.probe import probe
+from modeling_pcl.training.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[1] / "hub_cards" / "pcl-small-faces"
-# What heads may read, at which side in px; at 64 px validation scores are lower for every task (scores.csv).
+# What heads may read, at which side in px; at 64 px validation scores of these tasks are lower (scores.csv).
+TIGHTER_CROPS = (0.85, 0.7)  # Shares of the side.
 CANDIDATES = (("trunk", 100), ("face", 100))
 # Heads read features as they are, and statistics are of any size.
 KEPT_AS_THEY_ARE = ("classifier.", "regressor.", ".running_")
@@ -45,6 +53,31 @@ def copy_in_half_precision(source: Path, folder: Path):
     save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def split_with_tighter_crops(corpus: str, folder: Path) -> str:
+    """Cut a corpus into training, validation and test images, and add tighter crops of the training images.
+
+    These collections are cropped alike in all their images; a head that saw no other crop reads nonsense from one.
+    """
+    faces = load_corpus(corpus)
+    order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0)).tolist()
+    parts = {"test": order[: len(order) // 5], "validation": order[len(order) // 5 : len(order) * 3 // 10]}
+    splits = {name: faces.select(rows) for name, rows in parts.items()}
+    train = faces.select(order[len(order) * 3 // 10 :])
+    tighter = [train.map(partial(cut_middle, share=share), desc=f"crops of {share}") for share in TIGHTER_CROPS]
+    splits["train"] = concatenate_datasets([train, *tighter])
+    DatasetDict(splits).save_to_disk(folder)
+    return str(folder)
+
+
+def cut_middle(row: dict, share: float) -> dict:
+    """Keep the middle of an image, by a share of its shorter side."""
+    image = open_image(row["image"]["bytes"])
+    side, file = share * min(image.size), io.BytesIO()
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    image.crop((round(left), round(top), round(left + side), round(top + side))).save(file, "PNG")
+    return {"image": {"bytes": file.getvalue(), "path": None}}
+
+
 def make_head(name: str, candidates: tuple[tuple[str, int], ...], options: list[str]):
     """Probe each feature and side, and keep the head with the best score on validation data with its results."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,25 +96,31 @@ def make_head(name: str, candidates: tuple[tuple[str, int], ...], options: list[
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="Folder of the run.")
-    for name in ("expressions_train", "expressions_test", "head_pose", "portraits", "people"):
+    for name in ("expressions_train", "expressions_test", "head_pose", "portraits", "people_train", "people"):
         parser.add_argument(f"--{name}", required=True, metavar="CORPUS")
     parser.add_argument("--epochs", default="60")
     options = parser.parse_args()
     torch.set_num_threads(1)
     copy_in_half_precision(options.run, FOLDER)
+    # The last run may have trained the decoder alone; who trains on means all objectives.
+    config = json.loads((FOLDER / "config.json").read_text())
+    weights = {f"{name}_weight": RECIPES["small"].get(f"{name}_weight", 1.0) for name in OBJECTIVES}
+    write_json(FOLDER / "config.json", config | weights)
     groups = ["--group_by", "gender", "ethnicity", "age"]
     common = ["--epochs", options.epochs, "--seeds", "0"]
+    classes = ["--task", "expression", "--linear_only", *common]
     expression = ["--train", options.expressions_train, "--test", options.expressions_test]
-    make_head("expression", CANDIDATES, ["--task", "expression", *expression, *common])
+    make_head("expression", CANDIDATES, [*classes, *expression])
     make_head("head_pose", CANDIDATES, ["--task", "head_pose", "--train", options.head_pose, *common])
-    smile = ["--task", "expression", "--train", options.head_pose, "--label_column", "smile"]
-    make_head("smile", CANDIDATES, [*smile, *common])
-    gender = ["--label_column", "gender", *groups]
-    make_head("gender", CANDIDATES, ["--task", "expression", "--train", options.portraits, *gender, *common])
-    make_head("age", CANDIDATES, ["--task", "regression", "--train", options.portraits, *groups, *common])
-    # Pairs have no validation data: the feature is the one made for it, the side that at which the others read better.
-    verification = ["--task", "verification", "--test", options.people, "--subject_column", "identity"]
-    make_head("verification", (("face", 100),), verification)
+    with tempfile.TemporaryDirectory() as scratch:
+        smiles = split_with_tighter_crops(options.head_pose, Path(scratch) / "smiles")
+        portraits = split_with_tighter_crops(options.portraits, Path(scratch) / "portraits")
+        make_head("smile", CANDIDATES, [*classes, "--train", smiles, "--label_column", "smile"])
+        make_head("gender", CANDIDATES, [*classes, "--train", portraits, "--label_column", "gender", *groups])
+        make_head("age", CANDIDATES, ["--task", "regression", "--train", portraits, *groups, *common])
+    # At 64 px, other than for the rest, the face branch tells people apart better.
+    embedding = ["--identity_embedding", "--train", options.people_train, "--test", options.people, "--seeds", "0"]
+    make_head("verification", (("face", 64),), ["--task", "verification", *embedding])
 
 
 if __name__ == "__main__":

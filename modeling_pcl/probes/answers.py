@@ -12,7 +12,7 @@ from ..data.images import decode_image
 from ..data.subjects import select_subjects
 from ..head_pose_pcl import ANGLES
 from ..hub.models import model_kind, open_model
-from ..modeling_pcl import PCLForImageClassification, PCLModel
+from ..modeling_pcl import PCLModel
 from ..pictures.captions import LETTERS
 from ..pictures.contact_sheet import Tile, draw_tiles
 from ..pictures.faces import draw_face_rows
@@ -68,7 +68,7 @@ def draw_answers(folder: Path, records: Sequence, names: Sequence[str]) -> Image
     for path in paths:
         model = open_model(str(path)).eval()
         kind = model_kind(model.config.to_dict())
-        if not hasattr(model, "regressor") and not isinstance(model, PCLForImageClassification):
+        if kind in ("pretrained", "verification"):
             continue
         with torch.inference_mode():
             logits = model(decode_images(records, model.config.image_size).float() / 255).logits

@@ -122,6 +122,7 @@ class ExpressionArguments(ClassArguments, HeadArguments):
     """One class of several: expressions, or any column of classes."""
 
     task: str = "expression"
+    linear_only: bool = option(False, "Leave nearest neighbours and logistic regression out, which have no head.")
 
 
 @dataclass

@@ -40,7 +40,7 @@ def run_head_probe(arguments: HeadArguments, encoder: Encoder, folder: Path) -> 
         measures = [over_folds([_measure(task, head) for head in folds]) for folds in of_seeds]
         results[feature] = {kind: over_seeds(measures)}
         # They read features as they are, so they say what a head's training adds.
-        if arguments.task == "expression" and not arguments.finetune:
+        if arguments.task == "expression" and not (arguments.finetune or arguments.linear_only):
             others = probes[0].measure_others(feature)
             results[feature] |= {name: over_seeds([measures]) for name, measures in others.items()}
     chosen = choose_heads(trained)

@@ -26,6 +26,9 @@ class LinearRecipe:
         learning_rates: Candidates, trained side by side on the same batches; the best on held-out data is kept.
         batch_size: Images a step.
         batch_norm: Whether BatchNorm1d stands before the linear layer.
+        one_scale: Whether the batch norm divides all features by one number, their common spread, and not each by its
+            own. Features that hardly vary among the training images vary more in images of another kind; divided by
+            their own spread they then outweigh all others, and ages of minus forty are read from frontal photos.
         cosine: Whether the learning rate falls to zero along a cosine.
         epochs: Passes over the features.
     """
@@ -36,11 +39,13 @@ class LinearRecipe:
     batch_norm: bool
     cosine: bool
     epochs: int = 300
+    one_scale: bool = False
 
     def searched(self) -> "LinearRecipe":
-        """This recipe with batch norm, and a tenth and a hundredth of its learning rate as further candidates."""
+        """This recipe with batch norm of one scale, and a tenth and a hundredth of its learning rate as further
+        candidates."""
         (rate,) = self.learning_rates
-        return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True)
+        return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True, one_scale=True)
 
 
 # Of action units the optimizer is not published, and other numbers are not probed there; they have that of head pose.
@@ -163,7 +168,7 @@ class _CandidateHeads(nn.Module):
 
     def __init__(self, dim: int, outputs: int, recipe: LinearRecipe, generator: torch.Generator):
         super().__init__()
-        self.batch_norm = recipe.batch_norm
+        self.batch_norm, self.one_scale = recipe.batch_norm, recipe.one_scale
         bound = 1 / math.sqrt(dim)  # torch's default for linear layers
         weight, bias = ((2 * torch.rand(shape, generator=generator) - 1) * bound for shape in ((outputs, dim), outputs))
         heads = {"weight": weight, "bias": bias}
@@ -191,12 +196,20 @@ class _CandidateHeads(nn.Module):
         if self.batch_norm:
             self.batches += 1
             # Differs from torch: the first batches count alike, so that few steps, too, give the features' statistics.
-            momentum = max(MOMENTUM, 1 / self.batches)
-            features = F.batch_norm(features, self.running_mean, self.running_var, training=True, momentum=momentum)
+            features = self._normalise(features, max(MOMENTUM, 1 / self.batches))
         heads = [self._affine(head) for head in self.heads]
         # One product for all candidates: reading the features is what takes the time.
         weight, bias = (torch.cat(parts) for parts in zip(*heads))
         return F.linear(features, weight, bias).chunk(len(heads), dim=1)
+
+    def _normalise(self, features: torch.Tensor, momentum: float) -> torch.Tensor:
+        if not self.one_scale:
+            return F.batch_norm(features, self.running_mean, self.running_var, training=True, momentum=momentum)
+        mean = features.mean(dim=0)
+        variance = (features - mean).square().mean()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance.expand_as(self.running_var), momentum)
+        return (features - mean) * (variance + EPS).rsqrt()
 
     def _affine(self, head: nn.ParameterDict) -> tuple[torch.Tensor, torch.Tensor]:
         """The linear layer with the scale and shift of its batch norm, in the targets' units."""
