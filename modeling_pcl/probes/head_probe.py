@@ -87,7 +87,9 @@ def _measure_groups(
     logits = [torch.cat([head.logits for head in folds]) for folds in heads.values()]
 
     def measure(places: np.ndarray) -> list[dict]:
-        return [task.measure(rows[places], targets[places], tests[0].labels.names) for rows in logits]
+        measured = [task.measure(rows[places], targets[places], tests[0].labels.names) for rows in logits]
+        # Within a group of ages R² tells of their narrow range alone.
+        return [{name: value for name, value in of_seed.items() if name != "r2"} for of_seed in measured]
 
     of_images = {
         column: np.concatenate([fold[column][test.rows] for fold, test in zip(groups, tests)]) for column in groups[0]
