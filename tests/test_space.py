@@ -241,7 +241,7 @@ def test_the_shipped_weights_are_opened_without_any_option(app, monkeypatch):
     monkeypatch.setattr(app, "launch", lambda page, **options: launched.append((page, options)))
     app.main()
     ((page, options),) = launched
-    assert headings_of(page) == ["Neighbours", "Swap"]
+    assert headings_of(page) == ["Neighbours", "Head pose", "Expression", "Swap"]
     assert options == {"server_port": None}  # So that Gradio takes GRADIO_SERVER_PORT.
 
 
