@@ -210,7 +210,7 @@ def make_random_models(models: dict[str, str], folder: Path, seeds: int) -> dict
         architectures.setdefault(json.dumps(values), (name, PCLConfig(**values)))
     made = {}
     for sizes_json, (like, config) in architectures.items():
-        name = RANDOM if len(architectures) == 1 else f"{RANDOM}, sizes of {like}"
+        name = RANDOM if len(architectures) == 1 else f"random, as large as {like}"
         made[name] = []
         for seed in range(seeds):
             set_seed(seed)
