@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from modeling_pcl.commands.probe import parse
 from modeling_pcl.configuration_pcl import OBJECTIVES
 from modeling_pcl.data.corpora import load_corpus
+from modeling_pcl.data.images import image_bytes
 from modeling_pcl.files import write_json
 from modeling_pcl.hub.published import without_private
 from modeling_pcl.hub.repository import HEAD_FILES
@@ -71,7 +72,7 @@ def split_with_tighter_crops(corpus: str, folder: Path) -> str:
 
 def cut_middle(row: dict, share: float) -> dict:
     """Keep the middle of an image, by a share of its shorter side."""
-    image = open_image(row["image"]["bytes"])
+    image = open_image(image_bytes(row["image"]))
     side, file = share * min(image.size), io.BytesIO()
     left, top = (image.width - side) / 2, (image.height - side) / 2
     image.crop((round(left), round(top), round(left + side), round(top + side))).save(file, "PNG")
@@ -107,7 +108,7 @@ def main():
     weights = {f"{name}_weight": RECIPES["small"].get(f"{name}_weight", 1.0) for name in OBJECTIVES}
     write_json(FOLDER / "config.json", config | weights)
     groups = ["--group_by", "gender", "ethnicity", "age"]
-    common = ["--epochs", options.epochs, "--seeds", "0"]
+    common = ["--epochs", options.epochs, "--seeds", "0", "--one_scale"]
     classes = ["--task", "expression", "--linear_only", *common]
     expression = ["--train", options.expressions_train, "--test", options.expressions_test]
     make_head("expression", CANDIDATES, [*classes, *expression])

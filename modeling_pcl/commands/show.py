@@ -14,7 +14,7 @@ from .main import main
 class ShowArguments:
     """What to draw."""
 
-    model: str = positional("Folder or Hub id of a model; heads are looked for in the folders below it.", "MODEL")
+    model: str = positional("Folder or Hub id of a model; its heads are in the folders below it.", "MODEL")
     output_dir: Path = required("Folder for answers.png, neighbours.png and swaps.png; made.")
     corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`; an image is one face.")
     subjects: str | None = option(None, "`s1-s30`, or names with commas between them.")
@@ -30,19 +30,24 @@ def parse(words: list[str], prog: str) -> ShowArguments:
 
 
 def run(arguments: ShowArguments) -> str:
+    import torch
+    from huggingface_hub import snapshot_download
+
     from ..hub.models import open_model
     from ..pictures.faces import draw_face_rows, swap_rows
-    from ..probes.answers import choose_faces, decode_images, draw_answers, draw_neighbours
+    from ..probes.answers import choose_faces, decode_rows, draw_answers, draw_neighbours
 
     model = open_model(arguments.model).eval()
+    folder = Path(arguments.model if Path(arguments.model).is_dir() else snapshot_download(arguments.model))
     corpus, chosen = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
-    records, side_px = list(corpus.select(chosen)["image"]), model.config.image_size
+    side_px = model.config.image_size
     pictures = {
-        "answers": draw_answers(Path(arguments.model), records, [f"image {row}" for row in chosen]),
+        "answers": draw_answers(folder, corpus, chosen),
         "neighbours": draw_neighbours(model.base_model, corpus, chosen, side_px),
     }
     if hasattr(model, "decode") and model.config.disentangling_weight:
-        pictures["swaps"] = draw_face_rows(swap_rows(model, decode_images(records, side_px).float() / 255), "swaps")
+        images = torch.stack(list(decode_rows(corpus, chosen, side_px).values())).float() / 255
+        pictures["swaps"] = draw_face_rows(swap_rows(model, images), "swaps")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     drawn = [f"{name}.png" for name, picture in pictures.items() if picture is not None]
     for name in drawn:

@@ -27,14 +27,16 @@ def parse(words: list[str], prog: str) -> SwapArguments:
 
 
 def run(arguments: SwapArguments) -> str:
+    import torch
+
     from .. import PCLForPreTraining
     from ..hub.models import open_encoder
     from ..pictures.faces import draw_face_rows, reconstruction_rows, swap_rows
-    from ..probes.answers import choose_faces, decode_images
+    from ..probes.answers import choose_faces, decode_rows
 
     model = open_encoder(arguments.model, PCLForPreTraining)
     corpus, chosen = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
-    images = decode_images(corpus.select(chosen)["image"], model.config.image_size).float() / 255
+    images = torch.stack(list(decode_rows(corpus, chosen, model.config.image_size).values())).float() / 255
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     for name, make_rows in (("swaps", swap_rows), ("reconstructions", reconstruction_rows)):
         draw_face_rows(make_rows(model, images), title=name).save(arguments.output_dir / f"{name}.png")

@@ -199,10 +199,10 @@ def metadata(facts: Mapping[str, Any]) -> ModelCardData:
         "tags": ["face", "self-supervised-learning", "pcl", kind.replace("_", "-"), "arxiv:2211.13490"],
         **{name: value for name, value in facts["front"].items() if name != "model-index"},
         **{name: value for name, value in given.items() if value},
+        **({"widget": widget} if widget else {}),
+        "model_name": facts["repo_id"].split("/")[-1],
     }
-    return ModelCardData(
-        model_name=facts["repo_id"].split("/")[-1], **entries, **({"widget": widget} if widget else {})
-    )
+    return ModelCardData(**entries)
 
 
 def _measures(probe: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from .models import open_model
 from .published import without_private
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,16 @@ def copy_records(run_dir: Path, folder: Path, repo_id: str, encoder_digest: str,
 
 
 def heads(run_dir: Path, results: Mapping[str, Mapping]) -> list[str]:
-    """Which probes, named by their folders below the run's, left a head."""
-    return [name for name in results if all((run_dir / name / file).exists() for file in HEAD_FILES)]
+    """Which probes left a head in a folder right below the run's; deeper ones are of comparisons.
+
+    Raises:
+        ValueError: If one does not open, or has weights that are not finite.
+    """
+    names = [name for name in results if all((run_dir / name / file).exists() for file in HEAD_FILES)]
+    names = [name for name in names if "/" not in name]
+    for name in names:
+        open_model(str(run_dir / name))
+    return names
 
 
 def with_code_of(repo_id: str, config: Mapping) -> dict:

@@ -1,17 +1,21 @@
 """What a model and its heads say of faces, for people to look at."""
 
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from PIL import Image
+from torch.nn import functional as F
 
 from ..data.corpora import load_corpus
 from ..data.images import decode_image
 from ..data.subjects import select_subjects
 from ..head_pose_pcl import ANGLES
 from ..hub.models import model_kind, open_model
+from ..images_pcl import BrokenImageError
 from ..modeling_pcl import PCLModel
 from ..pictures.captions import LETTERS
 from ..pictures.contact_sheet import Tile, draw_tiles
@@ -19,68 +23,84 @@ from ..pictures.faces import draw_face_rows
 from ..pictures.style import one_line
 from .features import extract_features
 
+logger = logging.getLogger(__name__)
+
 BATCH_SIZE = 64
-NEIGHBOURS = 5
+NEIGHBOURS, MOST_SEARCHED = 5, 2000
 NEIGHBOUR_FEATURES = ("face", "pose")
+LEAST_PX = 32  # Large enough to see whether an image decodes.
+NO_HEAD = {"problem_type": None, "verification_threshold": None}  # What a config need not say.
 
 
 def choose_faces(corpus: str, subjects: str | None, count: int) -> tuple[Dataset, list[int]]:
     """Open a corpus, or some people of it, and choose so many rows.
 
     Returns:
-        The corpus, and rows at equal distances. The last is its last one, so that of subjects with ten images each not
-        all show their first.
+        The corpus, and rows at equal distances, without those that do not decode.
 
     Raises:
-        ValueError: If it does not open, or lacks a subject.
+        ValueError: If it does not open, lacks a subject, or no image decodes.
     """
-    rows = load_corpus(corpus)
-    rows = rows if subjects is None else select_subjects(rows, subjects)
-    return rows, torch.linspace(0, len(rows) - 1, min(count, len(rows))).long().tolist()
+    faces = load_corpus(corpus)
+    faces = faces if subjects is None else select_subjects(faces, subjects)
+    chosen = list(decode_rows(faces, spread_rows(len(faces), count), LEAST_PX))
+    if not chosen:
+        raise ValueError(f"No image of {corpus} could be shown: it has {len(faces)} rows.")
+    return faces, chosen
 
 
-def decode_images(records: Sequence, side_px: int) -> torch.Tensor:
-    """Images of a corpus, `(images, 3, side, side)` uint8.
-
-    Raises:
-        BrokenImageError: If one does not decode.
-    """
-    return torch.stack([decode_image(record, side_px, name=f"image {place}") for place, record in enumerate(records)])
+def spread_rows(rows: int, count: int) -> list[int]:
+    """So many rows of a corpus at equal distances. The last is its last one, so that of subjects with ten images each
+    not all show their first."""
+    return torch.linspace(0, rows - 1, min(count, rows)).long().tolist()
 
 
-def draw_answers(folder: Path, records: Sequence, names: Sequence[str]) -> Image.Image | None:
+def decode_rows(corpus: Dataset, rows: Iterable[int], side_px: int) -> dict[int, torch.Tensor]:
+    """Images by their rows, each `(3, side, side)` uint8; a warning names each that does not decode."""
+    images, rows = {}, list(rows)
+    for row, record in zip(rows, corpus.select(rows)["image"]):
+        try:
+            images[row] = decode_image(record, side_px, name=f"image {row}")
+        except BrokenImageError as error:
+            logger.warning("%s is left out: %s", f"image {row}", error.reason)
+    return images
+
+
+def draw_answers(folder: Path, corpus: Dataset, chosen: Sequence[int]) -> Image.Image | None:
     """Draw faces with what each head says of them: classes, numbers, and the axes of the head.
 
     Args:
-        folder: Of a model; its heads are in the folders below, as `pcl probe` leaves them.
-        records: Images of a corpus, as `decode_image` takes them.
-        names: What to write above each.
+        folder: Of a model; its heads are in the folders below, as `pcl probe` leaves them and `pcl push` publishes
+            them.
+        corpus: Of faces.
+        chosen: Its rows that are drawn, which decode.
 
     Returns:
         None if there are no heads.
 
     Raises:
-        ValueError: If a head or an image does not open.
+        ValueError: If a head does not open.
     """
-    words: list[list[str]] = [[] for _ in records]
-    poses: list[list[float] | None] = [None] * len(records)
-    paths = [path.parent for path in sorted(folder.glob("*/config.json")) if (path.parent / "results.json").exists()]
-    for path in paths:
-        model = open_model(str(path)).eval()
-        kind = model_kind(model.config.to_dict())
+    words: dict[int, list[str]] = {row: [] for row in chosen}
+    poses: dict[int, list[float]] = {}
+    for path in sorted(folder.glob("*/config.json")):
+        kind = model_kind(NO_HEAD | json.loads(path.read_text()))
         if kind in ("pretrained", "verification"):
             continue
+        model = open_model(str(path.parent)).eval()
+        images = decode_rows(corpus, chosen, model.config.image_size)
         with torch.inference_mode():
-            logits = model(decode_images(records, model.config.image_size).float() / 255).logits
-        for place, row in enumerate(logits):
+            answers = model(torch.stack(list(images.values())).float() / 255).logits
+        for row, logits in zip(images, answers):
             if kind == "head_pose":
-                poses[place] = row.tolist()
-            words[place].append(_in_words(kind, row, model.config.id2label))
-    if not any(words):
+                poses[row] = logits.tolist()
+            words[row].append(_in_words(kind, logits, model.config.id2label))
+    if not any(words.values()):
         return None
+    records = corpus.select(chosen)["image"]
     tiles = [
-        Tile([record], name, one_line(name, LETTERS), "\n".join(lines), pose)
-        for record, name, lines, pose in zip(records, names, words, poses)
+        Tile([record], f"image {row}", f"image {row}", "\n".join(words[row]), poses.get(row))
+        for row, record in zip(chosen, records)
     ]
     return draw_tiles("What its heads say of faces", tiles)
 
@@ -102,21 +122,19 @@ def draw_neighbours(encoder: PCLModel, corpus: Dataset, chosen: Sequence[int], s
 
     Args:
         encoder: Its features are compared by their cosines, the corpus's mean taken off.
-        corpus: At least two images.
-        chosen: Rows of the faces.
+        corpus: Of a large one 2,000 images at equal distances are searched; those that do not decode are left out.
+        chosen: Rows of the faces, which decode.
         side_px: Of the images, in px.
-
-    Raises:
-        BrokenImageError: If an image does not decode.
     """
-    images = decode_images(corpus["image"], side_px)
+    searched = decode_rows(corpus, sorted({*chosen, *spread_rows(len(corpus), MOST_SEARCHED)}), side_px)
+    places, images = {row: place for place, row in enumerate(searched)}, torch.stack(list(searched.values()))
     features = extract_features(encoder, images.split(BATCH_SIZE))
     rows = {}
     for row in chosen:
         for feature in NEIGHBOUR_FEATURES:
-            centred = features[feature].float() - features[feature].float().mean(dim=0)
-            cosines = torch.nn.functional.cosine_similarity(centred, centred[row : row + 1])
-            cosines[row] = torch.inf  # The face itself comes first.
+            centred = features[feature] - features[feature].mean(dim=0)
+            cosines = F.cosine_similarity(centred, centred[places[row]][None])
+            cosines[places[row]] = torch.inf  # The face itself comes first.
             nearest = cosines.topk(min(NEIGHBOURS + 1, len(images))).indices
             rows[f"image {row}\nby {feature}"] = images[nearest].float() / 255
     return draw_face_rows(rows, title=f"The nearest of {len(images)} faces")

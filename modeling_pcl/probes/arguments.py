@@ -98,6 +98,11 @@ class HeadArguments(FeatureArguments):
         "Test each of so many parts, which share no person, with what was trained on the others; by default 3 for "
         "action units without `--test`.",
     )
+    one_scale: bool = option(
+        False,
+        "Divide all features by one number, and not each by its own spread: heads are wrong less wildly on images of "
+        "another kind, and learn more slowly what varies little.",
+    )
     finetune: bool = option(False, "Train the whole network instead of a linear layer on frozen features.")
     learning_rates: list[float] = option([], "Candidates of `--finetune`, of the head; by default 1e-3 and 3e-4.")
     layer_decays: list[float] = option(
@@ -111,6 +116,8 @@ class HeadArguments(FeatureArguments):
         check_at_least(self, epochs=1, folds=2)
         if self.train is None:
             raise ValueError(f"`--task {self.task}` needs `--train`, a corpus to train the probe on.")
+        if self.one_scale and self.protocol == "paper":
+            raise ValueError("`--one_scale` is not of the published protocol; leave `--protocol` at strict.")
         if self.finetune and self.protocol == "paper":
             raise ValueError("`--finetune` has no published protocol; leave `--protocol` at strict.")
         if self.folds is not None and self.test is not None:

@@ -121,7 +121,7 @@ class HeadProbe:
         recipe = PUBLISHED[self.arguments.task]
         if self.arguments.protocol == "strict":
             recipe = recipe.searched()
-        recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs)
+        recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs, one_scale=self.arguments.one_scale)
         for feature, seed in itertools.product(self.arguments.feature_names(), self.arguments.seeds):
             train, held_out = self.train.examples(feature), self.held_out.examples(feature)
             words = f"{feature}, seed {seed}"

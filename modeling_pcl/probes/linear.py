@@ -27,8 +27,8 @@ class LinearRecipe:
         batch_size: Images a step.
         batch_norm: Whether BatchNorm1d stands before the linear layer.
         one_scale: Whether the batch norm divides all features by one number, their common spread, and not each by its
-            own. Features that hardly vary among the training images vary more in images of another kind; divided by
-            their own spread they then outweigh all others, and ages of minus forty are read from frontal photos.
+            own. Features that hardly vary among the training images vary more in images of another kind, where, divided
+            by their own spread, they outweigh all others.
         cosine: Whether the learning rate falls to zero along a cosine.
         epochs: Passes over the features.
     """
@@ -42,10 +42,9 @@ class LinearRecipe:
     one_scale: bool = False
 
     def searched(self) -> "LinearRecipe":
-        """This recipe with batch norm of one scale, and a tenth and a hundredth of its learning rate as further
-        candidates."""
+        """This recipe with batch norm, and a tenth and a hundredth of its learning rate as further candidates."""
         (rate,) = self.learning_rates
-        return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True, one_scale=True)
+        return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True)
 
 
 # Of action units the optimizer is not published, and other numbers are not probed there; they have that of head pose.

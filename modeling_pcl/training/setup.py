@@ -52,6 +52,8 @@ def build_model(options: Options, checkpoint: Path | None) -> PCLForPreTraining:
             model = PCLForPreTraining.from_pretrained(checkpoint / "model")
     elif options.model.init_from:
         model = open_start(options.model.init_from, build_config(options))
+    elif training.freeze_encoder:
+        raise ValueError("`--freeze_encoder` needs `--init_from`: an encoder that was never trained would stay so.")
     else:
         model = PCLForPreTraining(build_config(options))
     if training.gradient_checkpointing:

@@ -132,7 +132,7 @@ def test_tasks_whose_corpora_are_not_here_are_left_out(compare, models, options,
 def test_two_architectures_have_two_random_initialisations(compare, tmp_path, probed):
     compare("first", "wide")
     heading, *_ = rows((tmp_path / "out" / "comparison.md").read_text())
-    assert [name.startswith("random") for name in heading[2:]] == [True, True, False, False]
+    assert heading[2:] == ["random, as large as first", "random, as large as wide", "first", "wide"]
     sizes = [PCLModel.from_pretrained(path).config.hidden_sizes for path in (tmp_path / "out" / "models").iterdir()]
     assert sorted(sizes) == [[4, 6, 10, 12], [8, 10, 12, 14]]
     assert len(probed) == 3  # The first was probed before.

@@ -423,6 +423,7 @@ def test_too_many_broken_files_stop_the_run_and_name_the_option(monkeypatch, opt
         ({"corpus": "/nowhere/faces"}, "/nowhere/faces"),
         ({"config": "/nowhere/config.json"}, "/nowhere/config.json"),
         ({"init_from": "/nowhere/model"}, "/nowhere/model"),
+        ({"freeze_encoder": True}, "`--freeze_encoder` needs `--init_from`"),
         (
             {"disentangling_weight": 0, "face_contrast_weight": 0, "pose_contrast_weight": 0},
             "Every objective's weight is 0",

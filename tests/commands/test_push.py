@@ -14,7 +14,7 @@ import yaml
 from datasets import Dataset, Image
 from huggingface_hub import HfApi
 from PIL import Image as PILImage
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLImageProcessor, PCLModel
 from modeling_pcl.hub import push as push_module
@@ -307,6 +307,23 @@ def test_a_card_that_somebody_wrote_keeps_its_text_and_gets_the_results(push, hu
     assert card.index("0.500") < card.index("## The end")
     assert "0.900" not in card
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "mit"
+
+
+def test_a_card_of_an_earlier_push_is_taken_again(push, hub, run):
+    push(run)
+    (run / "README.md").write_bytes(hub.files("user/pcl")["README.md"])  # Without results it has a `model_name`.
+    push(run, repo_id="user/again")
+    assert "model_name" in hub.files("user/again")["README.md"].decode().split("---")[1]
+
+
+def test_a_head_with_weights_that_are_not_finite_is_not_pushed(push, hub, run):
+    add_head(run, "glad", ["calm", "glad"])
+    tensors = load_file(run / "glad" / "model.safetensors")
+    tensors["classifier.weight"][0, 0] = float("nan")
+    save_file(tensors, run / "glad" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"glad`.*are not finite"):
+        push(run)
+    assert ("models", "user/pcl") not in hub.repositories
 
 
 def test_a_folder_that_is_somebody_elses_is_not_overwritten(push, run):

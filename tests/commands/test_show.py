@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 
@@ -29,9 +28,7 @@ def folder(model, tmp_path) -> Path:
         head = build_head(encoder, task, labels, "trunk", SIDE_PX)
         set_head(head, torch.zeros(len(labels), head.config.head_size), torch.tensor(bias))
         save_head(head, tmp_path / "model" / name)
-        (tmp_path / "model" / name / "results.json").write_text(json.dumps({"task": task}))
-    (tmp_path / "model" / "repository").mkdir()
-    (tmp_path / "model" / "repository" / "config.json").write_text("{}")  # Of a push, not of a probe.
+    shutil.copytree(model, tmp_path / "model" / "repository")  # Of a push, not of a probe.
     return tmp_path / "model"
 
 
@@ -56,11 +53,21 @@ def test_neighbours_are_the_nearest_faces_and_not_the_face_itself(model, faces, 
     faces([0, 1, 2] * 4).to_parquet(tmp_path / "faces.parquet")
     corpus = load_corpus(str(tmp_path / "faces.parquet"))
     answers.draw_neighbours(PCLModel.from_pretrained(model), corpus, [4], SIDE_PX)
-    images = answers.decode_images(corpus["image"], SIDE_PX).float() / 255
+    images = torch.stack(list(answers.decode_rows(corpus, range(12), SIDE_PX).values())).float() / 255
     for row in drawn.values():
         assert torch.equal(row[0], images[4])
         places = [int((images == face).flatten(1).all(dim=1).nonzero()) for face in row[1:4]]
         assert sorted(places) == [1, 7, 10]  # Those of its colour.
+
+
+def test_images_that_do_not_decode_are_left_out_by_name(call, refused, folder, faces, tmp_path, caplog):
+    faces([0, None, 1, 2]).to_parquet(tmp_path / "faces.parquet")
+    call("show", folder, "--corpus", tmp_path / "faces.parquet", "--output_dir", tmp_path / "out")
+    assert "image 1 is left out" in caplog.text
+    assert (tmp_path / "out" / "answers.png").exists()
+    faces([None]).to_parquet(tmp_path / "broken.parquet")
+    options = ("--corpus", tmp_path / "broken.parquet", "--output_dir", tmp_path / "other")
+    assert "could be shown" in refused("show", folder, *options)
 
 
 def test_without_heads_and_decoder_there_are_only_neighbours(call, model, faces, tmp_path):

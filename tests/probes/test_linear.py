@@ -130,6 +130,23 @@ def test_numbers_of_any_unit_are_learned_alike():
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
 
 
+def test_of_one_scale_features_that_hardly_vary_weigh_little():
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(200, DIM, generator=generator)
+    features[:, 3] *= 1e-3
+    numbers = features[:, :1] + 1e3 * features[:, 3:4]
+    parts = [Examples(features, numbers, rows) for rows in (torch.arange(150), torch.arange(150, 200))]
+    own = replace(PUBLISHED["regression"], learning_rates=(0.03,), epochs=40, batch_size=150)
+    one = replace(own, one_scale=True)
+    weights = [train_linear(*parts, 1, OBJECTIVES["regression"], recipe).weight[0].abs() for recipe in (own, one)]
+    assert weights[0][3] > 100 * weights[0][0]
+    assert weights[1][3] < 10 * weights[1][0]
+    # All features times ten are the same features to it.
+    scaled = [Examples(10 * part.features, part.targets, part.rows) for part in parts]
+    probes = [train_linear(*given, 1, OBJECTIVES["regression"], one) for given in (parts, scaled)]
+    torch.testing.assert_close(probes[1].weight * 10, probes[0].weight, rtol=1e-2, atol=1e-3)
+
+
 def test_a_candidate_that_diverges_leaves_the_others(recwarn):
     recipe = replace(EXPRESSION, learning_rates=(float("inf"), 1e-2), epochs=2)
     assert train(recipe, examples(60, 1), examples(30, 2)).selection.candidate == {"learning_rate": 1e-2}
