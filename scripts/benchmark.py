@@ -15,6 +15,7 @@ BENCHMARKS = {
     "step": "a training iteration beside a plain one, and beside its convolutions alone",
     "data": "decoding and views beside a plain way",
     "embed": "features beside float32, ONNX and other networks; needs pip install modeling_pcl[benchmark]",
+    "browser": "features in the static page; needs Chromium and pip install playwright",
     "probe": "a linear probe beside one that extracts features in every epoch",
     "scaling": "several processes beside one",
     "methods": "an iteration of PCL beside one of SimCLR",

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_features_of_a_photo_are_torchs(page, model, tmp_path, size):
     for name, values in expected.items():
         torch.testing.assert_close(torch.tensor(found[name]), values[0], atol=1e-3, rtol=0)
         assert values.abs().max() > 0.01
+
+
+def test_a_benchmark_times_the_page_in_a_process_of_its_own(site, repository, tmp_path):
+    script = STATIC.parents[1] / "scripts" / "benchmark.py"
+    options = {"site": repository.parent / "site", "image_sizes": "32", "weights": "fp32"}
+    options |= {"calls": 3, "output_dir": tmp_path}
+    command = [sys.executable, str(script), "browser", *(f"--{name}={value}" for name, value in options.items())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())["results"]["speed"]
+    assert [(row["weights"], row["px"]) for row in rows] == [("fp32", 32)]
+    assert rows[0]["faces/s"] == pytest.approx(1000 / rows[0]["ms"])
 
 
 def test_the_page_opens_with_two_examples_that_are_answered(page):
