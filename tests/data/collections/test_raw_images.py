@@ -69,6 +69,11 @@ class TestWhatCannotBeUsedIsRefusedWithAReason:
         with pytest.raises(BrokenImageError, match=r"100 x 50 px are more than `max_pixels` = 4999"):
             prepare(content, Treatment(max_pixels=4999))
 
+    def test_pixels_of_a_table_have_the_limit_of_files(self, tmp_path):
+        image = Photo(np.zeros((64, 64, 3), np.uint8), "AFW.npz:0")
+        with pytest.raises(BrokenImageError, match=r"AFW.npz:0: 64 x 64 px are more than `max_pixels` = 4095"):
+            prepare_image(tmp_path, image, Treatment(max_pixels=4095))
+
     def test_a_file_of_more_bytes_than_the_limit_is_not_read(self, prepare, monkeypatch):
         monkeypatch.setattr(confinement, "MAX_FILE_BYTES", 100)
         with pytest.raises(BrokenImageError, match=r"bytes, more than 100"):

@@ -8,26 +8,8 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel
 
-from .base import (
-    Collection,
-    LayoutError,
-    Photo,
-    Row,
-    base_name,
-    find_folders,
-    find_images,
-    index_images,
-    photo,
-    read_lines,
-    require,
-)
-from .folders import SPLITS, filled
-
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
-    "rafdb": "for non-commercial research, under an agreement with its authors",
-}
+from ...image_folders import SPLITS
+from .base import Collection, Download, LayoutError, Photo, Row, base_name, find_folders, find_images, index_once
 
 FER2013_NAMES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 FER2013_SYNONYMS = {
@@ -73,36 +55,23 @@ def read_fer2013(root: Path) -> Collection:
         LayoutError: If there is neither, the table's header is another, most of its lines are bad, or a folder has
             another name.
     """
+    download = Download(root)
     splits: dict[str, list[Row]] = {split: [] for split in FER2013_SPLITS.values()}
     tables = (place / name for place in _places(root) for name in FER2013_TABLES if (place / name).exists())
     table = next(tables, None)
-    broken = []
     if table is not None:
-        broken = _add_table_rows(require(root, table.relative_to(root).as_posix()), splits)
+        path = download.require(download.name(table))
+        for split, row in download.read_lines(path, _parse_face, _records(path)):
+            splits[split].append(row)
     elif (folders := _split_folders(root)) is not None:
-        _add_class_rows(root, folders, splits, "FER2013", FER2013_NAMES, FER2013_SYNONYMS)
+        _add_class_rows(download, folders, splits, "FER2013", FER2013_NAMES, FER2013_SYNONYMS)
     if not any(splits.values()):
         raise LayoutError(root, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class folder.")
-    features = {"expression": ClassLabel(names=FER2013_NAMES)}
-    return Collection(features, filled(splits), broken=broken)
+    return Collection({"expression": ClassLabel(names=FER2013_NAMES)}, splits, broken=download.broken)
 
 
-def _add_table_rows(path: Path, splits: dict[str, list[Row]]) -> list[tuple[str, str]]:
-    """Sort the table's rows into splits, and return the broken ones."""
-    bad, count = [], 0
-    for line, cells in _records(path):
-        count += 1
-        try:
-            split, expression, pixels = _parse_face(cells)
-        except ValueError as error:
-            bad.append((line, str(error)))
-        else:
-            splits[split].append(Row(Photo(pixels, f"{path.name}:{line}"), {"expression": expression}))
-    return broken_lines(path, bad, count)
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of each line below the header, and its cells by column."""
+def _records(path: Path) -> Iterator[tuple[int, tuple[str, dict[str, str]]]]:
+    """Number of each line below the header, and what its face is called with its cells by column."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         try:
@@ -111,13 +80,15 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if set(header) != {"emotion", "pixels", "Usage"} and not is_without_usage:
                 raise LayoutError(path, f"the header must be `emotion,pixels,Usage`, it is `{','.join(header)}`.", 1)
             no_usage = {"Usage": "Training"} if is_without_usage else {}
-            yield from ((reader.line_num, dict(zip(header, cells)) | no_usage) for cells in reader if cells)
+            for cells in filter(None, reader):
+                yield reader.line_num, (f"{path.name}:{reader.line_num}", dict(zip(header, cells)) | no_usage)
         except (csv.Error, UnicodeDecodeError) as error:
             raise LayoutError(path, f"is not a table of text: {error}", reader.line_num) from error
 
 
-def _parse_face(cells: dict[str, str]) -> tuple[str, int, np.ndarray]:
-    """Split, expression and pixels of one row of the table."""
+def _parse_face(record: tuple[str, dict[str, str]]) -> tuple[str, Row]:
+    """Split and row of one line of the table."""
+    name, cells = record
     if len(cells) != 3:
         raise ValueError(f"has {len(cells)} fields, not 3")
     emotion, usage = cells["emotion"].strip(), cells["Usage"].strip()
@@ -132,7 +103,8 @@ def _parse_face(cells: dict[str, str]) -> tuple[str, int, np.ndarray]:
         levels = np.frombuffer(bytes(map(GREY_LEVELS.__getitem__, pixels)), np.uint8)
     except KeyError as error:
         raise ValueError(f"the pixel {error} is no number from 0 to 255") from error
-    return FER2013_SPLITS[usage], int(emotion), levels.reshape(FER2013_SIZE_PX, FER2013_SIZE_PX)
+    face = Photo(levels.reshape(FER2013_SIZE_PX, FER2013_SIZE_PX), name)
+    return FER2013_SPLITS[usage], Row(face, {"expression": int(emotion)})
 
 
 def _places(root: Path) -> list[Path]:
@@ -152,7 +124,12 @@ def _split_folders(root: Path) -> list[Path] | None:
 
 
 def _add_class_rows(
-    root: Path, folders: list[Path], splits: dict[str, list[Row]], collection: str, names: list[str], synonyms: dict
+    download: Download,
+    folders: list[Path],
+    splits: dict[str, list[Row]],
+    collection: str,
+    names: list[str],
+    synonyms: dict,
 ):
     """Sort the images of class folders into splits.
 
@@ -172,7 +149,7 @@ def _add_class_rows(
                     class_folder, f"is no class of {collection}: its name must be one of {', '.join(names)}."
                 )
             for path in find_images(class_folder):
-                splits[split].append(Row(photo(root, path), {"expression": names.index(name)}))
+                splits[split].append(Row(download.photo(path), {"expression": names.index(name)}))
 
 
 def read_rafdb(root: Path) -> Collection:
@@ -191,29 +168,22 @@ def read_rafdb(root: Path) -> Collection:
     Raises:
         LayoutError: If there is no list, there are no aligned images, or most lines are bad.
     """
+    download = Download(root)
     splits: dict[str, list[Row]] = {"train": [], "test": []}
     features = {"expression": ClassLabel(names=RAFDB_NAMES)}
     places = (f"basic/EmoLabel/{RAFDB_LIST}", f"EmoLabel/{RAFDB_LIST}", RAFDB_LIST)
     folders = _split_folders(root)
     if folders is not None and not any((root / place).exists() for place in places):
-        _add_class_rows(root, folders, splits, "RAF-DB", RAFDB_NAMES, RAFDB_SYNONYMS)
-        return Collection(features, filled(splits))
-    labels = require(root, *places)
+        _add_class_rows(download, folders, splits, "RAF-DB", RAFDB_NAMES, RAFDB_SYNONYMS)
+        return Collection(features, splits)
+    labels = download.require(*places)
     folder = _find_aligned(labels)
-    images = index_images(find_images(folder), lambda path: base_name(path).removesuffix("_aligned"))
-    bad = []
-    lines = list(read_lines(labels))
-    for line, text in lines:
-        try:
-            name, expression = _parse_label(text)
-        except ValueError as error:
-            bad.append((line, str(error)))
-        else:
-            image = photo(root, images.pop(name, folder / f"{name}_aligned.jpg"))
-            splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
-    broken = broken_lines(labels, bad, len(lines))
-    broken += [(photo(root, path).name, f"has no line in `{labels.name}`") for path in images.values()]
-    return Collection(features, filled(splits), broken=broken)
+    images = index_once(find_images(folder), lambda path: base_name(path).removesuffix("_aligned"))
+    for name, expression in download.read_lines(labels, _parse_label):
+        image = download.photo(images.pop(name, folder / f"{name}_aligned.jpg"))
+        splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
+    download.broken += [(download.name(path), f"has no line in `{labels.name}`") for path in images.values()]
+    return Collection(features, splits, broken=download.broken)
 
 
 def _find_aligned(labels: Path) -> Path:
@@ -239,22 +209,3 @@ def _parse_label(text: str) -> tuple[str, int]:
     if label not in list("1234567"):
         raise ValueError(f"the label `{label}` is no number from 1 to 7")
     return match[1], int(label) - 1
-
-
-def broken_lines(path: Path, bad: list[tuple[int, str]], count: int) -> list[tuple[str, str]]:
-    """Bad lines of a label file as broken rows.
-
-    Args:
-        path: The file.
-        bad: Number and reason of each bad line.
-        count: Lines that the file has.
-
-    Raises:
-        LayoutError: If there is not a single line, or more than half are bad.
-    """
-    if not count:
-        raise LayoutError(path, "there is not a single line of labels in it: download it again.")
-    if 2 * len(bad) > count:
-        line, reason = bad[0]
-        raise LayoutError(path, f"{len(bad)} of {count} lines cannot be read. The first: {reason}.", line)
-    return [(f"{path.name}:{line}", reason) for line, reason in bad]

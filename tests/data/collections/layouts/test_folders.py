@@ -3,16 +3,10 @@ from pathlib import Path
 
 import pytest
 from datasets import Value
-from PIL import Image
+from miniatures import draw as make
 
 from modeling_pcl.data.collections.layouts.base import LayoutError
 from modeling_pcl.data.collections.layouts.folders import frame_numbers, read_folders, read_voxceleb
-
-
-def make(root: Path, *names: str):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8)).save(root / name)
 
 
 def labelled(rows: Iterable) -> dict:
@@ -77,7 +71,7 @@ def test_an_image_beside_the_folders_is_broken(tmp_path, stray, reason):
 
 def test_images_that_lie_mostly_beside_the_folders_are_refused(tmp_path):
     make(tmp_path, "a/1.png", "stray1.png", "stray2.png")
-    with pytest.raises(LayoutError, match=r"2 of 3 images do not fit the layout. The first: stray1.png lies in no"):
+    with pytest.raises(LayoutError, match=r"2 of 3 do not fit the layout. The first, stray1.png: lies in no"):
         read_folders(tmp_path)
 
 
@@ -128,7 +122,7 @@ def test_a_voxceleb_image_at_another_depth_is_broken(tmp_path):
 
 def test_voxceleb_with_a_level_too_many_is_refused(tmp_path):
     make(tmp_path, "vox/a/v/1.jpg", "vox/a/v/2.jpg")
-    with pytest.raises(LayoutError, match=r"2 of 2 .* vox/a/v/1.jpg must lie in `<identity>/<video>/`, 3 folders"):
+    with pytest.raises(LayoutError, match=r"2 of 2 .* vox/a/v/1.jpg: must lie in `<identity>/<video>/`, 3 folders"):
         read_voxceleb(tmp_path)
 
 
