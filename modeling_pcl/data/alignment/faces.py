@@ -2,30 +2,29 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features
 from PIL import Image
 
 from ...crop_pcl import FaceCrop
 from ...detection_pcl import FaceDetector
 from ...faces_pcl import CutFace, cut_found_faces, draw_faces, shared_detector
-from ...files import replacing
 from ...head_pose_pcl import ANGLES, turn_back
 from ...images_pcl import BrokenImageError, open_bytes, to_rgb
 from ...progress import progress
-from ..collections.parts import printable, write_records
 from ..images import image_bytes
+from ..parts import PartWriter, printable
 from ..video import BrokenVideoError, VideoPhoto, expected_frames, read_photos
 from .tracking import FaceTracker
 
 PHOTOS_AT_ONCE = 8
 SAMPLES_PER_UNIT, SAMPLE_PX = 3, 360
-BEHIND = {"box": 4, "points": 10}  # Columns of numbers that a face has beside its labels.
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Unit:
         name: Of the video, below the input.
     """
 
+    table: ClassVar[str] = "data"
     number: int
     split: str
     start: int = 0
@@ -86,11 +86,11 @@ class Account:
 
 
 @dataclass(frozen=True)
-class FaceWriter:
-    """Writes units; what a worker process needs for it.
+class FaceWriter(PartWriter):
+    """Writes units.
 
     Args:
-        folder: Where parts go.
+        folder: Where parts lie until the corpus is whole.
         root: Folder of the input, below which photos have their names.
         corpora: Photos, by split.
         features: Of the corpus that is made.
@@ -105,7 +105,6 @@ class FaceWriter:
         shows_frames: Whether to show the progress within each video, where videos are not searched side by side.
     """
 
-    folder: Path
     root: Path
     corpora: dict[str, Dataset]
     features: Features
@@ -118,25 +117,17 @@ class FaceWriter:
     jpeg_quality: int | None
     max_pixels: int
     shows_frames: bool = False
+    account_type = Account
 
-    def is_done(self, unit: Unit) -> bool:
-        return (self.folder / f"{unit.stem}.json").exists()
+    def schema(self, unit: Unit) -> pa.Schema:
+        return self.features.arrow_schema
 
-    def __call__(self, unit: Unit) -> int:
-        """Write a unit and then its account, which says that it is whole. Returns the unit's size."""
-        account, samples = Account(), []
-        records = self._photos(unit, account, samples) if unit.video is None else self._video(unit, account, samples)
-        with replacing(self.folder / f"{unit.stem}.parquet") as path:
-            write_records(records, self.features.arrow_schema, path)
+    def records(self, unit: Unit, account: Account) -> Iterator[dict]:
+        samples: list[Image.Image] = []
+        yield from (self._photos if unit.video is None else self._video)(unit, account, samples)
         for number, sample in enumerate(samples):
             sample.thumbnail((SAMPLE_PX, SAMPLE_PX))
             sample.save(self.folder / f"{unit.stem}-{number}.jpg")
-        with replacing(self.folder / f"{unit.stem}.json") as path:
-            path.write_text(json.dumps(asdict(account)), encoding="utf-8")
-        return unit.size
-
-    def read_account(self, unit: Unit) -> Account:
-        return Account(**json.loads((self.folder / f"{unit.stem}.json").read_text(encoding="utf-8")))
 
     def _photos(self, unit: Unit, account: Account, samples: list[Image.Image]) -> Iterator[dict]:
         corpus = self.corpora[unit.split]
