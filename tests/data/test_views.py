@@ -423,7 +423,7 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 
 
 def test_settings_that_exclude_each_other_are_refused_by_name():
-    with pytest.raises(ValueError, match="`pose_negatives_per_image` must be at least 2"):
+    with pytest.raises(ValueError, match="`pose_negatives_per_image` must be a number of at least 2"):
         ViewSettings(pose_negatives=["mirror", "video"], pose_negatives_per_image=1)
     with pytest.raises(ValueError, match="must not both be 0"):
         ViewSettings(pose_negatives=["geometric"], turn_deg=0.0)

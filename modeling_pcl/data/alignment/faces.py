@@ -20,7 +20,7 @@ from ...images_pcl import BrokenImageError, open_bytes, to_rgb
 from ...progress import progress
 from ..images import image_bytes
 from ..parts import PartWriter, printable
-from ..video import BrokenVideoError, VideoPhoto, expected_frames, read_photos
+from ..video import BrokenVideoError, Frame, expected_frames, read_frames
 from .tracking import FaceTracker
 
 PHOTOS_AT_ONCE = 8
@@ -182,8 +182,8 @@ class FaceWriter(PartWriter):
             account.missed.append((unit.name, "no face is found in any frame"))
         account.people, account.shots = tracker.count, tracker.shots
 
-    def _frames(self, unit: Unit) -> Iterator[VideoPhoto]:
-        frames = read_photos(unit.video, self.every_s)
+    def _frames(self, unit: Unit) -> Iterator[Frame]:
+        frames = read_frames(unit.video, self.every_s)
         if not self.shows_frames:
             return frames
         total = expected_frames(unit.video, self.every_s)
