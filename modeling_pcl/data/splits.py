@@ -97,7 +97,7 @@ def split_stratified(labels: Sequence[Hashable], shares: Mapping[str, float], se
     # Rounding each label by itself would give the larger split all of the remainders: what is owed is carried on.
     split_of_row = np.empty(len(labels), dtype=int)
     owed = np.zeros(len(share))  # Rows that the strata so far should have given to each split, and have not.
-    for rows in _rows_by_value([None if label != label else label for label in labels]).values():
+    for rows in rows_by_value([None if label != label else label for label in labels]).values():
         counts = _round(share * len(rows), owed)
         owed += share * len(rows) - counts
         split_of_row[generator.permutation(rows)] = np.repeat(np.arange(len(share)), counts)
@@ -173,7 +173,8 @@ def _normalized(shares) -> np.ndarray:
     return shares / shares.sum()
 
 
-def _rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+def rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """The rows of each value, ascending, in the order in which values first come."""
     rows: dict[Hashable, list[int]] = {}
     for row, value in enumerate(values):
         rows.setdefault(value, []).append(row)
@@ -185,7 +186,7 @@ def _deal_subjects(subjects: Sequence[Hashable], shares: Sequence[float], seed: 
     missing = sum(subject is None or subject != subject for subject in subjects)
     if missing:
         raise ValueError(f"{missing} of {len(subjects)} rows have no subject; leave them out first.")
-    rows = list(_rows_by_value(subjects).values())
+    rows = list(rows_by_value(subjects).values())
     if len(rows) < len(shares):
         raise ValueError(f"There are {len(rows)} subjects for {len(shares)} splits or folds; ask for fewer.")
     sizes = np.array([len(part_rows) for part_rows in rows])

@@ -311,7 +311,7 @@ class TestStream:
         files = BrokenFiles(max_broken_share=1)
         for num_workers in (0, 2):
             for batch in take(make_loader(stream(30, BROKEN), 8, 6, num_workers=num_workers), 12):
-                files.add(batch)
+                files.add(batch.attempted, batch.broken)
         assert files.count > 8
         assert sorted(files.reasons) == ["row 1 of shard 1", "row 3 of shard 0", "row 4 of shard 0", "row 5 of shard 2"]
 
@@ -349,14 +349,14 @@ class TestStream:
 
 
 class TestBrokenFiles:
-    def batch(self, attempted: int, *broken: str) -> Batch:
-        return Batch(torch.empty(0), attempted, [(name, "the file is empty") for name in broken])
+    def add(self, files: BrokenFiles, attempted: int, *broken: str):
+        files.add(attempted, [(name, "the file is empty") for name in broken])
 
     def test_each_file_is_logged_once_and_counted_every_time(self, caplog):
         files = BrokenFiles()
         with caplog.at_level(logging.WARNING):
-            files.add(self.batch(50, "a.jpg", "b.jpg"))
-            files.add(self.batch(50, "a.jpg"))
+            self.add(files, 50, "a.jpg", "b.jpg")
+            self.add(files, 50, "a.jpg")
         assert [record.getMessage() for record in caplog.records] == [
             "skipped a.jpg: the file is empty",
             "skipped b.jpg: the file is empty",
@@ -365,20 +365,20 @@ class TestBrokenFiles:
 
     def test_too_large_a_share_stops_the_run_and_names_files(self):
         files = BrokenFiles(max_broken_share=0.1)
-        files.add(self.batch(199, *(f"{n}.jpg" for n in range(50))))  # too early to judge
+        self.add(files, 199, *(f"{n}.jpg" for n in range(50)))  # too early to judge
         with pytest.raises(
             ValueError, match=r"(?s)50 of 200.*0\.250.*`max_broken_share` allows 0\.1.*0\.jpg: the file"
         ):
-            files.add(self.batch(1))
+            self.add(files, 1)
 
     def test_an_epoch_is_enough_to_judge(self):
         with pytest.raises(ValueError, match="2 of 20"):
-            BrokenFiles(images_per_epoch=20).add(self.batch(20, "a.jpg", "b.jpg"))
+            self.add(BrokenFiles(images_per_epoch=20), 20, "a.jpg", "b.jpg")
 
     def test_the_share_itself_is_allowed(self):
         few, all_of_them = BrokenFiles(max_broken_share=0.01), BrokenFiles(max_broken_share=1)
-        few.add(self.batch(200, "a.jpg", "b.jpg"))
-        all_of_them.add(self.batch(200, *map(str, range(200))))
+        self.add(few, 200, "a.jpg", "b.jpg")
+        self.add(all_of_them, 200, *map(str, range(200)))
         assert (few.count, all_of_them.count) == (2, 200)
 
     @pytest.mark.parametrize("share", [-0.1, 1.1])
