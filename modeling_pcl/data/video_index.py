@@ -28,7 +28,7 @@ class VideoIndex:
         # A subject that is not known may still have videos: `dropna` is of both columns.
         numbers = labels.groupby(names, dropna=False, sort=False).ngroup()
         self.video_of_row = numbers.where(labels["video"].notna(), NO_VIDEO).to_numpy()
-        # Rows sorted by video, and for each video where its rows begin in that order. Arrays, and no dictionary: workers
+        # Rows sorted by video, and for each video where its rows begin in that order. Arrays, not a dictionary: workers
         # share them with this process, while counting references to objects would copy those.
         self.rows = np.argsort(self.video_of_row, kind="stable")
         videos = self.video_of_row.max(initial=NO_VIDEO) + 1

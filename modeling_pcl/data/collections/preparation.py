@@ -187,7 +187,7 @@ def prepare(arguments: PreparationArguments) -> dict:
     Raises:
         ValueError, OSError: As of `prepare_corpus`, or if a label cannot be read.
     """
-    treatment = Treatment.from_options(arguments.crop, arguments.size, arguments.max_pixels)
+    treatment = Treatment(arguments.crop, arguments.size, arguments.max_pixels)
     logger.info("Reading the labels of %s", arguments.input_dir)
     return prepare_corpus(
         read_collection(arguments),

@@ -186,7 +186,7 @@ class TestCropAndSize:
 
     @pytest.mark.parametrize("share", [1.0, 0.5])
     def test_the_centre_is_a_share_of_the_shorter_side(self, prepare, share):
-        treatment = Treatment.from_options(f"centre:{share}")
+        treatment = Treatment(f"centre:{share}")
         pixels = np.asarray(opened(prepare(encoded(gradient(256, 128)), treatment)))
         side = round(128 * share)
         assert pixels.shape == (side, side, 3)
@@ -210,12 +210,12 @@ class TestCropAndSize:
 @pytest.mark.parametrize("crop", ["centre:0", "centre:1.5", "centre:", "face", "box:1", "", "centre:x"])
 def test_an_unknown_crop_is_refused(crop):
     with pytest.raises(ValueError, match=r"`crop` must be none, box or centre:F"):
-        Treatment.from_options(crop)
+        Treatment(crop)
 
 
 def test_a_size_below_one_is_refused():
     with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
-        Treatment.from_options("none", 0)
+        Treatment(size_px=0)
 
 
 @pytest.mark.parametrize("shape", [(8, 9), (8, 9, 3)])

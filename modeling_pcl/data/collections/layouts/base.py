@@ -21,11 +21,8 @@ class LayoutError(ValueError):
     """
 
     def __init__(self, path: Path | str, reason: str, line: int | None = None):
-        super().__init__(path, reason, line)
-        self.path, self.reason, self.line = path, reason, line
-
-    def __str__(self) -> str:
-        return f"{self.path}{f', line {self.line}' if self.line else ''}: {self.reason}"
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {reason}")
+        self.reason = reason
 
 
 @dataclass(slots=True)
