@@ -88,8 +88,10 @@ def make_loader(
         ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or `position`. A
             stream's share that is smaller than a batch is seen when it is read.
     """
-    at_least_one = {"load_size_px": load_size_px, "batch_size": batch_size, "shuffle_buffer": shuffle_buffer}
-    _check_options(at_least_one, {"seed": seed, "num_workers": num_workers}, subjects, rank, world_size)
+    least = {"load_size_px": 1, "batch_size": 1, "seed": 0, "num_workers": 0}
+    for name, number in zip(least, (load_size_px, batch_size, seed, num_workers)):
+        if number < least[name]:
+            raise ValueError(f"`{name}` must be at least {least[name]}, got {number}.")
     options = {"num_workers": num_workers, "pin_memory": pin_memory}
     if isinstance(corpus, IterableDataset):
         workers = max(1, num_workers)
@@ -109,17 +111,6 @@ def make_loader(
     sampler = partial(EpochBatchSampler, plan, batch_size, seed, rank, world_size)
     images = RowImages(corpus, load_size_px, other_frames)
     return Loader(partial(_read_rows, images, sampler, options), position, sampler().batches_per_epoch)
-
-
-def _check_options(at_least_one: dict, at_least_zero: dict, subjects: str, rank: int, world_size: int):
-    for least, values in enumerate((at_least_zero, at_least_one)):
-        for name, value in values.items():
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"`rank` must be in [0, `world_size`), got {rank} of {world_size}.")
-    if subjects not in ("auto", "on", "off"):
-        raise ValueError(f"`subjects` must be auto, on or off, got {subjects}.")
 
 
 def _check_position(position: dict | None, start: dict) -> dict:

@@ -429,36 +429,6 @@ def test_settings_that_exclude_each_other_are_refused_by_name():
         ViewSettings(pose_negatives=["geometric"], turn_deg=0.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "numbers"),
-    [
-        ("image_size_px", {"image_size_px": 3, "seed": 0}),
-        ("seed", {"image_size_px": 32, "seed": -1}),
-        ("rank", {"image_size_px": 32, "seed": 0, "rank": 2, "world_size": 2}),
-        ("rank", {"image_size_px": 32, "seed": 0, "rank": -1}),
-    ],
-)
-def test_numbers_out_of_range_are_refused_by_name(name, numbers):
-    with pytest.raises(ValueError, match=f"`{name}`"):
-        ViewMaker(ViewSettings(), **numbers)
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize(
-    "images",
-    [
-        torch.zeros(2, 3, 8, 8),
-        torch.zeros(3, 8, 8, dtype=torch.uint8),
-        torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
-        torch.zeros(0, 3, 8, 8, dtype=torch.uint8),
-        torch.zeros(2, 3, 8, 9, dtype=torch.uint8),
-    ],
-)
-def test_images_of_another_kind_are_refused(objective, images):
-    with pytest.raises(ValueError, match="`images` must be"):
-        getattr(ViewMaker(ViewSettings(), 8, seed=0), objective)(images, 0)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_views_on_the_gpu_stay_there_and_never_wait_for_it():
