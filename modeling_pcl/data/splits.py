@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+BINS = 10  # Few enough that each split gets rows of each where there are a hundred.
 SHARE = re.compile(r"(\w+)\s*[=:]\s*(\S+)")
 
 
@@ -135,26 +136,21 @@ def cut_off(
     return parts["kept"], parts["cut"]
 
 
-def strata_of(values: Sequence[float | None], bins: int = 10) -> list[int | None]:
-    """Cut numbers, such as yaw or age, into quantile bins to stratify by.
+def strata_of(values: Sequence[float | None]) -> list[int | None]:
+    """Cut numbers, such as yaw or age, into ten quantile bins to stratify by.
 
     Args:
         values: Numbers; None or NaN where missing.
-        bins: Number of bins, at least 1. They hold about as many numbers; equal numbers are in the same bin.
 
     Returns:
-        Number of each value's bin, from 0, or None where it is missing.
-
-    Raises:
-        ValueError: If `bins` is less than 1.
+        Number of each value's bin, from 0, or None where it is missing. Bins hold about as many numbers; equal numbers
+        are in the same bin.
     """
-    if bins < 1:
-        raise ValueError(f"`bins` must be at least 1, got {bins}.")
     numbers = np.array(values, dtype=float)
     known = numbers[~np.isnan(numbers)]
     if not len(known):
         return [None] * len(numbers)
-    edges = np.quantile(known, np.arange(1, bins) / bins)
+    edges = np.quantile(known, np.arange(1, BINS) / BINS)
     strata = np.searchsorted(edges, numbers, side="right").tolist()
     return [None if math.isnan(number) else stratum for number, stratum in zip(numbers, strata)]
 

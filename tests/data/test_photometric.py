@@ -14,7 +14,6 @@ from modeling_pcl.data.photometric import (
     adjust_hue,
     draw_photometric,
     gaussian_blur,
-    gradient_magnitude,
     photometric,
     resized_crop,
 )
@@ -143,7 +142,7 @@ def test_blur_has_a_sigma_for_each_sample(images):
 
 
 def test_the_gradient_of_a_flat_image_is_small_inside_and_sees_the_zeros_around_it():
-    magnitude = gradient_magnitude(torch.ones(1, 3, 5, 5))
+    magnitude = photometric(torch.ones(1, 3, 5, 5), PhotometricParameters({}, gradient=True))
     torch.testing.assert_close(magnitude[..., 1:-1, 1:-1], torch.full((1, 3, 3, 3), 1e-3))
     grey = 219.859 / 256
     torch.testing.assert_close(magnitude[..., 0, 2], torch.full((1, 3), math.hypot(grey, 1e-3)))
