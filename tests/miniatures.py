@@ -70,7 +70,8 @@ def bp4d(root: Path):
 
 def lfw(root: Path):
     draw(root / "lfw-aligned", *(f"Ann_Lee/Ann_Lee_000{number}.jpg" for number in range(1, 5)), "Bo/Bo_0001.jpg")
-    write(root / "pairs.txt", "1\t2", "Ann_Lee\t1\t2", "Ann_Lee\t3\t4", *["Ann_Lee\t1\tBo\t1"] * 2)
+    pairs = ("Ann_Lee\t1\t2", "Ann_Lee\t3\t4", "Ann_Lee\t1\tBo\t1", "Ann_Lee\t2\tBo\t1")
+    write(root / "pairs.txt", "1\t2", *pairs)
 
 
 def two_line_pairs(root: Path, list_name: str, digits: int):

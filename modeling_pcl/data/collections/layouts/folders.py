@@ -34,10 +34,7 @@ def read_folders(root: Path, folder_is: Literal["subject", "expression"] = "subj
 
     Raises:
         LayoutError: If there is no image, or more lie beside the folders than in them.
-        ValueError: If `folder_is` is neither of the two.
     """
-    if folder_is not in ("subject", "expression"):
-        raise ValueError(f"`folder_is` must be subject or expression, got {folder_is}.")
     download = Download(root)
     photos = find_photos(download)
     tops = {name.split("/")[0] for name in photos if "/" in name}

@@ -43,12 +43,6 @@ def test_a_folder_that_is_no_split_makes_all_of_them_subjects(tmp_path):
     assert {row.labels["subject"] for row in rows} == {"train", "test", "others"}
 
 
-def test_a_folder_without_images_does_not_count(tmp_path):
-    make(tmp_path, "train/a/1.png", "test/b/1.png")
-    (tmp_path / "labels").mkdir()
-    assert list(read_folders(tmp_path).splits) == ["train", "test"]
-
-
 @pytest.mark.parametrize("places", [{"": "train"}, {"train/": "train", "valid/": "validation"}])
 def test_flat_images_have_no_labels(tmp_path, places):
     make(tmp_path, *(f"{place}{number}.png" for place in places for number in (1, 2)))
@@ -89,11 +83,6 @@ def test_no_image_anywhere_is_refused(tmp_path, read):
     (tmp_path / "a/notes.txt").write_text("nothing")
     with pytest.raises(LayoutError, match=r"no image in it or below, no \.bmp"):
         read(tmp_path)
-
-
-def test_what_folders_are_must_be_one_of_two(tmp_path):
-    with pytest.raises(ValueError, match="`folder_is` must be subject or expression, got age"):
-        read_folders(tmp_path, folder_is="age")
 
 
 def test_voxceleb_has_identity_video_and_frame_in_its_paths(tmp_path):

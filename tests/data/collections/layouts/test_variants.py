@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import BP4D, DISFA, MINIATURES, UPRIGHT, draw, miniature, write
+from miniatures import BP4D, MINIATURES, UPRIGHT, draw, miniature, write
 
 from modeling_pcl.data.collections.layouts import LAYOUTS
 from modeling_pcl.data.collections.layouts.base import Collection, LayoutError
@@ -31,14 +31,6 @@ def test_images_of_another_suffix_and_those_of_a_face_detector_have_the_same_lab
 
 def rows_of(collection: Collection) -> list:
     return [row for rows in collection.splits.values() for row in rows]
-
-
-@pytest.mark.parametrize("suffix", ["{}.jpg.chip.jpg", "{}.jpg.chip.png"])
-@pytest.mark.parametrize("folder", ["", "UTKFace", "part2"])
-def test_utkface(tmp_path, suffix, folder):
-    draw(tmp_path / folder, *map(suffix.format, ("26_0_1_20170116184024662", "100_1_0_20170112213500903")))
-    rows = LAYOUTS["utkface"](tmp_path).splits["train"]
-    assert [(row.labels["age"], row.labels["gender"]) for row in rows] == [(26, 0), (100, 1)]
 
 
 def test_images_of_rafdb_without_a_line_are_named(tmp_path):
@@ -109,25 +101,6 @@ def test_two_images_of_one_line_are_refused(tmp_path, layout, first, second):
     assert second in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["SN001_{:05d}_crop256.jpg", "{:04d}_112x112.png", "{}.jpg", "LeftVideoSN001_{:04d}.jpg"]
-)
-def test_frames_of_disfa(tmp_path, name):
-    for unit in DISFA:
-        write(tmp_path / f"ActionUnit_Labels/SN001/SN001_au{unit}.txt", *(f"{frame},{frame}" for frame in (1, 2, 3)))
-    draw(tmp_path / "Images/SN001", *(name.format(frame) for frame in (1, 2, 3)))
-    rows = LAYOUTS["disfa"](tmp_path).splits["train"]
-    assert [(row.labels["frame"], row.labels["AU12"]) for row in rows] == [(1, 1), (2, 2), (3, 3)]
-
-
-@pytest.mark.parametrize("name", ["{:04d}_112x112.jpg", "F001_T1_{:04d}_crop256.jpg", "{}.png"])
-def test_frames_of_bp4d(tmp_path, name):
-    codes = (",".join([str(frame), *["1"] * len(BP4D)]) for frame in (1, 10))
-    write(tmp_path / "AUCoding/AU_OCC/F001_T1.csv", ",".join(["0", *map(str, BP4D)]), *codes)
-    draw(tmp_path / "2D+3D/F001/T1", *(name.format(frame) for frame in (1, 10)))
-    assert [row.labels["frame"] for row in LAYOUTS["bp4d"](tmp_path).splits["train"]] == [1, 10]
-
-
 def test_a_frame_of_biwi_beyond_64_bits_is_broken(tmp_path):
     read = miniature("biwi", tmp_path)
     draw(tmp_path / "faces_0/01", f"frame_{'9' * 25}_rgb.png")
@@ -135,6 +108,102 @@ def test_a_frame_of_biwi_beyond_64_bits_is_broken(tmp_path):
     collection = read(tmp_path)
     assert [row.labels["frame"] for row in collection.splits["train"]] == [1, 2, 3]
     assert [reason for _, reason in collection.broken] == ["its frame has a number of more than 18 digits"]
+
+
+PIXELS = " ".join(["7"] * 48**2)
+FLAGS = " ".join(["1"] * 40)
+CODES = ",".join(["1"] * (len(BP4D) - 1))
+TABLE, UNITS, FLAGS_FILE = "fer2013.csv", "ActionUnit_Labels/SN001/SN001_au6.txt", "list_attr_celeba.txt"
+RAFDB, PAIRS, COUPLES = "list_patition_label.txt", "pairs.txt", "pairs_CPLFW.txt"
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "number", "line", "reason"),
+    [
+        ("fer2013", TABLE, 3, f"7,{PIXELS},Training", "the emotion `7` is no number from 0 to 6"),
+        ("fer2013", TABLE, 3, f"nan,{PIXELS},Training", "the emotion `nan` is no number"),
+        ("fer2013", TABLE, 3, f"0,{PIXELS},Sunday", "the usage `Sunday` is none of Training, PublicTest, PrivateTest"),
+        ("fer2013", TABLE, 3, f"0,{PIXELS} 1,Training", "has 2305 pixels, not 2304"),
+        ("fer2013", TABLE, 3, "0,,Training", "has 0 pixels"),
+        ("fer2013", TABLE, 3, f"0,256{PIXELS[1:]},Training", "the pixel '256' is no number from 0 to 255"),
+        ("fer2013", TABLE, 3, f"0,-1{PIXELS[1:]},Training", "the pixel '-1' is no number from 0 to 255"),
+        ("fer2013", TABLE, 3, f"0,{PIXELS}", "has 2 fields, not 3"),
+        ("rafdb", RAFDB, 3, "train_00003.jpg 8", "the label `8` is no number from 1 to 7"),
+        ("rafdb", RAFDB, 3, "train_00003.jpg nan", "the label `nan` is no number"),
+        ("rafdb", RAFDB, 3, "train_00003.jpg", "has 1 fields, not a name and a label"),
+        ("rafdb", RAFDB, 3, "train_../../1.jpg 1", "is not like train_00001.jpg"),
+        ("rafdb", RAFDB, 3, "valid_00003.jpg 1", "the name `valid_00003.jpg` is not like"),
+        ("disfa", UNITS, 2, "2,6", "the intensity 6 of frame 2 is not in 0..5"),
+        ("disfa", UNITS, 2, "2,-1", "the intensity -1 of frame 2"),
+        ("disfa", UNITS, 2, "2,nan", "must be `frame,intensity`, is `2,nan`"),
+        ("disfa", UNITS, 2, "2", "must be `frame,intensity`, is `2`"),
+        ("disfa", UNITS, 2, "2,1,1", "must be `frame,intensity`, is `2,1,1`"),
+        ("bp4d", "F001_T1.csv", 3, f"2,5,{CODES}", "each 0, 1 or 9, is `2,5,1"),
+        ("bp4d", "F001_T1.csv", 3, f"2,nan,{CODES}", "must be a frame and 12 codes"),
+        ("bp4d", "F001_T1.csv", 3, f"2,{CODES}", "must be a frame and 12 codes"),
+        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS} 1", "40 values, has 41: `000005.jpg`"),
+        ("celeba", FLAGS_FILE, 7, "000005.jpg 1 1", "40 values, has 2"),
+        ("celeba", FLAGS_FILE, 7, f"../000005.jpg {FLAGS}", "must be the name of a .jpg file"),
+        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS[:-1]}2", "a value of `000005.jpg` is bad: '2'"),
+        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS[:-1]}nan", "a value of `000005.jpg` is bad: 'nan'"),
+        ("genki4k", "labels.txt", 2, "", "must be `smile yaw pitch roll`, and has 0 fields"),
+        ("genki4k", "labels.txt", 2, "1 0 0 0 0", "has 5 fields"),
+        ("genki4k", "labels.txt", 2, "2 0 0 0", "the smile must be 0 or 1, not `2`"),
+        ("genki4k", "labels.txt", 2, "1 0 x 0", "could not convert"),
+        ("genki4k", "labels.txt", 2, "1 0 nan 0", "must lie within 360 degrees"),
+        ("genki4k", "labels.txt", 2, "1 0 45 0", "must lie within 360 degrees"),
+        ("lfw", PAIRS, 3, "Ann_Lee\t1", "must be `Name n1 n2`, got"),
+        ("lfw", PAIRS, 3, "../Ann_Lee\t1\t2", "must be `Name n1 n2`, got"),
+        ("lfw", PAIRS, 3, "a/b\t1\t2", "must be `Name n1 n2`, got"),
+        ("lfw", PAIRS, 3, "a\\b\t1\t2", "must be `Name n1 n2`, got"),
+        ("lfw", PAIRS, 5, "Ann_Lee\tthree\tBo\t1", "must be `Name1 n1 Name2 n2`, got"),
+        ("cplfw", COUPLES, 5, "P_c_3.jpg 1", "must be an image's name and a flag, got `P_c_3.jpg 1` and"),
+        ("cplfw", COUPLES, 5, "P_c_1.jpg", "must be an image's name and a flag"),
+        ("cplfw", COUPLES, 5, "P_c_1.jpg 1 1", "must be an image's name and a flag"),
+        ("cplfw", COUPLES, 5, "../images_1.jpg 1", "must be an image's name and a flag"),
+    ],
+)
+def test_a_bad_line_is_named_and_changes_no_other_row_or_pair(tmp_path, layout, file, number, line, reason):
+    read = miniature(layout, tmp_path)
+    expected = content_of(read(tmp_path))
+    lines = (tmp_path / file).read_text().splitlines()
+    lines[number - 1] = line
+    write(tmp_path / file, *lines)
+    collection = read(tmp_path)
+    name, found = collection.broken[0]
+    assert name == f"{Path(file).name}:{number}"
+    assert reason in found
+    content = content_of(collection)
+    assert content.keys() <= expected.keys()
+    assert sum(content.get(key) != value for key, value in expected.items()) == 1
+
+
+def content_of(collection: Collection) -> dict:
+    """Labels by image, and sameness and fold by place among pairs that have no other."""
+    pairs = [pair for of_split in collection.pairs.values() for pair in of_split]
+    return labels_by_image(collection) | {(p.image_a.name, p.image_b.name): (p.same, p.fold) for p in pairs}
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "first"),
+    [
+        ("celeba", FLAGS_FILE, 3),
+        ("celeba", "identity_CelebA.txt", 1),
+        ("rafdb", RAFDB, 1),
+        ("fer2013", TABLE, 2),
+        ("genki4k", "labels.txt", 1),
+        ("disfa", UNITS, 1),
+        ("bp4d", "F001_T1.csv", 2),
+        ("lfw", PAIRS, 2),
+    ],
+)
+def test_a_file_of_other_lines_is_refused_at_the_first(tmp_path, layout, file, first):
+    read = miniature(layout, tmp_path)
+    lines = (tmp_path / file).read_text().splitlines()
+    write(tmp_path / file, *lines[: first - 1], *["something else"] * (len(lines) - first + 1))
+    message = rf"{Path(file).name}: \d of \d do not fit the layout. The first, {Path(file).name}:{first}: "
+    with pytest.raises(LayoutError, match=message):
+        read(tmp_path)
 
 
 def mangled(content: bytes, generator: np.random.Generator) -> bytes:
