@@ -199,11 +199,3 @@ def test_a_wrong_count_or_header_is_refused(tmp_path, file, line, text, error):
     replace_line(tmp_path / file, line, text)
     with pytest.raises(LayoutError, match=error):
         read_celeba(tmp_path)
-
-
-def test_celeba_without_attributes_or_images_is_refused(tmp_path):
-    with pytest.raises(LayoutError, match=r"there is no `list_attr_celeba.txt` or `Anno/list_attr_celeba.txt`"):
-        read_celeba(tmp_path)
-    write_attributes(tmp_path)
-    with pytest.raises(LayoutError, match=r"there is no .*`img_align_celeba` or .*`img_celeba`"):
-        read_celeba(tmp_path)

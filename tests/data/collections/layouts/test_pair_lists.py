@@ -102,16 +102,6 @@ def test_lfw_lists_that_are_empty_or_mostly_bad_are_refused(tmp_path):
         read_lfw(tmp_path)
 
 
-def test_lfw_without_lists_or_people_is_refused(tmp_path):
-    draw(tmp_path, "figures/one.png")
-    with pytest.raises(LayoutError, match=r"no `<Name>/<Name>_0001\.jpg`"):
-        read_lfw(tmp_path)
-    lfw(tmp_path, "lfw")
-    write(tmp_path / "pairs.csv", ["name,imagenum1,imagenum2,"])
-    with pytest.raises(LayoutError, match=r"none of `pairs\.txt`.* csv lists are not read"):
-        read_lfw(tmp_path)
-
-
 def flat(root: Path, folder: str = "aligned images", width: int = 1) -> Path:
     """40 people with two images each, named as CPLFW's (`width` 1) or as CALFW's (4)."""
     for person in range(40):
@@ -225,11 +215,3 @@ def test_lists_that_cannot_be_dealt_into_ten_folds_are_refused(tmp_path):
     write(path, same_first([1] * 10 + [2] * 10))
     with pytest.raises(LayoutError, match="its flags must be 0, and 1 or the numbers of 10 folds"):
         read_cplfw(tmp_path)
-
-
-def test_a_folder_without_images_or_list_is_refused(tmp_path):
-    with pytest.raises(LayoutError, match="there is no `aligned images`"):
-        read_calfw(tmp_path)
-    flat(tmp_path)
-    with pytest.raises(LayoutError, match=r"there is no `pairs_CALFW\.txt`"):
-        read_calfw(tmp_path)

@@ -396,14 +396,3 @@ def test_genki4k_a_lost_line_is_refused_as_all_behind_it_would_be_anothers(tmp_p
     genki(tmp_path, images=4)
     with pytest.raises(LayoutError, match=r"has 3 lines, and there is an image `file0004.jpg`: a line is missing"):
         read_genki4k(tmp_path)
-
-
-def test_genki4k_needs_its_labels_and_files(tmp_path):
-    with pytest.raises(LayoutError, match=r"there is no `labels\.txt`"):
-        read_genki4k(tmp_path)
-    (tmp_path / "labels.txt").write_text("")
-    with pytest.raises(LayoutError, match="there is no `files`"):
-        read_genki4k(tmp_path)
-    (tmp_path / "files").mkdir()
-    with pytest.raises(LayoutError, match="not a single line"):
-        read_genki4k(tmp_path)

@@ -1,4 +1,4 @@
-"""Collections as people have them: aligned, in another format, or as Kaggle packs them."""
+"""What holds of many layouts, and collections as people have them: aligned, in another format, or as Kaggle packs them."""
 
 from collections import Counter
 from pathlib import Path
@@ -204,6 +204,34 @@ def test_a_file_of_other_lines_is_refused_at_the_first(tmp_path, layout, file, f
     message = rf"{Path(file).name}: \d of \d do not fit the layout. The first, {Path(file).name}:{first}: "
     with pytest.raises(LayoutError, match=message):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "gone", "message"),
+    [
+        ("celeba", FLAGS_FILE, "there is no `list_attr_celeba.txt` or `Anno/list_attr_celeba.txt`"),
+        ("celeba", "img_align_celeba", "there is no .*`img_align_celeba` or .*`img_celeba`"),
+        ("rafdb", RAFDB, f"there is no `basic/EmoLabel/{RAFDB}` or"),
+        ("rafdb", "aligned", "there is no `Image/aligned` in it"),
+        ("fer2013", TABLE, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class"),
+        ("genki4k", "labels.txt", "there is no `labels.txt`"),
+        ("genki4k", "files", "there is no `files`"),
+        ("disfa", "ActionUnit_Labels", "there is no `ActionUnit_Labels`"),
+        ("disfa", "Images", "there is no `Images` or `images` or `Frames` or `Image`"),
+        ("disfa", UNITS, f"there is no `{UNITS}`"),
+        ("bp4d", "F001_T1.csv", "no file of codes like AUCoding/AU_OCC/F001_T1.csv"),
+        ("bp4d", "F001", "no coded frame has an image"),
+        ("lfw", "lfw-aligned", "there is no `<Name>/<Name>_0001.jpg`"),
+        ("lfw", PAIRS, "there is none of `pairs.txt`.* csv lists are not read"),
+        ("calfw", "images", "there is no `aligned images`"),
+        ("calfw", "pairs_CALFW.txt", "there is no `pairs_CALFW.txt`"),
+    ],
+)
+def test_what_a_collection_lacks_is_named(tmp_path, layout, gone, message):
+    read = miniature(layout, tmp_path / "root")
+    (tmp_path / "root" / gone).rename(tmp_path / "elsewhere")
+    with pytest.raises(LayoutError, match=message):
+        read(tmp_path / "root")
 
 
 def mangled(content: bytes, generator: np.random.Generator) -> bytes:
