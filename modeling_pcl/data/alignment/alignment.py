@@ -54,7 +54,8 @@ def align(arguments: AlignmentArguments) -> dict:
         OSError: If something cannot be written, or a process died.
     """
     crop = PCLImageProcessor.from_pretrained(arguments.like).face_crop if arguments.like else arguments.crop()
-    FaceCrop(**crop), FaceDetector(**arguments.detector())  # What is wrong is said before anything is made.
+    face_crop = FaceCrop(**crop)
+    FaceDetector(**arguments.detector())  # Only so that wrong options are refused before anything is made.
     corpora, videos, root = open_input(arguments.input)
     folder = arguments.output_dir / ".aligning"
     revisions = [f"{split} {corpus_revision(corpus)}" for split, corpus in corpora.items()]
@@ -65,18 +66,8 @@ def align(arguments: AlignmentArguments) -> dict:
         return finished
     units = list(make_units(corpora, videos, root, arguments.photos_per_file))
     num_proc = arguments.num_proc or available_cpus()
-    given = ("every_s", "min_difference", "most_faces", "jpeg_quality", "max_pixels")
-    writer = FaceWriter(
-        folder,
-        root,
-        corpora,
-        face_features(corpora, bool(videos)),
-        crop,
-        arguments.detector(),
-        size_px=arguments.size,
-        shows_frames=min(num_proc, len(units)) < 2,
-        **{name: getattr(arguments, name) for name in given},
-    )
+    features, shows_frames = face_features(corpora, bool(videos)), min(num_proc, len(units)) < 2
+    writer = FaceWriter(folder, root, corpora, features, face_crop, arguments, shows_frames)
     writer.write_missing(units, num_proc, "photo", "Finding faces")
     accounts = {unit: writer.read_account(unit) for unit in units}
     total = Account()

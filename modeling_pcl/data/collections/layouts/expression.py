@@ -11,15 +11,17 @@ from datasets import ClassLabel
 from ...image_folders import SPLITS
 from .base import Collection, Download, LayoutError, Photo, Row, base_name, find_folders, find_images, index_once
 
+# What folders of classes are called; the first or second of each pair is a collection's own name.
+WORDS = [
+    ("angry", "anger"),
+    ("disgust", "disgusted"),
+    ("fear", "fearful"),
+    ("happy", "happiness"),
+    ("sad", "sadness"),
+    ("surprise", "surprised"),
+    ("neutral",),
+]
 FER2013_NAMES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
-FER2013_SYNONYMS = {
-    "anger": "angry",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprised": "surprise",
-}
 FER2013_TABLES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 FER2013_SPLITS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 FER2013_SIZE_PX = 48
@@ -27,14 +29,6 @@ GREY_LEVELS = {str(level): level for level in range(256)}  # To look 2304 texts 
 RAFDB_NAMES = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
 RAFDB_LIST = "list_patition_label.txt"  # Its own spelling.
 RAFDB_IMAGE = re.compile(r"((?:train|test)_\d+)\.(?:jpe?g|png)", re.IGNORECASE)
-RAFDB_SYNONYMS = {str(number): name for number, name in enumerate(RAFDB_NAMES, 1)} | {
-    "surprised": "surprise",
-    "fearful": "fear",
-    "disgusted": "disgust",
-    "happy": "happiness",
-    "sad": "sadness",
-    "angry": "anger",
-}
 
 
 def read_fer2013(root: Path) -> Collection:
@@ -64,7 +58,7 @@ def read_fer2013(root: Path) -> Collection:
         for split, row in download.read_lines(path, _parse_face, _records(path)):
             splits[split].append(row)
     elif (folders := _split_folders(root)) is not None:
-        _add_class_rows(download, folders, splits, "FER2013", FER2013_NAMES, FER2013_SYNONYMS)
+        _add_class_rows(download, folders, splits, FER2013_NAMES)
     if not any(splits.values()):
         raise LayoutError(root, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class folder.")
     return Collection({"expression": ClassLabel(names=FER2013_NAMES)}, splits, broken=download.broken)
@@ -127,29 +121,35 @@ def _add_class_rows(
     download: Download,
     folders: list[Path],
     splits: dict[str, list[Row]],
-    collection: str,
     names: list[str],
-    synonyms: dict,
+    numbered_from: int | None = None,
 ):
     """Sort the images of class folders into splits.
+
+    Args:
+        download: The collection.
+        folders: Those of the splits.
+        splits: Get the rows.
+        names: Of the classes.
+        numbered_from: The first class's number, where folders may be called by it.
 
     Raises:
         LayoutError: If a folder is no split, or is named like no class.
     """
+    numbers = {word: names.index(name) for words in WORDS for name in words if name in names for word in words}
+    if numbered_from is not None:
+        numbers |= {str(number): place for place, number in enumerate(range(numbered_from, numbered_from + len(names)))}
     for folder in folders:
         split = SPLITS.get(folder.name.lower())
         if split not in splits:
             *others, last = splits
             raise LayoutError(folder, f"is no split: its name must be {', '.join(others)} or {last}.")
         for class_folder in find_folders(folder):
-            name = class_folder.name.lower()
-            name = synonyms.get(name, name)
-            if name not in names:
-                raise LayoutError(
-                    class_folder, f"is no class of {collection}: its name must be one of {', '.join(names)}."
-                )
+            number = numbers.get(class_folder.name.lower())
+            if number is None:
+                raise LayoutError(class_folder, f"is no class: its name must be one of {', '.join(names)}.")
             for path in find_images(class_folder):
-                splits[split].append(Row(download.photo(path), {"expression": names.index(name)}))
+                splits[split].append(Row(download.photo(path), {"expression": number}))
 
 
 def read_rafdb(root: Path) -> Collection:
@@ -174,27 +174,18 @@ def read_rafdb(root: Path) -> Collection:
     places = (f"basic/EmoLabel/{RAFDB_LIST}", f"EmoLabel/{RAFDB_LIST}", RAFDB_LIST)
     folders = _split_folders(root)
     if folders is not None and not any((root / place).exists() for place in places):
-        _add_class_rows(download, folders, splits, "RAF-DB", RAFDB_NAMES, RAFDB_SYNONYMS)
+        _add_class_rows(download, folders, splits, RAFDB_NAMES, numbered_from=1)
         return Collection(features, splits)
     labels = download.require(*places)
-    folder = _find_aligned(labels)
+    beside = labels.parent
+    base = beside.parent if beside.name == "EmoLabel" else beside
+    folder = download.require(download.name(base / "Image/aligned"), download.name(beside / "aligned"))
     images = index_once(find_images(folder), lambda path: base_name(path).removesuffix("_aligned"))
     for name, expression in download.read_lines(labels, _parse_label):
         image = download.photo(images.pop(name, folder / f"{name}_aligned.jpg"))
         splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
     download.broken += [(download.name(path), f"has no line in `{labels.name}`") for path in images.values()]
     return Collection(features, splits, broken=download.broken)
-
-
-def _find_aligned(labels: Path) -> Path:
-    beside = labels.parent
-    base = beside.parent if beside.name == "EmoLabel" else beside
-    for folder in (base / "Image/aligned", beside / "aligned"):
-        if folder.is_dir():
-            return folder
-    if (base / "Image/original").is_dir():
-        raise LayoutError(base / "Image", "the aligned images are wanted, and only `original` is there.")
-    raise LayoutError(base, "there is no `Image/aligned` in it.")
 
 
 def _parse_label(text: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What holds of many layouts, and collections as people have them: aligned, in another format, or as Kaggle packs them."""
+"""What holds of many layouts; collections as people have them: aligned, in another format, as Kaggle packs them."""
 
 from collections import Counter
 from pathlib import Path
@@ -212,7 +212,7 @@ def test_a_file_of_other_lines_is_refused_at_the_first(tmp_path, layout, file, f
         ("celeba", FLAGS_FILE, "there is no `list_attr_celeba.txt` or `Anno/list_attr_celeba.txt`"),
         ("celeba", "img_align_celeba", "there is no .*`img_align_celeba` or .*`img_celeba`"),
         ("rafdb", RAFDB, f"there is no `basic/EmoLabel/{RAFDB}` or"),
-        ("rafdb", "aligned", "there is no `Image/aligned` in it"),
+        ("rafdb", "aligned", "there is no `Image/aligned` or `aligned` in it"),
         ("fer2013", TABLE, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class"),
         ("genki4k", "labels.txt", "there is no `labels.txt`"),
         ("genki4k", "files", "there is no `files`"),
