@@ -23,8 +23,8 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
-from datasets.exceptions import DatasetsError
 
+from ..files import opening
 from .confinement import confine_images
 from .image_folders import open_image_folder
 from .images import image_bytes
@@ -88,14 +88,12 @@ def corpus_splits(name: str) -> list[str]:
     if not path.is_dir() and not HUB_ID.fullmatch(name):
         raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")
     repository, _, hub_config = name.partition(":")
-    try:
+    with opening(f"The corpus `{name}`"):
         tables = _open_tables(name, path)
         if tables is not None:
             return list(tables)
         names = (_without_brackets(path), config) if path.is_dir() else (repository, hub_config or None)
         return get_dataset_split_names(*names)
-    except (OSError, RuntimeError, ValueError, DatasetsError) as error:
-        raise ValueError(f"The corpus `{name}` does not open: {error}") from error
 
 
 def is_list_of_pairs(name: str, split: str) -> bool:
@@ -138,12 +136,10 @@ def _open(name: str, split: str, streaming: bool, revision: str | None) -> Corpu
     is_local = name == "orl" or path.exists() or glob.has_magic(name) or name.endswith(".parquet")
     if revision is not None and is_local:
         raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
-    try:
+    with opening(f"The corpus `{name}`, split `{split}`,"):
         if is_local:
             return _open_local(name, path, config, split, streaming)
         return _open_hub(name, split, streaming, revision)
-    except (OSError, RuntimeError, ValueError, DatasetsError) as error:
-        raise ValueError(f"The corpus `{name}`, split `{split}`, does not open: {error}") from error
 
 
 def _local_path(name: str) -> tuple[Path, str | None]:

@@ -85,8 +85,8 @@ def make_loader(
             fewer where the video has fewer. Which, depends on the rows of the batch alone.
 
     Raises:
-        ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or `position`. A
-            stream's share that is smaller than a batch is seen when it is read.
+        ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or the `position`
+            of a stream. A stream's share that is smaller than a batch is seen when it is read.
     """
     least = {"load_size_px": 1, "batch_size": 1, "seed": 0, "num_workers": 0}
     for name, number in zip(least, (load_size_px, batch_size, seed, num_workers)):
@@ -96,13 +96,12 @@ def make_loader(
     if isinstance(corpus, IterableDataset):
         workers = max(1, num_workers)
         start = {"readers": [{"epoch": 0, "row": 0}] * workers, "turn": 0, "world_size": world_size}
-        position = _check_position(position, start)
+        position = position or start
         _check_stream(subjects, position, workers, world_size, other_frames)
         buffer_size = max(1, shuffle_buffer // workers)
         rows = partial(shuffled_rows, corpus, seed=seed, readers=world_size * workers, buffer_size=buffer_size)
         batches = partial(StreamBatches, rows, load_size_px, batch_size, rank)
         return Loader(partial(_read_stream, batches, options), position, None)
-    position = _check_position(position, {"batch": 0})
     by_subject = subjects == "on" or (subjects == "auto" and "subject" in corpus.column_names)
     plan = EpochPlan(corpus, by_subject)
     if subjects == "auto" and by_subject and len(plan) < batch_size * world_size:
@@ -110,13 +109,7 @@ def make_loader(
         plan = EpochPlan(corpus)
     sampler = partial(EpochBatchSampler, plan, batch_size, seed, rank, world_size)
     images = RowImages(corpus, load_size_px, other_frames)
-    return Loader(partial(_read_rows, images, sampler, options), position, sampler().batches_per_epoch)
-
-
-def _check_position(position: dict | None, start: dict) -> dict:
-    if position is not None and set(position) != set(start):
-        raise ValueError(f"`position` must have the entries {list(start)} here, got {position}.")
-    return start if position is None else position
+    return Loader(partial(_read_rows, images, sampler, options), position or {"batch": 0}, sampler().batches_per_epoch)
 
 
 def _check_stream(subjects: str, position: dict, workers: int, world_size: int, other_frames: int):

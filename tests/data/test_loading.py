@@ -154,8 +154,6 @@ class TestBothKinds:
         for name, value in bad.items():
             with pytest.raises(ValueError, match=f"`{name}` must be"):
                 make_loader(KINDS[kind](), **good | {name: value})
-        with pytest.raises(ValueError, match="`position` must have the entries"):
-            make_loader(KINDS[kind](), **good, position={"step": 3})
 
 
 class TestOtherFrames:

@@ -138,10 +138,9 @@ def read_cplfw(root: Path) -> Collection:
         ROOT/pairs_CPLFW.txt                  or in txts; two lines are a pair: `AJ_Cook_1.jpg 1`, `AJ_Cook_2.jpg 1`
 
     The flag of a pair's two lines is 0 for different people, otherwise it is 1, or the number of the fold. The pairs
-    are in ten folds: contiguous tenths of the list if each has as many same as different pairs; otherwise the same
-    pairs are in the folds that their flags number, or in contiguous tenths if all flags are 1, and the different ones
-    in contiguous tenths. All images are in the split `train`; `subject` is the name before the last `_<number>`. A few
-    files of the collection are named otherwise, and broken; none of them is in a pair.
+    are in ten folds: the same ones in those that their flags number, or in contiguous tenths if all flags are 1; the
+    different ones in contiguous tenths. All images are in the split `train`; `subject` is the name before the last
+    `_<number>`. A few files of the collection are named otherwise, and broken; none of them is in a pair.
 
     Raises:
         LayoutError: If the images or the list are missing, the list cannot be dealt into ten folds, the two lines of a
@@ -233,15 +232,11 @@ def _folds(path: Path, flags: list[int]) -> list[int]:
             f"has {same.sum()} pairs of the same person and {(~same).sum()} of different people; there must be as many "
             f"of either, and a multiple of {FOLDS}: download it again.",
         )
-    per_fold = len(flag) // FOLDS
-    folds = np.repeat(np.arange(1, FOLDS + 1), per_fold)
-    if (2 * same.reshape(FOLDS, per_fold).sum(axis=1) == per_fold).all():
-        return folds.tolist()
-    tenths = np.repeat(np.arange(1, FOLDS + 1), per_fold // 2)
-    if (np.sort(flag[same]) == tenths).all():
-        folds[same] = flag[same]
-    elif (flag[same] == 1).all():
+    folds, tenths = np.empty_like(flag), np.repeat(np.arange(1, FOLDS + 1), len(flag) // (2 * FOLDS))
+    if (flag[same] == 1).all():
         folds[same] = tenths
+    elif (np.sort(flag[same]) == tenths).all():
+        folds[same] = flag[same]
     else:
         raise LayoutError(path, f"its flags must be 0, and 1 or the numbers of {FOLDS} folds of the same size.")
     folds[~same] = tenths
