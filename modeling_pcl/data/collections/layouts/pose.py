@@ -122,7 +122,7 @@ def pose_collection(download: Download, need: str, splits: dict[str, list[Row]],
     """
     broken = download.broken
     if not any(splits.values()):
-        first = f"; the first of {len(broken)} that cannot be read is `{': '.join(broken[0])}`" if broken else ""
+        first = f"; the first of {len(broken)} that cannot be read is {': '.join(broken[0])}" if broken else ""
         raise LayoutError(download.root, f"has no image with head pose. There must be {need}{first}.")
     return Collection(columns(*names, *ANGLES), splits, broken=broken)
 

@@ -156,7 +156,7 @@ def test_a_folder_without_head_pose_is_no_such_layout(tmp_path, read):
 def test_if_no_row_can_be_read_the_first_reason_is_given(tmp_path):
     for number in range(3):
         fitted(tmp_path / f"AFW/a_{number}.jpg", Pose_Para=None)
-    with pytest.raises(LayoutError, match=r"the first of 3 that cannot be read is `AFW/a_0\.jpg: `a_0\.mat`: lacks"):
+    with pytest.raises(LayoutError, match=r"the first of 3 that cannot be read is AFW/a_0\.jpg: `a_0\.mat`: lacks"):
         read_300wlp(tmp_path)
 
 
