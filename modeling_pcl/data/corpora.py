@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 Corpus = Dataset | IterableDataset
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
-SHARDS_OF_A_TABLE = 64
+SHARDS_OF_A_TABLE = 64  # Readers of a stream share shards out: enough for as many workers to have their own.
+# Enough rows to notice another corpus, few enough to read before every run; a stream must fetch its own.
 REVISION_ROWS, REVISION_STREAM_ROWS = 256, 16
 
 

@@ -20,7 +20,7 @@ from .streaming import shuffled_rows
 
 logger = logging.getLogger(__name__)
 
-SHUFFLE_BUFFER = 1000
+SHUFFLE_BUFFER = 1000  # Undecoded rows: tens of MB of JPEG files, and several batches of 256.
 
 
 class Loader:

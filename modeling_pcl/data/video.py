@@ -19,7 +19,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
-REVISION_BYTES = 2**16
+REVISION_BYTES = 2**16  # At either end, where the header and the index are: videos are too large to read whole.
 SAME_TIME_S = 1e-6  # Time stamps are multiples of a fraction, kept as floats.
 
 

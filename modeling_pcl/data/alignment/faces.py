@@ -24,7 +24,7 @@ from ..video import BrokenVideoError, Frame, expected_frames, read_frames
 from .arguments import AlignmentArguments
 from .tracking import FaceTracker
 
-PHOTOS_AT_ONCE = 8
+PHOTOS_AT_ONCE = 8  # Whole photos are large: 8 of 12 megapixels are 300 MB in each process.
 SAMPLES_PER_UNIT, SAMPLE_PX = 3, 360
 
 

@@ -33,7 +33,6 @@ from .regrouping import add_pairs, shuffle, split_again
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_PART = 1000
 NAMED_IN_REPORT = 100  # Subjects; broken rows and copies are all named.
 
 
@@ -45,7 +44,7 @@ def prepare_corpus(
     treatment: Treatment = Treatment(),  # noqa: B008 it is frozen
     num_proc: int = 1,
     drop_duplicates: bool = False,
-    rows_per_part: int = ROWS_PER_PART,
+    rows_per_part: int = 1000,
 ) -> dict:
     """Write a collection as a corpus.
 

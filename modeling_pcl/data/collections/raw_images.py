@@ -14,7 +14,7 @@ from ..confinement import read_image_file
 from ..images import DRAFT_GAP
 from .layouts.base import Photo, check_inside
 
-JPEG_QUALITY = 95
+JPEG_QUALITY = 95  # What is cropped or made smaller is compressed a second time, and should not show it.
 CROP = re.compile(r"none|box|centre(:\d*\.?\d+)?")
 
 

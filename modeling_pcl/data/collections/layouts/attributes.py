@@ -13,7 +13,7 @@ from .base import Collection, Download, LayoutError, Row, base_name, find_images
 UTKFACE_RACES = ["white", "black", "asian", "indian", "others"]
 UTKFACE_FOLDERS = [("",), ("UTKFace",), ("crop_part1",), ("part1", "part2", "part3")]
 UTKFACE_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d.*")
-UTKFACE_MAX_AGE = 116
+UTKFACE_MAX_AGE = 116  # That of the oldest person in it.
 CELEBA_VALUES = {"-1": False, "0": False, "1": True}
 CELEBA_SPLITS = {"0": "train", "1": "validation", "2": "test"}
 CELEBA_IMAGE = re.compile(r"(?i)[^/\\]+\.(jpe?g|png)")

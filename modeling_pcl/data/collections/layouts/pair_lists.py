@@ -27,7 +27,7 @@ LFW_HEADER = re.compile(r"(?:([1-9]\d{0,5})\s+)?([1-9]\d{0,5})")
 PERSON = re.compile(r"[^./\\][^/\\]*")
 IMAGE_NAME = re.compile(r"(.+)_\d+")
 ENTRY = re.compile(r"(\S+)\s+(\d{1,2})")
-FOLDS = 10
+FOLDS = 10  # In which results on these lists are reported.
 
 
 def read_lfw(root: Path) -> Collection:
