@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 
 from ..files import replacing
 from ..progress import progress
@@ -83,14 +84,14 @@ class PartWriter(ABC):
 
     Args:
         folder: Where parts lie until the corpus is whole.
+        root: Folder of what the corpus is made of.
+        features: Of each table.
     """
 
     folder: Path
+    root: Path
+    features: Mapping[str, Features]
     account_type: ClassVar[type]
-
-    @abstractmethod
-    def schema(self, part: Any) -> pa.Schema:
-        """Of the part's rows."""
 
     @abstractmethod
     def records(self, part: Any, account: Any) -> Iterator[dict]:
@@ -103,7 +104,7 @@ class PartWriter(ABC):
         """Write a part and then its account, which says that the part is whole. Returns the part's size."""
         account = self.account_type()
         with replacing(self.folder / f"{part.stem}.parquet") as path:
-            write_records(self.records(part, account), self.schema(part), path)
+            write_records(self.records(part, account), self.features[part.table].arrow_schema, path)
         with replacing(self.folder / f"{part.stem}.json") as path:
             path.write_text(json.dumps(asdict(account)), encoding="utf-8")
         return part.size

@@ -66,8 +66,9 @@ def align(arguments: AlignmentArguments) -> dict:
         return finished
     units = list(make_units(corpora, videos, root, arguments.photos_per_file))
     num_proc = arguments.num_proc or available_cpus()
-    features, shows_frames = face_features(corpora, bool(videos)), min(num_proc, len(units)) < 2
-    writer = FaceWriter(folder, root, corpora, features, face_crop, arguments, shows_frames)
+    features = {"data": face_features(corpora, bool(videos))}
+    shows_frames = min(num_proc, len(units)) < 2
+    writer = FaceWriter(folder, root, features, corpora, face_crop, arguments, shows_frames)
     writer.write_missing(units, num_proc, "photo", "Finding faces")
     accounts = {unit: writer.read_account(unit) for unit in units}
     total = Account()

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, Features
+from datasets import Dataset
 from PIL import Image
 
 from ...crop_pcl import FaceCrop
@@ -93,23 +92,18 @@ class FaceWriter(PartWriter):
     Args:
         folder: Where parts lie until the corpus is whole.
         root: Folder of the input, below which photos have their names.
+        features: Of the table `data`.
         corpora: Photos, by split.
-        features: Of the corpus that is made.
         crop: How faces are cut out.
         options: What to find, and how to store it.
         shows_frames: Whether to show the progress within each video, where videos are not searched side by side.
     """
 
-    root: Path
     corpora: dict[str, Dataset]
-    features: Features
     crop: FaceCrop
     options: AlignmentArguments
     shows_frames: bool = False
     account_type = Account
-
-    def schema(self, unit: Unit) -> pa.Schema:
-        return self.features.arrow_schema
 
     def records(self, unit: Unit, account: Account) -> Iterator[dict]:
         samples: list[Image.Image] = []
@@ -141,7 +135,11 @@ class FaceWriter(PartWriter):
             name = Path(name).relative_to(self.root.absolute()).as_posix() if inside else Path(name).name
         try:
             with open_bytes(image_bytes(record), self.options.max_pixels) as image:
-                return name, {key: row[key] for key in row if key in self.features and key != "image"}, to_rgb(image)
+                return (
+                    name,
+                    {key: row[key] for key in row if key in self.features["data"] and key != "image"},
+                    to_rgb(image),
+                )
         except Exception as error:  # Decoders raise whatever they stumble on in broken bytes.
             account.missed.append((name, BrokenImageError.from_error(name, error).reason))
             return None

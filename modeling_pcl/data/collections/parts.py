@@ -2,10 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import pyarrow as pa
-from datasets import Features
 
 from ...images_pcl import BrokenImageError
 from ..parts import PartWriter, printable
@@ -57,13 +53,8 @@ class CollectionWriter(PartWriter):
         treatment: What is done to every image.
     """
 
-    root: Path
-    features: dict[str, Features]
     treatment: Treatment
     account_type = Account
-
-    def schema(self, part: Part) -> pa.Schema:
-        return self.features[part.table].arrow_schema
 
     def records(self, part: Part, account: Account) -> Iterator[dict]:
         for row in part.rows:
