@@ -16,6 +16,7 @@ UTKFACE_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d.*")
 UTKFACE_MAX_AGE = 116  # That of the oldest person in it.
 CELEBA_VALUES = {"-1": False, "0": False, "1": True}
 CELEBA_SPLITS = {"0": "train", "1": "validation", "2": "test"}
+ALIGNED_FOLDERS = ("img_align_celeba", "img_align_celeba_png")
 CELEBA_IMAGE = re.compile(r"(?i)[^/\\]+\.(jpe?g|png)")
 
 
@@ -75,10 +76,13 @@ def read_celeba(root: Path) -> Collection:
     """
     download = Download(root)
     download.require(*_places("list_attr_celeba"))  # The other files may be missing.
-    names, flags = _read_table(download, "list_attr_celeba", 40, _parse_flags)
+    names, flags = _read_table(download, "list_attr_celeba", 40, lambda cells: [CELEBA_VALUES[cell] for cell in cells])
     _, identity = _read_table(download, "identity_CelebA", 1, lambda cells: str(int(cells[0])))
     _, partition = _read_table(download, "list_eval_partition", 1, lambda cells: CELEBA_SPLITS[cells[0]])
-    folder = _celeba_images(download)
+    aligned = [
+        f"{base}{inner}{name}" for name in ALIGNED_FOLDERS for base in ("", "Img/") for inner in (f"{name}/", "")
+    ]
+    folder = download.require(*aligned, "img_celeba", "Img/img_celeba")
     is_wild = folder.name == "img_celeba"
     _, boxes = _read_table(download, "list_bbox_celeba", 4, _parse_box) if is_wild else ([], None)
     images = index_once(find_images(folder))
@@ -100,16 +104,6 @@ def read_celeba(root: Path) -> Collection:
         download.broken.append(("identity_CelebA", reason))
     features = (columns("subject") if identity else {}) | {"attributes": dict.fromkeys(names, Value("bool"))}
     return Collection(features, splits, broken=download.broken)
-
-
-def _celeba_images(download: Download) -> Path:
-    names = ("img_align_celeba", "img_align_celeba_png")
-    aligned = [f"{base}{inner}{name}" for name in names for base in ("", "Img/") for inner in (f"{name}/", "")]
-    return download.require(*aligned, "img_celeba", "Img/img_celeba")
-
-
-def _parse_flags(cells: list[str]) -> list[bool]:
-    return [CELEBA_VALUES[cell] for cell in cells]
 
 
 def _parse_box(cells: list[str]) -> tuple[int, int, int, int]:
