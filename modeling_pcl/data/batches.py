@@ -147,12 +147,10 @@ class StreamBatches(torch.utils.data.IterableDataset):
                     images, attempted, broken, batches = [], 0, [], batches + 1
             fruitless = 0 if start or batches else fruitless + 1
             if fruitless == FRUITLESS_PASSES:
-                self._refuse(len(images), sorted(set(broken)))
+                reasons = dict(sorted(broken))
+                raise ValueError(
+                    f"A reader's share of the stream is smaller than one batch: the last of {FRUITLESS_PASSES} passes "
+                    f"gave it {len(images)} images, `batch_size` is {self.batch_size}, and {len(reasons)} were broken. "
+                    f"Lower `batch_size` or `num_workers`, or mend the corpus.{examples(reasons)}"
+                )
             epoch, start = epoch + 1, 0
-
-    def _refuse(self, images: int, broken: list[tuple[str, str]]):
-        raise ValueError(
-            f"A reader's share of the stream is smaller than one batch: the last of {FRUITLESS_PASSES} passes gave it "
-            f"{images} images, `batch_size` is {self.batch_size}, and {len(broken)} were broken. Lower `batch_size` or "
-            f"`num_workers`, or mend the corpus.{examples(dict(broken))}"
-        )

@@ -1,19 +1,11 @@
 """Images that do not decode: counted, named once, and too many of them an error."""
 
 import logging
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
 JUDGED_AFTER = 200  # Fewer attempts say little about a share.
-
-
-class Attempt(Protocol):
-    """Images that were tried: `attempted`, how many, and `broken`, name and reason of those that do not decode."""
-
-    attempted: int
-    broken: list[tuple[str, str]]
 
 
 class BrokenFiles:
@@ -32,15 +24,19 @@ class BrokenFiles:
         self.attempted, self.count = 0, 0
         self.reasons: dict[str, str] = {}
 
-    def add(self, batch: Attempt):
+    def add(self, attempted: int, broken: Sequence[tuple[str, str]]):
         """Take the account of one batch; each file is logged once.
+
+        Args:
+            attempted: How many images were tried.
+            broken: Name and reason of those that do not decode.
 
         Raises:
             ValueError: If the share of broken images is above `max_broken_share`.
         """
-        self.attempted += batch.attempted
-        self.count += len(batch.broken)
-        for name, reason in batch.broken:
+        self.attempted += attempted
+        self.count += len(broken)
+        for name, reason in broken:
             if name not in self.reasons:
                 logger.warning("skipped %s: %s", name, reason)
                 self.reasons[name] = reason

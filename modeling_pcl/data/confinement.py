@@ -13,7 +13,7 @@ from datasets.table import InMemoryTable
 
 Corpus = Dataset | IterableDataset
 
-MAX_FILE_BYTES = 256 * 2**20
+MAX_FILE_BYTES = 256 * 2**20  # As much as 64 million pixels of four channels, the most of an image, take.
 OUTSIDE = "outside the corpus: "
 ADDRESSES = ("hf", "memory")  # Other schemes reach the network, or any file of this machine.
 

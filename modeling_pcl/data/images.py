@@ -63,7 +63,7 @@ def decode_image(
         pixels = _decode(image_bytes(record), round(DRAFT_GAP * size_px / kept_share), max_pixels)
         if kept_share < 1:
             pixels = _middle(pixels, max(1, int(kept_share * min(pixels.shape[1:]))))
-        return _central_square(pixels, size_px)
+        return central_square(pixels, size_px)
     except Exception as error:  # Decoders raise whatever they stumble on in broken bytes, SyntaxError included.
         raise BrokenImageError.from_error(name, error) from error
 
@@ -77,8 +77,11 @@ def _decode(content: bytes, draft_px: int, max_pixels: int) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
 
 
-def _central_square(pixels: torch.Tensor, size_px: int) -> torch.Tensor:
-    """As torchvision's `resize` and the processor's crop, `(3, size_px, size_px)`; twice as fast as PIL's resize."""
+def central_square(pixels: torch.Tensor, size_px: int) -> torch.Tensor:
+    """The crop of `PCLImageProcessor`, `(3, size_px, size_px)` of `(3, height, width)` uint8.
+
+    As torchvision's `resize` and a crop of the centre; twice as fast as PIL's resize.
+    """
     pixels = _middle(pixels, LONGEST * min(pixels.shape[1:]))  # 1 x 60,000 px would become gigabytes.
     height, width = pixels.shape[1:]
     short = min(height, width)

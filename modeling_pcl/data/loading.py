@@ -20,7 +20,7 @@ from .streaming import shuffled_rows
 
 logger = logging.getLogger(__name__)
 
-SHUFFLE_BUFFER = 1000
+SHUFFLE_BUFFER = 1000  # Undecoded rows: tens of MB of JPEG files, and several batches of 256.
 
 
 class Loader:
@@ -85,22 +85,23 @@ def make_loader(
             fewer where the video has fewer. Which, depends on the rows of the batch alone.
 
     Raises:
-        ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or `position`. A
-            stream's share that is smaller than a batch is seen when it is read.
+        ValueError: If an epoch is smaller than a batch, or an option does not fit the kind of corpus or the `position`
+            of a stream. A stream's share that is smaller than a batch is seen when it is read.
     """
-    at_least_one = {"load_size_px": load_size_px, "batch_size": batch_size, "shuffle_buffer": shuffle_buffer}
-    _check_options(at_least_one, {"seed": seed, "num_workers": num_workers}, subjects, rank, world_size)
+    least = {"load_size_px": 1, "batch_size": 1, "seed": 0, "num_workers": 0}
+    for name, number in zip(least, (load_size_px, batch_size, seed, num_workers)):
+        if number < least[name]:
+            raise ValueError(f"`{name}` must be at least {least[name]}, got {number}.")
     options = {"num_workers": num_workers, "pin_memory": pin_memory}
     if isinstance(corpus, IterableDataset):
         workers = max(1, num_workers)
         start = {"readers": [{"epoch": 0, "row": 0}] * workers, "turn": 0, "world_size": world_size}
-        position = _check_position(position, start)
+        position = position or start
         _check_stream(subjects, position, workers, world_size, other_frames)
         buffer_size = max(1, shuffle_buffer // workers)
         rows = partial(shuffled_rows, corpus, seed=seed, readers=world_size * workers, buffer_size=buffer_size)
         batches = partial(StreamBatches, rows, load_size_px, batch_size, rank)
         return Loader(partial(_read_stream, batches, options), position, None)
-    position = _check_position(position, {"batch": 0})
     by_subject = subjects == "on" or (subjects == "auto" and "subject" in corpus.column_names)
     plan = EpochPlan(corpus, by_subject)
     if subjects == "auto" and by_subject and len(plan) < batch_size * world_size:
@@ -108,24 +109,7 @@ def make_loader(
         plan = EpochPlan(corpus)
     sampler = partial(EpochBatchSampler, plan, batch_size, seed, rank, world_size)
     images = RowImages(corpus, load_size_px, other_frames)
-    return Loader(partial(_read_rows, images, sampler, options), position, sampler().batches_per_epoch)
-
-
-def _check_options(at_least_one: dict, at_least_zero: dict, subjects: str, rank: int, world_size: int):
-    for least, values in enumerate((at_least_zero, at_least_one)):
-        for name, value in values.items():
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"`rank` must be in [0, `world_size`), got {rank} of {world_size}.")
-    if subjects not in ("auto", "on", "off"):
-        raise ValueError(f"`subjects` must be auto, on or off, got {subjects}.")
-
-
-def _check_position(position: dict | None, start: dict) -> dict:
-    if position is not None and set(position) != set(start):
-        raise ValueError(f"`position` must have the entries {list(start)} here, got {position}.")
-    return start if position is None else position
+    return Loader(partial(_read_rows, images, sampler, options), position or {"batch": 0}, sampler().batches_per_epoch)
 
 
 def _check_stream(subjects: str, position: dict, workers: int, world_size: int, other_frames: int):

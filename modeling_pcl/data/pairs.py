@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .splits import rows_by_value
+
 # Draws of two different people per pair wanted, after which the people are no longer kept even: those with few images
 # may have run out of pairs.
 EVEN_DRAWS = 20
@@ -52,7 +54,7 @@ def make_pairs(subjects: Sequence[str], count: int, folds: int = 10, seed: int =
     missing = sum(subject is None for subject in subjects)
     if missing:
         raise ValueError(f"{missing} of {len(subjects)} rows have no subject; leave them out first.")
-    people = _rows_by_person(subjects)
+    people = list(rows_by_value(subjects).values())
     per_kind = count // (2 * folds)
     dealt = _deal_people(people, per_kind, folds, seed)
     _check_supply(people, dealt, count, folds, seed)
@@ -63,13 +65,6 @@ def make_pairs(subjects: Sequence[str], count: int, folds: int = 10, seed: int =
     rows = np.sort(np.array(drawn, dtype=np.int64), axis=1)  # (count, 2)
     same = np.tile(np.repeat([True, False], per_kind), folds)
     return PairList(rows[:, 0], rows[:, 1], same, np.repeat(np.arange(1, folds + 1, dtype=np.int32), 2 * per_kind))
-
-
-def _rows_by_person(subjects: Sequence[str]) -> list[list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, subject in enumerate(subjects):
-        rows.setdefault(subject, []).append(row)
-    return list(rows.values())
 
 
 def _same_pairs(members: list[list[int]]) -> np.ndarray:
@@ -161,14 +156,10 @@ def _draw_different(members: list[list[int]], count: int, draw: random.Random) -
     for _ in range(EVEN_DRAWS * count // (len(members) // 2) + 1):
         draw.shuffle(turns)
         for one, other in zip(turns[::2], turns[1::2]):
-            pairs[_ordered(draw.choice(members[one]), draw.choice(members[other]))] = None
+            pairs[tuple(sorted((draw.choice(members[one]), draw.choice(members[other]))))] = None
             if len(pairs) == count:
                 return list(pairs)
-    return _fill_up(pairs, members, count, draw)
-
-
-def _fill_up(pairs: dict, members: list[list[int]], count: int, draw: random.Random) -> list[tuple[int, int]]:
-    """Go on with pairs of different people that are all equally likely, until there are `count`."""
+    # Go on with pairs of different people that are all equally likely.
     rows = [row for person in members for row in person]
     sizes = [len(person) for person in members]
     ends = np.cumsum(sizes).tolist()
@@ -177,9 +168,5 @@ def _fill_up(pairs: dict, members: list[list[int]], count: int, draw: random.Ran
         person = draw.choices(range(len(members)), cum_weights=weights)[0]
         other = draw.randrange(len(rows) - sizes[person])
         other += sizes[person] if other >= ends[person] - sizes[person] else 0
-        pairs[_ordered(draw.choice(members[person]), rows[other])] = None
+        pairs[tuple(sorted((draw.choice(members[person]), rows[other])))] = None
     return list(pairs)
-
-
-def _ordered(one: int, other: int) -> tuple[int, int]:
-    return (one, other) if one < other else (other, one)

@@ -114,7 +114,7 @@ def photometric(images: torch.Tensor, parameters: PhotometricParameters) -> torc
     if parameters.blur_sigma_px is not None:
         images = gaussian_blur(images, parameters.blur_sigma_px)
     if parameters.gradient:
-        images = _gradient_of_grey(images)
+        images = _gradient_magnitude(images)
     return images.expand(shape).clamp(0, 1)
 
 
@@ -194,25 +194,15 @@ def _blur_matrix(sigma_px: torch.Tensor, size_px: int) -> torch.Tensor:
     return (weights @ taps.flatten(1)).unflatten(1, (size_px, size_px))
 
 
-def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
-    """Length of the grey image's gradient, in all three channels.
+def _gradient_magnitude(grey: torch.Tensor) -> torch.Tensor:
+    """Length of a grey image's gradient, `(batch, 1, height, width)`.
 
     Differences of the two neighbours along each axis, with zeros outside of the image; length
     `sqrt(gx^2 + gy^2 + 1e-6)`, clamped to [0, 1].
 
-    Args:
-        images: `(batch, 3, height, width)`, in [0, 1].
-
-    Returns:
-        As `images`, a view whose channels share memory.
-
     Source:
         The authors' released code, where it is called Sobel.
     """
-    return _gradient_of_grey(_weighted(images, GRADIENT_LUMA)).expand_as(images)
-
-
-def _gradient_of_grey(grey: torch.Tensor) -> torch.Tensor:
     grey = F.pad(grey, (1, 1, 1, 1))
     across = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
     down = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]

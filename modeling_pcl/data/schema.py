@@ -45,13 +45,12 @@ COLUMNS = {
     "age": Value("float32"),
     "gender": ClassLabel(names=["male", "female"]),
 }
-POSITIVE = {
-    "yaw": "the nose to the right of the image",
-    "pitch": "the nose up",
-    "roll": "the head leaning clockwise",
-}
+ANGLE = "degrees, right-handed: positive is the "
 MEANINGS = {
     "image": "encoded image",
+    "yaw": f"{ANGLE}nose to the right of the image",
+    "pitch": f"{ANGLE}nose up",
+    "roll": f"{ANGLE}head leaning clockwise",
     "age": "years",
     "box": "left, top, right, bottom of the face in px of the photo",
     "points": "x and y of the eyes, the nose and the corners of the mouth in px of the photo",
@@ -60,6 +59,12 @@ MEANINGS = {
 PAIR_COLUMNS = {"image_a": Image(), "image_b": Image(), "same": Value("bool"), "fold": Value("int32")}
 # Least and greatest value, where a number can be wrong by its size alone.
 RANGES = {"yaw": (-180, 180), "pitch": (-180, 180), "roll": (-180, 180), "age": (0, 130), "fold": (1, None)}
+EXPECTED = {
+    **dict.fromkeys(("subject", "video", "split", "frame"), "names or whole numbers"),
+    **dict.fromkeys(("expression", "smile", "gender"), "classes, numbers or names"),
+    "same": "booleans",
+    "attributes": "a struct",
+}
 
 
 def columns(*names: str) -> dict[str, Any]:
@@ -78,8 +83,6 @@ def describe_columns(features: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _describe(name: str, feature) -> str:
-    if name in ("yaw", "pitch", "roll"):
-        return f"degrees, right-handed: positive is {POSITIVE[name]}"
     if ACTION_UNIT.fullmatch(name):
         return f"action unit {name[2:]}, " + (
             "absent or present" if isinstance(feature, ClassLabel) else f"0 to 5, present from {POSITIVE_FROM}"
@@ -115,7 +118,7 @@ def check_schema(corpus: Dataset | IterableDataset, name: str):
         ValueError: Naming the column, what it must hold and what it holds.
     """
     for column, feature in corpus.features.items():
-        expected = _expected(column)
+        expected = "numbers" if column in RANGES or ACTION_UNIT.fullmatch(column) else EXPECTED.get(column)
         if expected is None:
             continue
         if not _fits(feature, expected):
@@ -127,34 +130,19 @@ def check_schema(corpus: Dataset | IterableDataset, name: str):
             _check_values(corpus, column, feature, name)
 
 
-def _expected(column: str) -> str | None:
-    if column in ("subject", "video", "split", "frame"):
-        return "names or whole numbers"
-    if column in ("expression", "smile", "gender"):
-        return "classes, numbers or names"
-    if column == "same":
-        return "booleans"
-    if column in RANGES or ACTION_UNIT.fullmatch(column):
-        return "numbers"
-    return "a struct" if column == "attributes" else None
-
-
 def _fits(feature, expected: str) -> bool:
-    if expected == "a struct":
-        return isinstance(feature, dict)
+    if isinstance(feature, dict) or expected == "a struct":
+        return isinstance(feature, dict) and expected == "a struct"
     if isinstance(feature, ClassLabel):
         return expected != "booleans"
     if not isinstance(feature, Value):
         return False
     kind = feature.pa_type
-    is_whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    is_name = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return {
-        "names or whole numbers": is_name or is_whole,
-        "classes, numbers or names": is_name or is_whole or pa.types.is_floating(kind),
-        "booleans": is_whole,
-        "numbers": is_whole or pa.types.is_floating(kind),
-    }[expected]
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return True
+    if pa.types.is_floating(kind):
+        return expected in ("classes, numbers or names", "numbers")
+    return (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and "names" in expected
 
 
 def _check_values(corpus: Dataset, column: str, feature, name: str):

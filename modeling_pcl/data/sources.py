@@ -1,15 +1,21 @@
-"""Where faces come from: corpora of images, and video files. Both are rows in an order that never changes."""
+"""Where faces come from: corpora of images, and video files. Both are rows in an order that never changes.
+
+A source has `columns`, names and types of what a row has beside its image; `count`, how many rows there are, None if
+only reading tells; `revision`, what identifies them; `unit`, what to call a row; and `broken`, what does not decode,
+each with its `reason`, and with `row`, the number of rows before it.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
+import numpy as np
 import torch
 from datasets import Audio, Features, Image, IterableDataset, Value, Video
 
 from .corpora import Corpus, corpus_revision
 from .image_decoder import ImageDecoder
+from .images import central_square
 from .video import BrokenVideoError, find_videos, read_frames, videos_revision
 
 logger = logging.getLogger(__name__)
@@ -17,34 +23,8 @@ logger = logging.getLogger(__name__)
 MEDIA = (Image, Audio, Video)
 
 
-class Source(Protocol):
-    """Rows with an image.
-
-    Attributes:
-        columns: Names and types of what a row has beside its image.
-        count: How many rows there are; None if only reading tells.
-        revision: What identifies them.
-        broken: What does not decode, each with its `reason`, and with `row`, the number of rows before it.
-        unit: What to call a row.
-    """
-
-    columns: Features
-    count: int | None
-    revision: str
-    unit: str
-    broken: list[dict]
-
-    def rows(self, start: int, last: dict | None) -> Iterator[dict]:
-        """Rows from a number on; `last` has the columns of the last row that was kept, None if there was none."""
-        ...
-
-    def images(self, first: int, rows: Sequence[dict]) -> tuple[torch.Tensor, list[bool]]:
-        """`(rows, 3, size_px, size_px)` uint8 of rows from `first` on, and which of them are images."""
-        ...
-
-
 class CorpusSource:
-    """A `Source` of what `load_corpus` opens. Columns are its own but for images, `row`, and, where files have names,
+    """What `load_corpus` opens. Columns are its own but for images, `row`, and, where files have names,
     `path`.
 
     Args:
@@ -86,6 +66,7 @@ class CorpusSource:
         self.decoder.broken = {entry["row"]: entry["reason"] for entry in entries}
 
     def rows(self, start: int, last: dict | None) -> Iterator[dict]:
+        """Rows from a number on; `last` has the columns of the last row that was kept, None if there was none."""
         rest = [] if start == self.count else self.corpus.skip(start)  # A dataset cannot skip all of its rows.
         for number, row in enumerate(rest, start):
             kept = {key: row[key] for key in self.kept}
@@ -98,13 +79,14 @@ class CorpusSource:
         return Path(path).relative_to(self.root).as_posix()
 
     def images(self, first: int, rows: Sequence[dict]) -> tuple[torch.Tensor, list[bool]]:
+        """`(rows, 3, size_px, size_px)` uint8 of rows from `first` on, and which of them are images."""
         numbers = range(first, first + len(rows))
         images = self.decoder.decode(numbers, [row["image"] for row in rows])
         return images, [number not in self.decoder.broken for number in numbers]
 
 
 class VideoSource:
-    """A `Source` of frames of video files, one file after the other. Columns are `video`, `frame` and `time_s`.
+    """Frames of video files, one file after the other. Columns are `video`, `frame` and `time_s`.
 
     Args:
         path: A video file, or a folder with such files in it or below.
@@ -130,8 +112,10 @@ class VideoSource:
         number = start
         for file, name in zip(self.files[begin:], names[begin:]):
             try:
-                for frame in read_frames(file, self.every_s, self.size_px, after):
-                    yield {"image": frame.pixels, "video": name, "frame": frame.number, "time_s": frame.time_s}
+                for frame in read_frames(file, self.every_s, after):
+                    pixels = torch.from_numpy(np.array(frame.photo)).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
+                    image = central_square(pixels, self.size_px)
+                    yield {"image": image, "video": name, "frame": frame.number, "time_s": frame.time_s}
                     number += 1
             except (BrokenVideoError, OSError) as error:
                 logger.warning("not all of %s: %s", name, error)
@@ -140,3 +124,6 @@ class VideoSource:
 
     def images(self, first: int, rows: Sequence[dict]) -> tuple[torch.Tensor, list[bool]]:
         return torch.stack([row["image"] for row in rows]), [True] * len(rows)
+
+
+Source = CorpusSource | VideoSource

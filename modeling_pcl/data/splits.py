@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+BINS = 10  # Few enough that each split gets rows of each where there are a hundred.
 SHARE = re.compile(r"(\w+)\s*[=:]\s*(\S+)")
 
 
@@ -97,7 +98,7 @@ def split_stratified(labels: Sequence[Hashable], shares: Mapping[str, float], se
     # Rounding each label by itself would give the larger split all of the remainders: what is owed is carried on.
     split_of_row = np.empty(len(labels), dtype=int)
     owed = np.zeros(len(share))  # Rows that the strata so far should have given to each split, and have not.
-    for rows in _rows_by_value([None if label != label else label for label in labels]).values():
+    for rows in rows_by_value([None if label != label else label for label in labels]).values():
         counts = _round(share * len(rows), owed)
         owed += share * len(rows) - counts
         split_of_row[generator.permutation(rows)] = np.repeat(np.arange(len(share)), counts)
@@ -135,26 +136,21 @@ def cut_off(
     return parts["kept"], parts["cut"]
 
 
-def strata_of(values: Sequence[float | None], bins: int = 10) -> list[int | None]:
-    """Cut numbers, such as yaw or age, into quantile bins to stratify by.
+def strata_of(values: Sequence[float | None]) -> list[int | None]:
+    """Cut numbers, such as yaw or age, into ten quantile bins to stratify by.
 
     Args:
         values: Numbers; None or NaN where missing.
-        bins: Number of bins, at least 1. They hold about as many numbers; equal numbers are in the same bin.
 
     Returns:
-        Number of each value's bin, from 0, or None where it is missing.
-
-    Raises:
-        ValueError: If `bins` is less than 1.
+        Number of each value's bin, from 0, or None where it is missing. Bins hold about as many numbers; equal numbers
+        are in the same bin.
     """
-    if bins < 1:
-        raise ValueError(f"`bins` must be at least 1, got {bins}.")
     numbers = np.array(values, dtype=float)
     known = numbers[~np.isnan(numbers)]
     if not len(known):
         return [None] * len(numbers)
-    edges = np.quantile(known, np.arange(1, bins) / bins)
+    edges = np.quantile(known, np.arange(1, BINS) / BINS)
     strata = np.searchsorted(edges, numbers, side="right").tolist()
     return [None if math.isnan(number) else stratum for number, stratum in zip(numbers, strata)]
 
@@ -173,7 +169,8 @@ def _normalized(shares) -> np.ndarray:
     return shares / shares.sum()
 
 
-def _rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+def rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """The rows of each value, ascending, in the order in which values first come."""
     rows: dict[Hashable, list[int]] = {}
     for row, value in enumerate(values):
         rows.setdefault(value, []).append(row)
@@ -185,7 +182,7 @@ def _deal_subjects(subjects: Sequence[Hashable], shares: Sequence[float], seed: 
     missing = sum(subject is None or subject != subject for subject in subjects)
     if missing:
         raise ValueError(f"{missing} of {len(subjects)} rows have no subject; leave them out first.")
-    rows = list(_rows_by_value(subjects).values())
+    rows = list(rows_by_value(subjects).values())
     if len(rows) < len(shares):
         raise ValueError(f"There are {len(rows)} subjects for {len(shares)} splits or folds; ask for fewer.")
     sizes = np.array([len(part_rows) for part_rows in rows])

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from datasets import IterableDataset
 
-OPEN_SHARDS = 4
-ROWS_AT_ONCE = 16
+OPEN_SHARDS = 4  # Rows of one shard are often alike, of one person or video: several are mixed from the start.
+ROWS_AT_ONCE = 16  # What `datasets` hands out together, held undecoded for each open shard.
 
 
 class StreamRow(NamedTuple):

@@ -1,7 +1,7 @@
 """The people of a corpus: numbered, and chosen by name."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -37,23 +37,40 @@ def column_codes(corpus: Dataset, column: str) -> tuple[np.ndarray, list]:
 
 
 def select_subjects(corpus: Corpus, spec: str) -> Corpus:
-    """Keep the rows of some subjects, as a command line names them.
+    """Keep the rows of some subjects, in their order, as a command line names them.
 
     Args:
-        corpus: A dataset with a column `subject`.
+        corpus: A dataset with a column `subject`; one of numbers is compared by their decimal form.
         spec: Names with commas between them, `a,b,c`. `s1-s30` stands for all subjects from s1 to s30 by number; both
             ends must exist.
 
     Raises:
-        ValueError: If `spec` names no subject, or one that the corpus does not have.
+        ValueError: If `spec` names no subject, there is no column `subject`, or the corpus lacks one of the subjects,
+            which cannot be seen in a stream.
     """
-    known = None if isinstance(corpus, IterableDataset) else set(_subject_names(corpus)[1])
+    # A stream cannot be asked who is in it without reading all of it.
+    is_stream = isinstance(corpus, IterableDataset)
+    if is_stream and "subject" not in corpus.features:
+        raise ValueError(f"The corpus needs a column `subject`; its columns are {list(corpus.features)}.")
+    codes, values = (None, []) if is_stream else column_codes(corpus, "subject")
+    feature = corpus.features["subject"]
+    as_name = feature.int2str if isinstance(feature, ClassLabel) else str
+    known = [as_name(value) for value in values]
     subjects = []
     for item in filter(None, (part.strip() for part in spec.split(","))):
         span = SUBJECT_RANGE.fullmatch(item)
-        is_range = span is not None and item not in (known or ())
-        subjects += _span(span, known) if is_range else [item]
-    return keep_subjects(corpus, subjects)
+        is_range = span is not None and item not in known
+        subjects += _span(span, None if is_stream else set(known)) if is_range else [item]
+    if not subjects:
+        raise ValueError("`subjects` must name at least one subject.")
+    if is_stream:
+        is_kept = partial(_is_in, subjects=frozenset(subjects), as_name=as_name)
+        return corpus.filter(is_kept, input_columns=["subject"])
+    missing = sorted(set(subjects) - set(known))
+    if missing:
+        raise ValueError(f"The corpus has no subject {missing[:5]}; it has {len(known)}: {known[:3]} to {known[-1:]}.")
+    wanted = np.flatnonzero(np.isin(known, subjects))
+    return corpus.select(np.flatnonzero(np.isin(codes, wanted)))
 
 
 def _span(span: re.Match, known: set[str] | None) -> list[str]:
@@ -64,43 +81,6 @@ def _span(span: re.Match, known: set[str] | None) -> list[str]:
     if not names:
         raise ValueError(f"The range of subjects `{span[0]}` runs backwards.")
     return names if known is None else [name for name in names if name in known or name in (names[0], names[-1])]
-
-
-def keep_subjects(corpus: Corpus, subjects: Iterable[str]) -> Corpus:
-    """Keep the rows of the named subjects, in their order.
-
-    Args:
-        corpus: A dataset with a column `subject`.
-        subjects: Names; a column of numbers is compared by their decimal form.
-
-    Raises:
-        ValueError: If there is no name or no `subject` column, or the corpus lacks one of the subjects, which cannot be
-            seen in a stream.
-    """
-    subjects = list(subjects)
-    if not subjects:
-        raise ValueError("`subjects` must name at least one subject.")
-    # A stream cannot be asked who is in it without reading all of it.
-    if isinstance(corpus, IterableDataset):
-        if "subject" not in corpus.features:
-            raise ValueError(f"The corpus needs a column `subject`; its columns are {list(corpus.features)}.")
-        is_kept = partial(_is_in, subjects=frozenset(subjects), as_name=_naming(corpus.features["subject"]))
-        return corpus.filter(is_kept, input_columns=["subject"])
-    codes, names = _subject_names(corpus)
-    missing = sorted(set(subjects) - set(names))
-    if missing:
-        raise ValueError(f"The corpus has no subject {missing[:5]}; it has {len(names)}: {names[:3]} to {names[-1:]}.")
-    wanted = np.flatnonzero(np.isin(names, subjects))
-    return corpus.select(np.flatnonzero(np.isin(codes, wanted)))
-
-
-def _subject_names(corpus: Dataset) -> tuple[np.ndarray, list[str]]:
-    codes, values = column_codes(corpus, "subject")
-    return codes, [_naming(corpus.features["subject"])(value) for value in values]
-
-
-def _naming(feature) -> Callable[[object], str]:
-    return feature.int2str if isinstance(feature, ClassLabel) else str
 
 
 def _is_in(subject, subjects: frozenset[str], as_name: Callable[[object], str]) -> bool:

@@ -1,4 +1,4 @@
-"""Video files to faces: frames so many seconds apart, with the crop of any other image."""
+"""Video files to frames so many seconds apart."""
 
 import hashlib
 import math
@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import torch
-
-from .images import decode_image
 
 try:
     import av
@@ -22,27 +19,12 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
-REVISION_BYTES = 2**16
+REVISION_BYTES = 2**16  # At either end, where the header and the index are: videos are too large to read whole.
 SAME_TIME_S = 1e-6  # Time stamps are multiples of a fraction, kept as floats.
 
 
 class BrokenVideoError(ValueError):
     """A video of which something does not decode."""
-
-
-@dataclass(frozen=True)
-class VideoPhoto:
-    """A whole frame of a video.
-
-    Args:
-        number: Its place among all frames, from 0.
-        time_s: Seconds after the first frame.
-        photo: RGB, upright.
-    """
-
-    number: int
-    time_s: float
-    photo: PIL.Image.Image
 
 
 @dataclass(frozen=True)
@@ -52,12 +34,12 @@ class Frame:
     Args:
         number: Its place among all frames, from 0.
         time_s: Seconds after the first frame.
-        pixels: `(3, size_px, size_px)`, uint8, RGB.
+        photo: The whole of it, RGB, upright.
     """
 
     number: int
     time_s: float
-    pixels: torch.Tensor
+    photo: PIL.Image.Image
 
 
 def find_videos(path: Path) -> list[Path]:
@@ -88,28 +70,8 @@ def videos_revision(files: Sequence[Path], root: Path) -> str:
     return f"{len(files)} videos, sha256:{digest.hexdigest()[:16]}"
 
 
-def read_frames(file: Path, every_s: float, size_px: int, after: int = -1) -> Iterator[Frame]:
-    """Decode a video's frames in order: the first, and from each on the first that is `every_s` later.
-
-    A frame is turned as the file says that it is to be shown, and shown in its aspect ratio.
-
-    Args:
-        file: Anything that FFmpeg opens; its first video stream counts.
-        every_s: Seconds between two frames; time is cut into steps of this length, and the first frame in each is
-            taken. 0 takes every frame.
-        size_px: Side of the square that `decode_image` makes of a frame.
-        after: Frames up to this number are passed over.
-
-    Raises:
-        BrokenVideoError: If the file does not open, or, after the last frame that decodes, if some did not.
-        ImportError: If the package av is not installed.
-    """
-    for photo in read_photos(file, every_s, after):
-        yield Frame(photo.number, photo.time_s, _crop(photo.photo, size_px))
-
-
 def expected_frames(file: Path, every_s: float) -> int | None:
-    """How many frames `read_photos` will give, by what the file says of its length; None where it says nothing."""
+    """How many frames `read_frames` will give, by what the file says of its length; None where it says nothing."""
     if av is None:
         return None  # Reading it will say how to install it.
     try:
@@ -121,8 +83,19 @@ def expected_frames(file: Path, every_s: float) -> int | None:
         return None  # Reading it will say why.
 
 
-def read_photos(file: Path, every_s: float, after: int = -1) -> Iterator[VideoPhoto]:
-    """Decode a video's whole frames in order; arguments and errors are those of `read_frames`."""
+def read_frames(file: Path, every_s: float, after: int = -1) -> Iterator[Frame]:
+    """Decode a video's frames in order.
+
+    Args:
+        file: Anything that FFmpeg opens; its first video stream counts.
+        every_s: Seconds between two frames; time is cut into steps of this length, and the first frame in each is
+            taken. 0 takes every frame.
+        after: Frames up to this number are passed over.
+
+    Raises:
+        BrokenVideoError: If the file does not open, or, after the last frame that decodes, if some did not.
+        ImportError: If the package av is not installed.
+    """
     if av is None:
         raise ImportError("Videos need the package av: `pip install modeling_pcl[video]`.")
     try:
@@ -134,7 +107,7 @@ def read_photos(file: Path, every_s: float, after: int = -1) -> Iterator[VideoPh
             errors: list[str] = []
             for number, time_s, frame in _sampled(_timed(_decoded(container, stream, errors), stream), every_s):
                 if number > after:
-                    yield VideoPhoto(number, time_s, _shown(frame, stream.sample_aspect_ratio))
+                    yield Frame(number, time_s, _shown(frame, stream.sample_aspect_ratio))
     except av.FFmpegError as error:
         raise BrokenVideoError(_reason(error)) from error
     if errors:
@@ -185,9 +158,3 @@ def _shown(frame, aspect_ratio) -> PIL.Image.Image:
     width = round(frame.width * (aspect_ratio or 1))
     pixels = frame.reformat(width=width, format="rgb24").to_ndarray()  # (h, w, 3)
     return PIL.Image.fromarray(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90))))
-
-
-def _crop(photo: PIL.Image.Image, size_px: int) -> torch.Tensor:
-    """`(3, size_px, size_px)` uint8 of a frame, which is cropped like any other image."""
-    header = f"P6 {photo.width} {photo.height} 255\n".encode()  # An image file.
-    return decode_image({"bytes": header + photo.tobytes(), "path": None}, size_px)

@@ -23,24 +23,18 @@ class VideoIndex:
                 f"Views of other frames need a column `video`; the corpus has {corpus.column_names}. Leave "
                 "`--pose_negatives video` and `--face_positives same_video` out, or add the column."
             )
-        self.video_of_row = self._number_videos(corpus)
-        # Rows sorted by video, and for each video where its rows begin in that order.
+        names = ["video", *(["subject"] if "subject" in corpus.column_names else [])]
+        labels = corpus.select_columns(names).with_format(None).to_pandas()
+        # A subject that is not known may still have videos: `dropna` is of both columns.
+        numbers = labels.groupby(names, dropna=False, sort=False).ngroup()
+        self.video_of_row = numbers.where(labels["video"].notna(), NO_VIDEO).to_numpy()
+        # Rows sorted by video, and for each video where its rows begin in that order. Arrays, not a dictionary: workers
+        # share them with this process, while counting references to objects would copy those.
         self.rows = np.argsort(self.video_of_row, kind="stable")
         videos = self.video_of_row.max(initial=NO_VIDEO) + 1
         self.starts = np.searchsorted(self.video_of_row[self.rows], np.arange(videos + 1))
         if not (np.diff(self.starts) > 1).any():
             raise ValueError("No video of the corpus has two frames: there are no other frames to take views from.")
-
-    @staticmethod
-    def _number_videos(corpus: Dataset) -> np.ndarray:
-        """A number for each row's video, `(rows,)`; `NO_VIDEO` where it is of none."""
-        names = ["video", *(["subject"] if "subject" in corpus.column_names else [])]
-        table = corpus.select_columns(names).with_format("arrow")[:]
-        keys = [_codes(table.column(name)) for name in names]
-        _, numbers = np.unique(np.stack(keys), axis=1, return_inverse=True)
-        known = keys[0] != NO_VIDEO
-        _, numbers[known] = np.unique(numbers[known], return_inverse=True)
-        return np.where(known, numbers, NO_VIDEO)
 
     def others(self, row: int) -> np.ndarray:
         """The rows of the other frames of a row's video, ascending; none where it is of no video."""
@@ -49,8 +43,3 @@ class VideoIndex:
             return np.empty(0, dtype=np.int64)
         rows = self.rows[self.starts[video] : self.starts[video + 1]]
         return rows[rows != row]
-
-
-def _codes(column) -> np.ndarray:
-    codes = column.combine_chunks().dictionary_encode().indices
-    return codes.fill_null(NO_VIDEO).to_numpy(zero_copy_only=False)

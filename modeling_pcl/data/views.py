@@ -49,17 +49,11 @@ class VideoFrames:
 
 
 def _on_images(make_views):
-    """Check the images of an objective, and compute its views in float32 and without gradient."""
+    """Compute the views of an objective in float32 and without gradient."""
 
     @functools.wraps(make_views)
     @torch.no_grad()
     def wrapper(self, images: torch.Tensor, step: int, frames: VideoFrames | None = None) -> dict[str, torch.Tensor]:
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not images.shape[0]:
-            raise ValueError(
-                f"`images` must be (batch, 3, side, side) uint8, got {tuple(images.shape)} {images.dtype}."
-            )
-        if images.shape[2] != images.shape[3]:
-            raise ValueError(f"`images` must be square, got {tuple(images.shape)}; crop or resize them when loading.")
         with torch.autocast(images.device.type, enabled=False):
             return make_views(self, images, step, frames)
 
@@ -76,22 +70,13 @@ class ViewMaker:
 
     Args:
         settings: How views are drawn.
-        image_size_px: Side of the views.
+        image_size_px: Side of the views, at least 4, for the blur.
         seed: Seed of the run, at least 0.
         rank: Index of this process, in [0, `world_size`).
         world_size: Number of processes, each with as many images.
-
-    Raises:
-        ValueError: If a number is out of its range; from the methods, if `images` is not as above.
     """
 
     def __init__(self, settings: ViewSettings, image_size_px: int, seed: int, rank: int = 0, world_size: int = 1):
-        if image_size_px < 4:
-            raise ValueError(f"`image_size_px` must be at least 4 px, for the blur, got {image_size_px}.")
-        if seed < 0:
-            raise ValueError(f"`seed` must be at least 0, got {seed}.")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"`rank` must be in [0, `world_size`), got {rank} of {world_size}.")
         self.settings = settings
         self.image_size_px = image_size_px
         self.seed = seed

@@ -103,7 +103,7 @@ class Pretraining:
         device, read = self.accelerator.device, []
         for _ in range(self.options.training.gradient_accumulation_steps):
             batch = next(batches)
-            self.broken.add(batch)
+            self.broken.add(batch.attempted, batch.broken)
             frames = batch.frames
             if frames is not None:
                 frames = replace(frames, images=frames.images.to(device, non_blocking=True))

@@ -261,7 +261,7 @@ class TestErrorsAreOneLine:
     @pytest.mark.parametrize(
         ("layout", "changes", "message"),
         [
-            ("genki4k", {"labels.txt": "smiling\n"}, "labels.txt, line 1: must be `smile yaw pitch roll`"),
+            ("genki4k", {"labels.txt": "smiling\n"}, "labels.txt:1: must be `smile yaw pitch roll`"),
             ("fer2013", {"fer2013.csv": "emotion,picture\n"}, "fer2013.csv, line 1: the header must be"),
             ("celeba", {"list_attr_celeba.txt": "9\na b\n"}, "list_attr_celeba.txt, line 2: the header must name 40"),
             ("rafdb", {}, "there is no `basic/EmoLabel/list_patition_label.txt`"),

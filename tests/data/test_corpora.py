@@ -11,7 +11,7 @@ from PIL import Image
 from modeling_pcl.data import corpora
 from modeling_pcl.data.corpora import corpus_revision, corpus_splits, load_corpus
 from modeling_pcl.data.images import decode_image, image_bytes
-from modeling_pcl.data.subjects import keep_subjects, select_subjects
+from modeling_pcl.data.subjects import select_subjects
 
 
 @pytest.fixture(autouse=True)
@@ -219,14 +219,14 @@ class TestSelectSubjects:
             self.chosen(" , ")
         for corpus in (table(), table().to_iterable_dataset()):
             with pytest.raises(ValueError, match="needs a column `subject`"):
-                keep_subjects(corpus, ["s1"])
+                select_subjects(corpus, "s1")
         with pytest.raises(ValueError, match="empty in 1 of 2 rows"):
             select_subjects(table(2, subject=["a", None]), "a")
 
     def test_orl_divides_by_subjects(self):
         orl = load_corpus("orl")
         assert len(select_subjects(orl, "s1-s30")) == 300
-        assert len(keep_subjects(orl, ["s31"])) == 10
+        assert len(select_subjects(orl, "s31")) == 10
 
 
 class TestCorpusRevision:

@@ -90,53 +90,10 @@ def test_the_result_is_contiguous_uint8_with_three_channels_first():
     assert pixels[:, 4, 4].tolist() == [1, 2, 3]
 
 
-MODES = {
-    "1": (Image.new("1", (9, 9), 1), "PNG", [255, 255, 255]),
-    "L": (Image.new("L", (9, 9), 70), "PNG", [70, 70, 70]),
-    "pgm": (Image.new("L", (9, 9), 70), "PPM", [70, 70, 70]),
-    "P": (Image.new("RGB", (9, 9), (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE), "GIF", [10, 20, 30]),
-    "opaque RGBA": (Image.new("RGBA", (9, 9), (10, 20, 30, 255)), "PNG", [10, 20, 30]),
-    "clear RGBA": (Image.new("RGBA", (9, 9), (10, 20, 30, 0)), "PNG", [255, 255, 255]),
-    "half clear LA": (Image.new("LA", (9, 9), (55, 128)), "PNG", [155, 155, 155]),
-    "I;16": (Image.fromarray(np.full((9, 9), 128 * 257, np.uint16)), "PNG", [128, 128, 128]),
-    "16-bit TIFF": (Image.fromarray(np.full((9, 9), 3 * 257, np.uint16)), "TIFF", [3, 3, 3]),
-    "32-bit TIFF": (Image.fromarray(np.full((9, 9), 128 * 257, np.int32)), "TIFF", [128, 128, 128]),
-    "CMYK": (Image.new("CMYK", (9, 9), (0, 255, 255, 0)), "TIFF", [255, 0, 0]),
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode_becomes_rgb(mode):
-    image, kind, expected = MODES[mode]
-    assert decode_image(encode(image, kind), 9)[:, 4, 4].tolist() == expected
-
-
-def test_a_transparent_palette_colour_becomes_white():
-    image = Image.new("P", (9, 9), 1)
-    image.putpalette([0, 0, 0, 200, 0, 0])
-    assert decode_image(encode(image, transparency=1), 9)[:, 4, 4].tolist() == [255, 255, 255]
-
-
 def test_a_cmyk_jpeg_keeps_its_colours():
     red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
     pixel = decode_image(encode(red, "JPEG", quality=100), 16)[:, 8, 8].int()
     assert (pixel - torch.tensor([255, 0, 0])).abs().max() <= 3
-
-
-def test_of_an_animation_the_first_frame_is_taken():
-    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
-    record = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_image(record, 9)[:, 4, 4].tolist() == [255, 0, 0]
-
-
-def test_exif_orientation_is_applied():
-    image = Image.new("RGB", (16, 8), "black")
-    image.paste("white", (0, 0, 16, 4))  # the top half
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned a quarter clockwise: the top half becomes the right one
-    pixels = decode_image(encode(image, exif=exif.tobytes()), 8)
-    assert pixels[0, :, 7].min() == 255
-    assert pixels[0, :, 0].max() == 0
 
 
 def broken_records() -> dict[str, dict]:

@@ -8,12 +8,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from modeling_pcl.data import pairs as pairs_module
 from modeling_pcl.data.pairs import PairList, make_pairs
 
 PRINTS_PAIRS = """
-import json, runpy, sys
-pairs = runpy.run_path(sys.argv[1])["make_pairs"]([f"person {row % 40}" for row in range(400)], 200, 5, seed=3)
+import json
+from modeling_pcl.data.pairs import make_pairs
+pairs = make_pairs([f"person {row % 40}" for row in range(400)], 200, 5, seed=3)
 print(json.dumps([pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist(), pairs.fold.tolist()]))
 """
 
@@ -125,7 +125,7 @@ def test_the_seed_decides():
 def test_pairs_do_not_depend_on_the_hash_seed():
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", PRINTS_PAIRS, pairs_module.__file__],
+            [sys.executable, "-c", PRINTS_PAIRS],
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

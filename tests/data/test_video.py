@@ -3,9 +3,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
-import torch
 import video_files
+from PIL import ImageOps
 
 from modeling_pcl.data import video
 from modeling_pcl.data.video import BrokenVideoError, find_videos, read_frames, videos_revision
@@ -13,10 +14,11 @@ from modeling_pcl.data.video import BrokenVideoError, find_videos, read_frames, 
 GREY_LEVELS = 12  # Of a lossy codec, on large areas of one colour.
 
 
-def colours(pixels: torch.Tensor) -> dict[str, list[int]]:
-    """What stands at the middle of each edge of a picture of 32 px."""
+def colours(photo: PIL.Image.Image) -> dict[str, list[int]]:
+    """What stands at the middle of each edge of a picture, made 32 px high and wide."""
+    pixels = np.asarray(ImageOps.fit(photo, (32, 32)))
     places = {"top": (2, 16), "bottom": (29, 16), "left": (16, 2), "right": (16, 29)}
-    return {name: pixels[:, row, column].tolist() for name, (row, column) in places.items()}
+    return {name: pixels[row, column].tolist() for name, (row, column) in places.items()}
 
 
 class TestReadFrames:
@@ -26,28 +28,26 @@ class TestReadFrames:
         return video_files.write(tmp_path_factory.mktemp("video") / "a.mp4", frames=50, rate=25)
 
     def test_every_frame_comes_in_order_with_its_time(self, file):
-        frames = list(read_frames(file, 0, 32))
+        frames = list(read_frames(file, 0))
         assert [frame.number for frame in frames] == list(range(50))
         assert [frame.time_s for frame in frames] == pytest.approx([number / 25 for number in range(50)])
         for frame in frames:
-            assert frame.pixels.shape == (3, 32, 32)
-            assert frame.pixels.dtype == torch.uint8
-            grey = frame.pixels.float().mean()
-            assert abs(grey - video_files.grey_level(frame.number)) < 3
+            assert (frame.photo.mode, frame.photo.size) == ("RGB", (48, 48))
+            assert abs(np.mean(frame.photo) - video_files.grey_level(frame.number)) < 3
 
     @pytest.mark.parametrize(
         ("every_s", "numbers"),
         [(0.04, range(50)), (0.08, range(0, 50, 2)), (0.5, [0, 13, 25, 38]), (1, [0, 25]), (60, [0])],
     )
     def test_the_first_frame_of_each_step_in_time_is_taken(self, every_s, numbers, file):
-        assert [frame.number for frame in read_frames(file, every_s, 32)] == list(numbers)
+        assert [frame.number for frame in read_frames(file, every_s)] == list(numbers)
 
     def test_frames_up_to_a_number_are_passed_over_and_the_others_are_the_same(self, file):
-        whole = {frame.number: frame for frame in read_frames(file, 0.12, 32)}
-        rest = list(read_frames(file, 0.12, 32, after=9))
+        whole = {frame.number: frame for frame in read_frames(file, 0.12)}
+        rest = list(read_frames(file, 0.12, after=9))
         assert [frame.number for frame in rest] == list(range(12, 50, 3))
         for frame in rest:
-            assert torch.equal(frame.pixels, whole[frame.number].pixels)
+            assert frame.photo == whole[frame.number].photo
 
     # Where a picture's edges come to lie if it is turned so many degrees anticlockwise.
     @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ class TestReadFrames:
     )
     def test_a_video_of_a_phone_held_upright_is_not_on_its_side(self, degrees, edges, tmp_path):
         file = video_files.write(tmp_path / "a.mp4", 2, edges=video_files.EDGES, rotation=degrees)
-        found = colours(next(read_frames(file, 1, 32)).pixels)
+        found = colours(next(read_frames(file, 1)).photo)
         for place, edge in edges.items():
             np.testing.assert_allclose(found[place], video_files.EDGES[edge], atol=2 * GREY_LEVELS)
 
@@ -69,17 +69,17 @@ class TestReadFrames:
         narrow = video_files.write(tmp_path / "a.mkv", 2, size=(32, 64), edges=video_files.EDGES)
         wide = video_files.write(tmp_path / "b.mkv", 2, size=(32, 64), edges=video_files.EDGES, pixel=Fraction(2))
         # The middle of the narrow picture has no top in it; made square, it has.
-        assert colours(next(read_frames(narrow, 1, 32)).pixels)["top"] != pytest.approx(
+        assert colours(next(read_frames(narrow, 1)).photo)["top"] != pytest.approx(
             video_files.EDGES["top"], abs=2 * GREY_LEVELS
         )
-        found = colours(next(read_frames(wide, 1, 32)).pixels)
+        found = colours(next(read_frames(wide, 1)).photo)
         assert found["top"] == pytest.approx(video_files.EDGES["top"], abs=2 * GREY_LEVELS)
 
     @pytest.mark.parametrize("content", [b"", b"no video at all", b"\x00" * 5000])
     def test_a_file_that_is_no_video_is_refused(self, content, tmp_path):
         (tmp_path / "a.mp4").write_bytes(content)
         with pytest.raises(BrokenVideoError, match="Invalid data"):
-            next(read_frames(tmp_path / "a.mp4", 1, 32))
+            next(read_frames(tmp_path / "a.mp4", 1))
 
     def test_a_file_with_sound_alone_is_refused(self, tmp_path):
         with av.open(str(tmp_path / "a.mp4"), "w") as container:
@@ -88,19 +88,19 @@ class TestReadFrames:
             silence.rate = 16000
             container.mux(stream.encode(silence) + stream.encode())
         with pytest.raises(BrokenVideoError, match="no video in it"):
-            next(read_frames(tmp_path / "a.mp4", 1, 32))
+            next(read_frames(tmp_path / "a.mp4", 1))
 
     def test_the_frames_around_a_damage_come_all_the_same_and_the_damage_is_told_at_the_end(self, file, tmp_path):
         damaged = video_files.damage(file, tmp_path / "damaged.mp4")
         found = []
         with pytest.raises(BrokenVideoError, match="packets or frames do not decode, the first:"):
-            found.extend(read_frames(damaged, 0, 32))  # Keeps what came before the error.
+            found.extend(read_frames(damaged, 0))  # Keeps what came before the error.
         assert 25 < len(found) < 50
 
     def test_without_the_package_the_error_says_how_to_get_it(self, file, monkeypatch):
         monkeypatch.setattr(video, "av", None)
         with pytest.raises(ImportError, match=r"pip install modeling_pcl\[video\]"):
-            next(read_frames(file, 1, 32))
+            next(read_frames(file, 1))
         assert find_videos(file) == [file]
 
 

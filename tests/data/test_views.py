@@ -204,12 +204,6 @@ def test_crops_lie_inside_the_image_with_the_stated_areas_and_aspects():
     assert stats.kstest((top / (1 - height))[whole], stats.uniform.cdf).pvalue > 0.01
 
 
-def test_crops_of_aspect_one_are_squares():
-    boxes = draw_crops(1000, 0.5, 1.0, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(boxes[:, 2], boxes[:, 3])
-    assert (boxes[:, :2] + boxes[:, 2:]).max() <= 1
-
-
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 1.6, 20.0])
 def test_mixing_shares_follow_the_beta_distribution(alpha):
     shares = draw_symmetric_beta(alpha, (100, 200), torch.Generator().manual_seed(0))
@@ -423,40 +417,10 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 
 
 def test_settings_that_exclude_each_other_are_refused_by_name():
-    with pytest.raises(ValueError, match="`pose_negatives_per_image` must be at least 2"):
+    with pytest.raises(ValueError, match="`pose_negatives_per_image` must be a number of at least 2"):
         ViewSettings(pose_negatives=["mirror", "video"], pose_negatives_per_image=1)
     with pytest.raises(ValueError, match="must not both be 0"):
         ViewSettings(pose_negatives=["geometric"], turn_deg=0.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "numbers"),
-    [
-        ("image_size_px", {"image_size_px": 3, "seed": 0}),
-        ("seed", {"image_size_px": 32, "seed": -1}),
-        ("rank", {"image_size_px": 32, "seed": 0, "rank": 2, "world_size": 2}),
-        ("rank", {"image_size_px": 32, "seed": 0, "rank": -1}),
-    ],
-)
-def test_numbers_out_of_range_are_refused_by_name(name, numbers):
-    with pytest.raises(ValueError, match=f"`{name}`"):
-        ViewMaker(ViewSettings(), **numbers)
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize(
-    "images",
-    [
-        torch.zeros(2, 3, 8, 8),
-        torch.zeros(3, 8, 8, dtype=torch.uint8),
-        torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
-        torch.zeros(0, 3, 8, 8, dtype=torch.uint8),
-        torch.zeros(2, 3, 8, 9, dtype=torch.uint8),
-    ],
-)
-def test_images_of_another_kind_are_refused(objective, images):
-    with pytest.raises(ValueError, match="`images` must be"):
-        getattr(ViewMaker(ViewSettings(), 8, seed=0), objective)(images, 0)
 
 
 @pytest.mark.gpu

@@ -12,28 +12,26 @@ The same input and options give the same bytes. A run that was killed goes on wi
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, Features, Value
 from datasets import Sequence as Numbers
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
 
 from ... import PCLImageProcessor
 from ...crop_pcl import FaceCrop
 from ...detection_pcl import FaceDetector
 from ...files import write_json
-from ...progress import progress
-from ..child_processes import available_cpus, in_processes
+from ..child_processes import available_cpus
 from ..corpora import corpus_revision, corpus_splits, load_corpus
 from ..image_folders import is_image
+from ..parts import begin_or_go_on
 from ..schema import columns, corpus_features
 from ..sources import MEDIA
-from ..unfinished_corpus import begin_or_go_on
 from ..video import find_videos, videos_revision
 from .arguments import AlignmentArguments
 from .faces import Account, FaceWriter, Unit
@@ -56,7 +54,8 @@ def align(arguments: AlignmentArguments) -> dict:
         OSError: If something cannot be written, or a process died.
     """
     crop = PCLImageProcessor.from_pretrained(arguments.like).face_crop if arguments.like else arguments.crop()
-    FaceCrop(**crop), FaceDetector(**arguments.detector())  # What is wrong is said before anything is made.
+    face_crop = FaceCrop(**crop)
+    FaceDetector(**arguments.detector())  # Only so that wrong options are refused before anything is made.
     corpora, videos, root = open_input(arguments.input)
     folder = arguments.output_dir / ".aligning"
     revisions = [f"{split} {corpus_revision(corpus)}" for split, corpus in corpora.items()]
@@ -65,20 +64,13 @@ def align(arguments: AlignmentArguments) -> dict:
     finished = begin_or_go_on(arguments.output_dir, folder, plan)
     if finished is not None:
         return finished
-    given = ("every_s", "min_difference", "most_faces", "jpeg_quality", "max_pixels")
-    write = FaceWriter(
-        folder,
-        root,
-        corpora,
-        face_features(corpora, bool(videos)),
-        crop,
-        arguments.detector(),
-        size_px=arguments.size,
-        **{name: getattr(arguments, name) for name in given},
-    )
     units = list(make_units(corpora, videos, root, arguments.photos_per_file))
-    write_units(units, write, arguments.num_proc or available_cpus())
-    accounts = {unit: write.read_account(unit) for unit in units}
+    num_proc = arguments.num_proc or available_cpus()
+    features = {"data": face_features(corpora, bool(videos))}
+    shows_frames = min(num_proc, len(units)) < 2
+    writer = FaceWriter(folder, root, features, corpora, face_crop, arguments, shows_frames)
+    writer.write_missing(units, num_proc, "photo", "Finding faces")
+    accounts = {unit: writer.read_account(unit) for unit in units}
     total = Account()
     for account in accounts.values():
         total.add(account)
@@ -92,7 +84,7 @@ def align(arguments: AlignmentArguments) -> dict:
         draw_sheet(folder, units).save(arguments.output_dir / "faces.jpg", quality=90)
     report = plan | {
         "digest": hashlib.sha256(json.dumps([plan, total.kept]).encode()).hexdigest(),
-        "rows": {"data": _finish(accounts, folder, arguments.output_dir)},
+        "rows": writer.place_parts(accounts, arguments.output_dir),
         "photos": total.photos,
         "photos_with_several_faces": total.several,
         "thinned": total.thinned,
@@ -146,44 +138,14 @@ def make_units(corpora: Mapping[str, Dataset], videos: Sequence[Path], root: Pat
         yield Unit(number, "train", video=video, name=video.relative_to(root).as_posix())
 
 
-def write_units(units: Sequence[Unit], write: FaceWriter, num_proc: int):
-    """Write what is not written yet."""
-    missing = [unit for unit in units if not write.is_done(unit)]
-    total, left = (sum(unit.size for unit in group) for group in (units, missing))
-    with progress(total=total, initial=total - left, unit="photo", desc="Finding faces") as bar:
-        workers = min(num_proc, len(missing))
-        write = replace(write, shows_frames=workers < 2)
-        for count in map(write, missing) if workers < 2 else in_processes(write, missing, workers):
-            bar.update(count)
-
-
-def _finish(accounts: Mapping[Unit, Account], folder: Path, output_dir: Path) -> dict[str, int]:
-    """Give the parts that have rows their final names. Returns the number of rows by split."""
-    counts, places = Counter(), Counter()
-    filled = [unit for unit, account in accounts.items() if account.kept]
-    files = Counter(unit.split for unit in filled)
-    for unit in filled:
-        target = output_dir / "data" / f"{unit.split}-{places[unit.split]:05d}-of-{files[unit.split]:05d}.parquet"
-        target.parent.mkdir(exist_ok=True)
-        if not target.exists():  # Else an earlier run came this far.
-            os.replace(folder / f"{unit.stem}.parquet", target)
-        places[unit.split] += 1
-        counts[unit.split] += len(accounts[unit].kept)
-    return dict(counts)
-
-
 def draw_sheet(folder: Path, units: Sequence[Unit]) -> Image.Image:
     """Samples of photos with what was found in them, spread over all units."""
     paths = [path for unit in units for path in sorted(folder.glob(f"{unit.stem}-*.jpg"))]
-    chosen = paths[:: max(1, -(-len(paths) // SHEET_SAMPLES))]
-    across = min(SHEET_COLUMNS, max(1, len(chosen)))
-    rows = -(-len(chosen) // across)
-    sheet = Image.new("RGB", (across * (TILE_PX + GAP_PX) + GAP_PX, rows * (TILE_PX + GAP_PX) + GAP_PX), "white")
-    for number, path in enumerate(chosen):
-        row, column = divmod(number, across)
+    tiles = []
+    for path in paths[:: max(1, -(-len(paths) // SHEET_SAMPLES))]:
         with Image.open(path) as tile:
-            sheet.paste(tile, (GAP_PX + column * (TILE_PX + GAP_PX), GAP_PX + row * (TILE_PX + GAP_PX)))
-    return sheet
+            tiles.append(pil_to_tensor(ImageOps.pad(tile, (TILE_PX, TILE_PX), color="white")))
+    return to_pil_image(make_grid(tiles, nrow=min(SHEET_COLUMNS, len(tiles)), padding=GAP_PX, pad_value=255))
 
 
 def describe_report(output_dir: Path, report: Mapping) -> str:

@@ -2,30 +2,29 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from datasets import Dataset, Features
+from datasets import Dataset
 from PIL import Image
 
 from ...crop_pcl import FaceCrop
 from ...detection_pcl import FaceDetector
 from ...faces_pcl import CutFace, cut_found_faces, draw_faces, shared_detector
-from ...files import replacing
 from ...head_pose_pcl import ANGLES, turn_back
 from ...images_pcl import BrokenImageError, open_bytes, to_rgb
 from ...progress import progress
-from ..collections.parts import printable, write_records
 from ..images import image_bytes
-from ..video import BrokenVideoError, VideoPhoto, expected_frames, read_photos
+from ..parts import PartWriter, printable
+from ..video import BrokenVideoError, Frame, expected_frames, read_frames
+from .arguments import AlignmentArguments
 from .tracking import FaceTracker
 
-PHOTOS_AT_ONCE = 8
+PHOTOS_AT_ONCE = 8  # Whole photos are large: 8 of 12 megapixels are 300 MB in each process.
 SAMPLES_PER_UNIT, SAMPLE_PX = 3, 360
-BEHIND = {"box": 4, "points": 10}  # Columns of numbers that a face has beside its labels.
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Unit:
         name: Of the video, below the input.
     """
 
+    table: ClassVar[str] = "data"
     number: int
     split: str
     start: int = 0
@@ -86,57 +86,31 @@ class Account:
 
 
 @dataclass(frozen=True)
-class FaceWriter:
-    """Writes units; what a worker process needs for it.
+class FaceWriter(PartWriter):
+    """Writes units.
 
     Args:
-        folder: Where parts go.
+        folder: Where parts lie until the corpus is whole.
         root: Folder of the input, below which photos have their names.
+        features: Of the table `data`.
         corpora: Photos, by split.
-        features: Of the corpus that is made.
-        crop: Arguments of `FaceCrop`.
-        detector: Arguments of `FaceDetector`.
-        every_s: Seconds between two frames of a video.
-        min_difference: As of `Track.is_near_duplicate`.
-        most_faces: Of a photo; None for all.
-        size_px: Largest side of a face; None for all.
-        jpeg_quality: None for PNG.
-        max_pixels: Of a photo.
+        crop: How faces are cut out.
+        options: What to find, and how to store it.
         shows_frames: Whether to show the progress within each video, where videos are not searched side by side.
     """
 
-    folder: Path
-    root: Path
     corpora: dict[str, Dataset]
-    features: Features
-    crop: dict
-    detector: dict
-    every_s: float
-    min_difference: float
-    most_faces: int | None
-    size_px: int | None
-    jpeg_quality: int | None
-    max_pixels: int
+    crop: FaceCrop
+    options: AlignmentArguments
     shows_frames: bool = False
+    account_type = Account
 
-    def is_done(self, unit: Unit) -> bool:
-        return (self.folder / f"{unit.stem}.json").exists()
-
-    def __call__(self, unit: Unit) -> int:
-        """Write a unit and then its account, which says that it is whole. Returns the unit's size."""
-        account, samples = Account(), []
-        records = self._photos(unit, account, samples) if unit.video is None else self._video(unit, account, samples)
-        with replacing(self.folder / f"{unit.stem}.parquet") as path:
-            write_records(records, self.features.arrow_schema, path)
+    def records(self, unit: Unit, account: Account) -> Iterator[dict]:
+        samples: list[Image.Image] = []
+        yield from (self._photos if unit.video is None else self._video)(unit, account, samples)
         for number, sample in enumerate(samples):
             sample.thumbnail((SAMPLE_PX, SAMPLE_PX))
             sample.save(self.folder / f"{unit.stem}-{number}.jpg")
-        with replacing(self.folder / f"{unit.stem}.json") as path:
-            path.write_text(json.dumps(asdict(account)), encoding="utf-8")
-        return unit.size
-
-    def read_account(self, unit: Unit) -> Account:
-        return Account(**json.loads((self.folder / f"{unit.stem}.json").read_text(encoding="utf-8")))
 
     def _photos(self, unit: Unit, account: Account, samples: list[Image.Image]) -> Iterator[dict]:
         corpus = self.corpora[unit.split]
@@ -149,7 +123,7 @@ class FaceWriter:
                     account.missed.append((name, "no face is found"))
                 account.several += len(faces) > 1
                 self._add_sample(samples, photo, faces)
-                for number, face in enumerate(self._cut(photo, faces)):
+                for number, face in enumerate(cut_found_faces(photo, faces, self.crop)):
                     stem = str(Path(name).with_suffix(""))
                     yield self._record(face, f"{stem}_{number}", unit.split, labels, account)
 
@@ -160,8 +134,12 @@ class FaceWriter:
             inside = Path(name).is_relative_to(self.root.absolute())
             name = Path(name).relative_to(self.root.absolute()).as_posix() if inside else Path(name).name
         try:
-            with open_bytes(image_bytes(record), self.max_pixels) as image:
-                return name, {key: row[key] for key in row if key in self.features and key != "image"}, to_rgb(image)
+            with open_bytes(image_bytes(record), self.options.max_pixels) as image:
+                return (
+                    name,
+                    {key: row[key] for key in row if key in self.features["data"] and key != "image"},
+                    to_rgb(image),
+                )
         except Exception as error:  # Decoders raise whatever they stumble on in broken bytes.
             account.missed.append((name, BrokenImageError.from_error(name, error).reason))
             return None
@@ -177,8 +155,8 @@ class FaceWriter:
                 if tracker.count > people:  # One of each new face.
                     self._add_sample(samples, frame.photo, faces)
                 people = tracker.count
-                for track, face in zip(tracks, self._cut(frame.photo, faces)):
-                    if track.is_near_duplicate(face.image, self.min_difference):
+                for track, face in zip(tracks, cut_found_faces(frame.photo, faces, self.crop)):
+                    if track.is_near_duplicate(face.image, self.options.min_difference):
                         account.thinned += 1
                         continue
                     person = f"{unit.name}#{track.number}"
@@ -191,33 +169,33 @@ class FaceWriter:
             account.missed.append((unit.name, "no face is found in any frame"))
         account.people, account.shots = tracker.count, tracker.shots
 
-    def _frames(self, unit: Unit) -> Iterator[VideoPhoto]:
-        frames = read_photos(unit.video, self.every_s)
+    def _frames(self, unit: Unit) -> Iterator[Frame]:
+        frames = read_frames(unit.video, self.options.every_s)
         if not self.shows_frames:
             return frames
-        total = expected_frames(unit.video, self.every_s)
+        total = expected_frames(unit.video, self.options.every_s)
         return progress(frames, total=total, unit="frame", desc=unit.name, leave=False)
 
     def _find(self, photos: list[Image.Image]):
         # One thread in each process: as many as there are cores would wait for each other.
-        detector: FaceDetector = shared_detector(threads=1, **self.detector)
-        return [faces[: self.most_faces] for faces in detector(photos)]
-
-    def _cut(self, photo: Image.Image, faces) -> list[CutFace]:
-        return cut_found_faces(photo, faces, FaceCrop(**self.crop))
+        detector: FaceDetector = shared_detector(threads=1, **self.options.detector())
+        return [faces[: self.options.most_faces] for faces in detector(photos)]
 
     def _add_sample(self, samples: list[Image.Image], photo: Image.Image, faces):
         if len(samples) < SAMPLES_PER_UNIT and len(faces):
-            crop = FaceCrop(**self.crop)
-            samples.append(draw_faces(photo, faces, [crop.square(*pair) for pair in zip(faces.boxes, faces.points)]))
+            squares = [self.crop.square(*pair) for pair in zip(faces.boxes, faces.points)]
+            samples.append(draw_faces(photo, faces, squares))
 
     def _record(self, face: CutFace, name: str, split: str, labels: dict, account: Account) -> dict:
         image, file = face.image, io.BytesIO()
-        if self.size_px is not None and image.width > self.size_px:
-            image = image.resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
-        kind, options = ("PNG", {}) if self.jpeg_quality is None else ("JPEG", {"quality": self.jpeg_quality})
-        image.save(file, kind, **options)
-        content, name = file.getvalue(), f"{name}.{'png' if kind == 'PNG' else 'jpg'}"
+        if self.options.size is not None and image.width > self.options.size:
+            image = image.resize((self.options.size, self.options.size), Image.Resampling.BILINEAR)
+        quality = self.options.jpeg_quality
+        if quality is None:
+            image.save(file, "PNG")
+        else:
+            image.save(file, "JPEG", quality=quality)
+        content, name = file.getvalue(), f"{name}.{'png' if quality is None else 'jpg'}"
         account.kept.append((name, hashlib.sha256(content).hexdigest()))
         if face.square.angle_deg and all(labels.get(angle) is not None for angle in ANGLES):
             # The head is turned less in the square than in the photo.

@@ -7,7 +7,7 @@ from typing import Literal
 
 from huggingface_hub.utils import validate_repo_id
 
-from ...options import option, positional, required
+from ...options import check_at_least, option, positional, required
 
 MAX_PIXELS = 64_000_000  # As of `images_pcl`, which takes long to import.
 # What these options say has no effect on the corpus itself.
@@ -54,10 +54,7 @@ class PreparationArguments:
             raise ValueError(f"`--output_dir` {self.output_dir} has *, ? or [ in it: `datasets` would not open it.")
         if self.push_to_hub:
             validate_repo_id(self.push_to_hub)
-        for name in ("num_proc", "rows_per_file", "folds"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` must be at least 1, got {value}.")
+        check_at_least(self, num_proc=1, rows_per_file=1, folds=1)
         if self.folder_is != "subject" and self.layout != "folders":
             raise ValueError(f"`--folder_is` is for the layout folders, not {self.layout}.")
 

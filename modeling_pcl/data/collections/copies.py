@@ -1,5 +1,6 @@
 """Images of a corpus that are equal byte for byte."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,17 +21,11 @@ class Found(NamedTuple):
 
 def find_copies(images: Iterable[Found]) -> list[list[Found]]:
     """Groups of equal images, in the order of their first; the one to keep comes first in its group."""
-    first: dict[str, Found] = {}
-    groups: dict[str, list[Found]] = {}
+    groups: dict[str, list[Found]] = defaultdict(list)
     for image in images:
-        earlier = first.setdefault(image.digest, image)
-        if earlier is not image:
-            groups.setdefault(image.digest, [earlier]).append(image)
-    return [sorted(groups[digest], key=_rank) for digest in first if digest in groups]
-
-
-def _rank(image: Found) -> int:
-    return KEPT_FIRST.get(image.split, OTHER_SPLIT)
+        groups[image.digest].append(image)
+    equal = (group for group in groups.values() if len(group) > 1)
+    return [sorted(group, key=lambda image: KEPT_FIRST.get(image.split, OTHER_SPLIT)) for group in equal]
 
 
 def describe_copies(groups: Sequence[Sequence[Found]]) -> dict:

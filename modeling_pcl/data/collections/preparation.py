@@ -12,7 +12,6 @@ The same input and options give the same bytes. A run that was killed goes on wi
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,21 +20,19 @@ from pathlib import Path
 from datasets import Features
 
 from ...files import write_json
-from ...progress import progress
-from ..child_processes import available_cpus, in_processes
+from ..child_processes import available_cpus
+from ..parts import begin_or_go_on, printable
 from ..schema import PAIR_COLUMNS, corpus_features
-from ..unfinished_corpus import begin_or_go_on
 from .arguments import PreparationArguments
 from .copies import Found, describe_copies, find_copies
 from .layouts import LAYOUTS, Collection, LayoutError
 from .layouts.base import Row
-from .parts import Account, Part, PartWriter, printable, read_account, select_records
+from .parts import Account, CollectionWriter, Part
 from .raw_images import Treatment
 from .regrouping import add_pairs, shuffle, split_again
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_PART = 1000
 NAMED_IN_REPORT = 100  # Subjects; broken rows and copies are all named.
 
 
@@ -47,7 +44,7 @@ def prepare_corpus(
     treatment: Treatment = Treatment(),  # noqa: B008 it is frozen
     num_proc: int = 1,
     drop_duplicates: bool = False,
-    rows_per_part: int = ROWS_PER_PART,
+    rows_per_part: int = 1000,
 ) -> dict:
     """Write a collection as a corpus.
 
@@ -76,12 +73,13 @@ def prepare_corpus(
     if finished is not None:
         return finished
     features = {"data": corpus_features(collection.columns), "pairs": Features(PAIR_COLUMNS)}
-    _write_parts(parts, PartWriter(root, folder, features, treatment), num_proc)
-    accounts = {part.stem: read_account(folder, part) for part in parts}
-    _check_not_all_broken(root, parts, accounts, folder)
-    copies = find_copies(_found(parts, accounts))
+    writer = CollectionWriter(folder, root, features, treatment)
+    writer.write_missing(parts, num_proc, "row", "Preparing")
+    accounts = {part: writer.read_account(part) for part in parts}
+    _check_not_all_broken(root, accounts, folder)
+    copies = find_copies(_found(accounts))
     dropped = {(image.part, image.row) for group in copies for image in group[1:]} if drop_duplicates else set()
-    rows = _finish(parts, accounts, dropped, folder, output_dir)
+    rows = writer.place_parts(accounts, output_dir, dropped)
     report = plan | {
         "digest": _digest_of_corpus(plan, rows, accounts),
         "rows": rows,
@@ -117,7 +115,7 @@ def _digest_of_rows(parts: Sequence[Part]) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_corpus(plan: dict, rows: dict, accounts: Mapping[str, Account]) -> str:
+def _digest_of_corpus(plan: dict, rows: dict, accounts: Mapping[Part, Account]) -> str:
     """Another one for every corpus that differs in anything: images, labels, options."""
     digest = hashlib.sha256(json.dumps([plan, rows]).encode())
     for account in accounts.values():
@@ -125,17 +123,8 @@ def _digest_of_corpus(plan: dict, rows: dict, accounts: Mapping[str, Account]) -
     return digest.hexdigest()
 
 
-def _write_parts(parts: Sequence[Part], write: PartWriter, num_proc: int):
-    missing = [part for part in parts if not write.is_done(part)]
-    total, left = (sum(len(part.rows) for part in group) for group in (parts, missing))
-    with progress(total=total, initial=total - left, unit="row", desc="Preparing") as bar:
-        workers = min(num_proc, len(missing))
-        for count in map(write, missing) if workers < 2 else in_processes(write, missing, workers):
-            bar.update(count)
-
-
-def _check_not_all_broken(root: Path, parts: Sequence[Part], accounts: Mapping[str, Account], folder: Path):
-    if any(accounts[part.stem].kept for part in parts if part.table == "data"):
+def _check_not_all_broken(root: Path, accounts: Mapping[Part, Account], folder: Path):
+    if any(account.kept for part, account in accounts.items() if part.table == "data"):
         return
     shutil.rmtree(folder)  # What is missing may be there the next time.
     broken = [entry for account in accounts.values() for entry in account.broken]
@@ -145,46 +134,11 @@ def _check_not_all_broken(root: Path, parts: Sequence[Part], accounts: Mapping[s
     raise LayoutError(root, f"not one of {len(broken)} images could be used. The first, {name}: {reason}")
 
 
-def _found(parts: Sequence[Part], accounts: Mapping[str, Account]) -> Iterator[Found]:
-    for part in parts:
+def _found(accounts: Mapping[Part, Account]) -> Iterator[Found]:
+    for part, account in accounts.items():
         if part.table == "data":
-            for row, (name, digest) in enumerate(accounts[part.stem].kept):
+            for row, (name, digest) in enumerate(account.kept):
                 yield Found(part.split, part.stem, row, name, digest)
-
-
-def _finish(parts: Sequence[Part], accounts: dict, dropped: set, folder: Path, output_dir: Path) -> dict:
-    """Give the parts that have rows their final names, without the dropped rows.
-
-    Returns:
-        The number of rows by table and split, of those that have any.
-    """
-    groups = defaultdict(list)
-    for part in parts:
-        is_kept = [(part.stem, row) not in dropped for row in range(len(accounts[part.stem].kept))]
-        group = groups[part.table, part.split]
-        if any(is_kept):
-            group.append((part, is_kept))
-    counts = defaultdict(dict)
-    for (table, split), group in groups.items():
-        if not group:
-            logger.warning("The split `%s` of `%s` is left out: nothing of it is left.", split, table)
-            continue
-        for number, (part, is_kept) in enumerate(group):
-            name = f"{split}-{number:05d}-of-{len(group):05d}.parquet"
-            _place(folder / f"{part.stem}.parquet", is_kept, output_dir / table / name)
-        counts[table][split] = sum(sum(is_kept) for _, is_kept in group)
-    return dict(counts)
-
-
-def _place(source: Path, is_kept: Sequence[bool], target: Path):
-    """Move a part, not copy it: a corpus may fill half of a disk."""
-    if target.exists():  # An earlier run came this far.
-        return
-    target.parent.mkdir(exist_ok=True)
-    if not all(is_kept):
-        source, complete = source.with_suffix(".selected"), source
-        select_records(complete, is_kept, source)
-    os.replace(source, target)
 
 
 def _by_name(*entries: Sequence[tuple[str, str]]) -> list[dict]:
@@ -232,7 +186,7 @@ def prepare(arguments: PreparationArguments) -> dict:
     Raises:
         ValueError, OSError: As of `prepare_corpus`, or if a label cannot be read.
     """
-    treatment = Treatment.from_options(arguments.crop, arguments.size, arguments.max_pixels)
+    treatment = Treatment(arguments.crop, arguments.size, arguments.max_pixels)
     logger.info("Reading the labels of %s", arguments.input_dir)
     return prepare_corpus(
         read_collection(arguments),

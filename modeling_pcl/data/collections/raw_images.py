@@ -5,7 +5,6 @@ import io
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,8 +14,8 @@ from ..confinement import read_image_file
 from ..images import DRAFT_GAP
 from .layouts.base import Photo, check_inside
 
-JPEG_QUALITY = 95
-CROP = re.compile(r"none|box|centre:(?P<share>\d*\.?\d+)")
+JPEG_QUALITY = 95  # What is cropped or made smaller is compressed a second time, and should not show it.
+CROP = re.compile(r"none|box|centre(:\d*\.?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -24,33 +23,29 @@ class Treatment:
     """What is done to every image. With the defaults, its bytes stay as they are.
 
     Args:
-        crop: `"none"`; `"box"`, a square around the face's box, black where it reaches over the border; `"centre"`, the
-            central square.
-        centre_share: Side of the central square as a share of the shorter side, in (0, 1].
+        crop: `"none"`; `"box"`, a square around the face's box, black where it reaches over the border; `"centre:F"`,
+            the central square with a share F of the shorter side, in (0, 1], which is 1 if it is left out.
         size_px: Largest shorter side; larger images are made smaller (bilinear, antialiased), smaller ones are kept.
         max_pixels: Images of more pixels are refused before they are decoded.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
-    crop: Literal["none", "box", "centre"] = "none"
-    centre_share: float = 1.0
+    crop: str = "none"
     size_px: int | None = None
     max_pixels: int = MAX_PIXELS
 
-    @classmethod
-    def from_options(cls, crop: str = "none", size_px: int | None = None, max_pixels: int = MAX_PIXELS) -> "Treatment":
-        """From what a command line gives; `crop` is `none`, `box` or `centre:F`.
-
-        Raises:
-            ValueError: If a value is out of its range.
-        """
-        match = CROP.fullmatch(crop)
-        share = float(match["share"] or 1) if match else 0
-        if not 0 < share <= 1:
-            raise ValueError(f"`crop` must be none, box or centre:F with a share F in (0, 1], got {crop}.")
-        for name, value in {"size": size_px, "max_pixels": max_pixels}.items():
+    def __post_init__(self):
+        if not CROP.fullmatch(self.crop) or not 0 < self.centre_share <= 1:
+            raise ValueError(f"`crop` must be none, box or centre:F with a share F in (0, 1], got {self.crop}.")
+        for name, value in {"size": self.size_px, "max_pixels": self.max_pixels}.items():
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        return cls(crop.partition(":")[0], share, size_px, max_pixels)
+
+    @property
+    def centre_share(self) -> float:
+        return float(self.crop.partition(":")[2] or 1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,11 @@ def _treat(image: Image.Image, box: tuple | None, treatment: Treatment) -> Image
         return None
     if treatment.crop != "none":
         decoded = _crop(decoded, _square(box) if treatment.crop == "box" else _centre(decoded, treatment.centre_share))
-    return _shrink(decoded, treatment.size_px)
+    if treatment.size_px is not None and min(decoded.size) > treatment.size_px:
+        scale = treatment.size_px / min(decoded.size)
+        size = round(decoded.width * scale), round(decoded.height * scale)
+        decoded = decoded.resize(size, Image.Resampling.BILINEAR)
+    return decoded
 
 
 def _square(box: tuple[float, float, float, float]) -> tuple[int, ...]:
@@ -156,13 +155,6 @@ def _crop(image: Image.Image, box: tuple[int, ...]) -> Image.Image:
     if right - left > 4 * max(image.size):
         raise ValueError(f"the face's box {box} is far larger than the image of {image.width} x {image.height} px")
     return image.crop(box)
-
-
-def _shrink(image: Image.Image, size_px: int | None) -> Image.Image:
-    if size_px is None or min(image.size) <= size_px:
-        return image
-    scale = size_px / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
 
 
 def _encode(image: Image.Image, source_format: str | None) -> bytes:

@@ -14,12 +14,14 @@ import pytest
 from datasets import ClassLabel, load_dataset
 from PIL import Image
 
-from modeling_pcl.data.collections import parts, preparation
+from modeling_pcl.data import parts
+from modeling_pcl.data.collections import parts as collection_parts
+from modeling_pcl.data.collections import preparation
 from modeling_pcl.data.collections.layouts.base import Collection, LayoutError, Pair, Photo, Row
-from modeling_pcl.data.collections.parts import replacing, select_records, write_records
 from modeling_pcl.data.collections.preparation import prepare_corpus
 from modeling_pcl.data.collections.raw_images import Treatment
 from modeling_pcl.data.corpora import load_corpus, load_pairs
+from modeling_pcl.data.parts import replacing, select_records, write_records
 from modeling_pcl.data.schema import columns
 
 COLUMNS = columns("subject", "age") | {
@@ -176,7 +178,7 @@ def test_there_are_no_more_processes_than_parts(prepare, monkeypatch):
     def refuse(work, items, count: int):
         raise Interrupted(count)
 
-    monkeypatch.setattr(preparation, "in_processes", refuse)
+    monkeypatch.setattr(parts, "in_processes", refuse)
     with pytest.raises(Interrupted, match=r"^7$"):
         prepare(num_proc=64)
 
@@ -338,7 +340,7 @@ class TestAnInterruptedRun:
     @pytest.mark.parametrize("image", [1, 6, 10, 14])
     def test_it_goes_on_with_the_parts_it_has(self, image, prepare, expected, monkeypatch, tmp_path, caplog):
         with monkeypatch.context() as patch:
-            fail_at_call(patch, parts, "prepare_image", image)
+            fail_at_call(patch, collection_parts, "prepare_image", image)
             with pytest.raises(Interrupted):
                 prepare()
         before = identities(tmp_path / "out")
@@ -366,7 +368,7 @@ class TestAnInterruptedRun:
         (root / "3.jpg").write_bytes(encoded(0))
         expected = files(prepare("undisturbed", drop_duplicates=drop_duplicates))
         with monkeypatch.context() as patch:
-            fail_at_call(patch, preparation, "_place", call)
+            fail_at_call(patch, parts, "_place", call)
             with pytest.raises(Interrupted):
                 prepare(drop_duplicates=drop_duplicates)
         assert files(prepare(drop_duplicates=drop_duplicates)) == expected
@@ -395,7 +397,7 @@ class TestAnInterruptedRun:
     )
     def test_it_does_not_go_on_with_other_options(self, prepare, changes, message, monkeypatch):
         with monkeypatch.context() as patch:
-            fail_at_call(patch, parts, "prepare_image", 6)
+            fail_at_call(patch, collection_parts, "prepare_image", 6)
             with pytest.raises(Interrupted):
                 prepare()
         with pytest.raises(ValueError, match=message):
@@ -404,7 +406,7 @@ class TestAnInterruptedRun:
     @pytest.mark.parametrize("change", ["name", "label", "box", "pair"])
     def test_it_does_not_go_on_with_another_collection(self, prepare, collection, change, monkeypatch):
         with monkeypatch.context() as patch:
-            fail_at_call(patch, parts, "prepare_image", 6)
+            fail_at_call(patch, collection_parts, "prepare_image", 6)
             with pytest.raises(Interrupted):
                 prepare()
         first = collection.splits["train"][0]

@@ -69,6 +69,11 @@ class TestWhatCannotBeUsedIsRefusedWithAReason:
         with pytest.raises(BrokenImageError, match=r"100 x 50 px are more than `max_pixels` = 4999"):
             prepare(content, Treatment(max_pixels=4999))
 
+    def test_pixels_of_a_table_have_the_limit_of_files(self, tmp_path):
+        image = Photo(np.zeros((64, 64, 3), np.uint8), "AFW.npz:0")
+        with pytest.raises(BrokenImageError, match=r"AFW.npz:0: 64 x 64 px are more than `max_pixels` = 4095"):
+            prepare_image(tmp_path, image, Treatment(max_pixels=4095))
+
     def test_a_file_of_more_bytes_than_the_limit_is_not_read(self, prepare, monkeypatch):
         monkeypatch.setattr(confinement, "MAX_FILE_BYTES", 100)
         with pytest.raises(BrokenImageError, match=r"bytes, more than 100"):
@@ -181,7 +186,7 @@ class TestCropAndSize:
 
     @pytest.mark.parametrize("share", [1.0, 0.5])
     def test_the_centre_is_a_share_of_the_shorter_side(self, prepare, share):
-        treatment = Treatment.from_options(f"centre:{share}")
+        treatment = Treatment(f"centre:{share}")
         pixels = np.asarray(opened(prepare(encoded(gradient(256, 128)), treatment)))
         side = round(128 * share)
         assert pixels.shape == (side, side, 3)
@@ -205,12 +210,12 @@ class TestCropAndSize:
 @pytest.mark.parametrize("crop", ["centre:0", "centre:1.5", "centre:", "face", "box:1", "", "centre:x"])
 def test_an_unknown_crop_is_refused(crop):
     with pytest.raises(ValueError, match=r"`crop` must be none, box or centre:F"):
-        Treatment.from_options(crop)
+        Treatment(crop)
 
 
 def test_a_size_below_one_is_refused():
     with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
-        Treatment.from_options("none", 0)
+        Treatment(size_px=0)
 
 
 @pytest.mark.parametrize("shape", [(8, 9), (8, 9, 3)])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from . import action_units, attributes, expression, folders, genki, pair_lists, pose
 from .action_units import read_bp4d, read_disfa
 from .attributes import read_celeba, read_utkface
 from .base import Collection, LayoutError
@@ -31,18 +30,27 @@ LAYOUTS: dict[str, Callable[..., Collection]] = {
     "celeba": read_celeba,
 }
 
-# Of these, and of collections that have no layout of their own.
+# Terms of use, also of collections that have no layout of their own. The owners' pages hold; these lines say where to
+# look.
 TERMS = {
     "affectnet": "for research, under an agreement with its authors",
     "orl": "the AT&T (Olivetti) Database of Faces; to be used with credit to AT&T Laboratories Cambridge",
     "ytf": "YouTube Faces; for research, frames of videos that belong to their owners",
-    **action_units.TERMS,
-    **attributes.TERMS,
-    **expression.TERMS,
-    **folders.TERMS,
-    **genki.TERMS,
-    **pair_lists.TERMS,
-    **pose.TERMS,
+    "bp4d": "for research, under a licence of Binghamton University",
+    "disfa": "for research, under an agreement with its authors",
+    "celeba": "for non-commercial research; the images are not its authors' property",
+    "utkface": "for non-commercial research; the images belong to their owners",
+    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
+    "rafdb": "for non-commercial research, under an agreement with its authors",
+    "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
+    "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
+    "calfw": "Cross-Age LFW; images of LFW's people, for research",
+    "cplfw": "Cross-Pose LFW; images of LFW's people, for research",
+    "lfw": "Labeled Faces in the Wild; news photographs, for research on face verification, no licence stated",
+    "300wlp": "300W-LP; derived from AFW, HELEN, LFPW and others, for non-commercial research",
+    "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
+    "biwi": "Biwi Kinect Head Pose; for research only",
+    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
 }
 
 __all__ = ["LAYOUTS", "TERMS", "Collection", "LayoutError"]

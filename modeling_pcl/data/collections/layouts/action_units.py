@@ -1,27 +1,18 @@
 """Video frames with action units coded by FACS experts."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+from ...image_folders import by_number
 from ...schema import INTENSITY, PRESENCE, columns
-from .base import Collection, LayoutError, Row, find_folders, find_images, photo, read_lines, require
-from .expression import broken_lines
+from .base import Collection, Download, LayoutError, Row, find_folders, find_images, index_once, read_lines
 from .folders import frame_numbers
-
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "bp4d": "for research, under a licence of Binghamton University",
-    "disfa": "for research, under an agreement with its authors",
-}
-
-Codes = dict[int, int | None]  # By frame, or by action unit.
 
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 DISFA_SUBJECT = re.compile(r"SN\d{3}")
 BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)  # Those that the literature evaluates.
-BP4D_TABLE = re.compile(r"([FM]\d{3})_(T\d+)\.csv")
-BP4D_SUBJECT = re.compile(r"[FM]\d{3}")
+BP4D_TABLE = re.compile(r"[FM]\d{3}_T\d+\.csv")
+BP4D_CODES = {"0": 0, "1": 1, "9": None}
 
 
 def read_disfa(root: Path) -> Collection:
@@ -39,70 +30,53 @@ def read_disfa(root: Path) -> Collection:
         LayoutError: If no subject has both labels and images, a label file is missing or most of its lines are bad, a
             subject has two folders of images or two images of one frame, or frames are numbered from 0.
     """
-    labelled = _by_subject(require(root, "ActionUnit_Labels"))
-    pictured = _by_subject(require(root, "Images", "images", "Frames", "Image"))
-    broken = [(_name(root, labelled[subject]), "no images of this subject") for subject in labelled.keys() - pictured]
-    broken += [(_name(root, pictured[subject]), "no labels of this subject") for subject in pictured.keys() - labelled]
-    broken.sort()
+    download = Download(root)
+    labelled = _by_subject(download.require("ActionUnit_Labels"))
+    pictured = _by_subject(download.require("Images", "images", "Frames", "Image"))
+    broken = [(download.name(labelled[each]), "no images of this subject") for each in labelled.keys() - pictured]
+    broken += [(download.name(pictured[each]), "no labels of this subject") for each in pictured.keys() - labelled]
+    download.broken += sorted(broken)
     rows = []
     for subject in sorted(labelled.keys() & pictured):
-        intensities, bad = _read_subject(labelled[subject], subject)
-        broken += bad
-        rows += _disfa_rows(root, pictured[subject], subject, intensities, broken)
+        rows += _disfa_rows(download, subject, labelled[subject], pictured[subject])
     if not rows:
         raise LayoutError(root, "there is no image of a frame that has labels: extract the frames of the videos.")
     features = columns("subject", "frame") | {f"AU{unit}": INTENSITY for unit in DISFA_UNITS}
-    return Collection(features, {"train": rows}, broken=broken)
+    return Collection(features, {"train": rows}, broken=download.broken)
 
 
 def _by_subject(folder: Path) -> dict[str, Path]:
-    matches: dict[str, Path] = {}
-    for inner in find_folders(folder):
-        match = DISFA_SUBJECT.search(inner.name)
-        if match and match[0] in matches:
-            raise LayoutError(inner, f"is a second folder of {match[0]}, beside `{matches[match[0]].name}`: keep one.")
-        if match:
-            matches[match[0]] = inner
-    return matches
+    folders = [inner for inner in find_folders(folder) if DISFA_SUBJECT.search(inner.name)]
+    return index_once(folders, lambda inner: DISFA_SUBJECT.search(inner.name)[0], "folder of ")
 
 
-def _read_subject(folder: Path, subject: str) -> tuple[dict[int, Codes], list[tuple[str, str]]]:
-    """Intensities by action unit and frame, and bad lines."""
-    intensities, broken = {}, []
+def _frame_and_intensity(line: str) -> tuple[int, int]:
+    try:
+        frame, intensity = map(int, line.split(","))
+    except ValueError:
+        raise ValueError(f"must be `frame,intensity`, is `{line}`") from None
+    if not 0 <= intensity <= 5:
+        raise ValueError(f"the intensity {intensity} of frame {frame} is not in 0..5")
+    return frame, intensity
+
+
+def _disfa_rows(download: Download, subject: str, labels: Path, pictures: Path) -> list[Row]:
+    intensities = {}
     for unit in DISFA_UNITS:
-        path = require(folder, f"{subject}_au{unit}.txt")
-        intensities[unit], bad = _read_intensities(path)
-        broken += bad
-    return intensities, broken
+        path = download.require(download.name(labels / f"{subject}_au{unit}.txt"))
+        intensities[f"AU{unit}"] = dict(download.read_lines(path, _frame_and_intensity))
+    frames = frame_numbers(find_images(pictures))
 
+    def read(path: Path) -> Row:
+        units = {name: values.get(frames[path]) for name, values in intensities.items()}
+        if all(value is None for value in units.values()):
+            raise ValueError("no number of a frame" if frames[path] is None else "no labels")
+        return Row(download.photo(path), {"subject": subject, "frame": frames[path], **units})
 
-def _read_intensities(path: Path) -> tuple[Codes, list[tuple[str, str]]]:
-    values: Codes = {}
-    bad = []
-    lines = list(read_lines(path))
-    for line, text in lines:
-        try:
-            frame, intensity = map(int, text.split(","))
-        except ValueError:
-            bad.append((line, f"must be `frame,intensity`, is `{text}`"))
-            continue
-        if not 0 <= intensity <= 5:
-            bad.append((line, f"the intensity {intensity} of frame {frame} is not in 0..5"))
-        values[frame] = intensity if 0 <= intensity <= 5 else None
-    return values, broken_lines(path, bad, len(lines))
-
-
-def _disfa_rows(
-    root: Path, folder: Path, subject: str, intensities: dict[int, Codes], broken: list[tuple[str, str]]
-) -> Iterator[Row]:
-    for path, frame in frame_numbers(find_images(folder)).items():
+    for path, frame in frames.items():
         if frame == 0:
             raise LayoutError(path, "is frame 0, but DISFA's labels count from 1: number the frames from 1.")
-        units = {f"AU{unit}": values.get(frame) for unit, values in intensities.items()}
-        if all(value is None for value in units.values()):
-            broken.append((_name(root, path), "no number of a frame" if frame is None else "no labels"))
-        else:
-            yield Row(photo(root, path), {"subject": subject, "frame": frame, **units})
+    return download.read_images(frames, read)
 
 
 def read_bp4d(root: Path) -> Collection:
@@ -122,62 +96,53 @@ def read_bp4d(root: Path) -> Collection:
             sequence has two folders of images or two images of one frame, or no coded frame has an image.
     """
     rows: list[Row] = []
-    broken: list[tuple[str, str]] = []
+    download = Download(root)
     bases = [root, *find_folders(root)]
-    for (subject, task), path in _find_tables(root).items():
-        coded, bad = _read_codes(path)
+    for path in _find_tables(download):
+        subject, task = path.stem.split("_")
+        coded = _read_codes(download, path)
         images = _find_frames([base / subject / task for base in bases])
         names = {"subject": subject, "video": task}
         rows += [
-            Row(photo(root, images[frame]), {**names, "frame": frame, **units})
+            Row(download.photo(images[frame]), {**names, "frame": frame, **units})
             for frame, units in coded.items()
             if frame in images
         ]
         missing = len(coded.keys() - images)
-        broken += bad
         if missing:
-            broken.append((path.name, f"{missing} of {len(coded)} coded frames have no image"))
+            download.broken.append((path.name, f"{missing} of {len(coded)} coded frames have no image"))
     if not rows:
         raise LayoutError(root, "no coded frame has an image: the images of F001_T1.csv belong into 2D+3D/F001/T1/.")
     features = columns("subject", "video", "frame") | {f"AU{unit}": PRESENCE for unit in BP4D_UNITS}
-    return Collection(features, {"train": rows}, broken=broken)
+    return Collection(features, {"train": rows}, broken=download.broken)
 
 
-def _find_tables(root: Path) -> dict[tuple[str, str], Path]:
-    """Files of codes by subject and task, in order."""
-    tables: dict[tuple[str, str], Path] = {}
-    for path in sorted(path for pattern in ("*.csv", "*/*.csv", "*/*/*.csv") for path in root.glob(pattern)):
-        match = BP4D_TABLE.fullmatch(path.name)
-        if match and match.groups() in tables:
-            raise LayoutError(path, f"is a second file of this sequence, beside `{tables[match.groups()]}`: keep one.")
-        if match:
-            tables[match.groups()] = require(root, _name(root, path))
+def _find_tables(download: Download) -> list[Path]:
+    """Files of codes by subject and number of the task."""
+    paths = sorted(path for pattern in ("*.csv", "*/*.csv", "*/*/*.csv") for path in download.root.glob(pattern))
+    tables = index_once((path for path in paths if BP4D_TABLE.fullmatch(path.name)), lambda path: path.stem, "file of ")
     if not tables:
-        raise LayoutError(root, "there is no file of codes like AUCoding/AU_OCC/F001_T1.csv in it.")
-    return {key: tables[key] for key in sorted(tables, key=lambda key: (key[0], int(key[1][1:])))}
+        raise LayoutError(download.root, "there is no file of codes like AUCoding/AU_OCC/F001_T1.csv in it.")
+    return [download.require(download.name(path)) for path in sorted(tables.values(), key=by_number)]
 
 
-def _read_codes(path: Path) -> tuple[dict[int, dict[str, int | None]], list[tuple[str, str]]]:
-    """Codes by frame and column, and bad lines."""
+def _read_codes(download: Download, path: Path) -> dict[int, dict[str, int | None]]:
+    """Codes by frame and column."""
     (header_line, header), *lines = list(read_lines(path)) or [(1, "")]
     names = [cell.strip() for cell in header.split(",")][1:]
     missing = [str(unit) for unit in BP4D_UNITS if str(unit) not in names]
     if missing:
         raise LayoutError(path, f"the header lacks the action units {', '.join(missing)}.", header_line)
     places = {f"AU{unit}": names.index(str(unit)) + 1 for unit in BP4D_UNITS}
-    coded, bad = {}, []
-    for line, text in lines:
-        cells = text.split(",")
+
+    def read(line: str) -> tuple[int, dict[str, int | None]]:
+        cells = line.split(",")
         try:
-            frame, codes = int(cells[0]), {name: int(cells[place]) for name, place in places.items()}
-        except (ValueError, IndexError):
-            bad.append((line, f"must be a frame and {len(names)} codes"))
-            continue
-        unknown = [f"{code} of {name}" for name, code in codes.items() if code not in (0, 1, 9)]
-        if unknown:
-            bad.append((line, f"frame {frame} has codes that are not 0, 1 or 9: {', '.join(unknown)}"))
-        coded[frame] = {name: code if code in (0, 1) else None for name, code in codes.items()}
-    return coded, broken_lines(path, bad, len(lines))
+            return int(cells[0]), {name: BP4D_CODES[cells[place].strip()] for name, place in places.items()}
+        except (ValueError, IndexError, KeyError):
+            raise ValueError(f"must be a frame and {len(names)} codes, each 0, 1 or 9, is `{line}`") from None
+
+    return dict(download.read_lines(path, read, lines))
 
 
 def _find_frames(folders: list[Path]) -> dict[int | None, Path]:
@@ -186,7 +151,3 @@ def _find_frames(folders: list[Path]) -> dict[int | None, Path]:
     if len(matches) > 1:
         raise LayoutError(matches[1][0], f"holds images of this sequence, and so does `{matches[0][0]}`: keep one.")
     return {frame: path for path, frame in frame_numbers(matches[0][1]).items()} if matches else {}
-
-
-def _name(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()

@@ -2,29 +2,21 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Value
 
 from ...schema import columns
-from .base import Collection, LayoutError, Row, base_name, find_images, index_images, photo, read_lines, require
-from .expression import broken_lines
-from .folders import filled, refuse_if_mostly_broken
-
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "celeba": "for non-commercial research; the images are not its authors' property",
-    "utkface": "for non-commercial research; the images belong to their owners",
-}
+from .base import Collection, Download, LayoutError, Row, base_name, find_images, index_once, read_lines
 
 UTKFACE_RACES = ["white", "black", "asian", "indian", "others"]
 UTKFACE_FOLDERS = [("",), ("UTKFace",), ("crop_part1",), ("part1", "part2", "part3")]
 UTKFACE_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d.*")
-UTKFACE_MAX_AGE = 116
+UTKFACE_MAX_AGE = 116  # That of the oldest person in it.
 CELEBA_VALUES = {"-1": False, "0": False, "1": True}
 CELEBA_SPLITS = {"0": "train", "1": "validation", "2": "test"}
+ALIGNED_FOLDERS = ("img_align_celeba", "img_align_celeba_png")
 CELEBA_IMAGE = re.compile(r"(?i)[^/\\]+\.(jpe?g|png)")
 
 
@@ -41,18 +33,18 @@ def read_utkface(root: Path) -> Collection:
     Raises:
         LayoutError: If there is no image, or most names are bad.
     """
-    rows: list[Row] = []
-    broken: list[tuple[str, str]] = []
-    paths = _utkface_images(root)
-    for path in paths:
-        image, labels = photo(root, path), _utkface_labels(path.name)
-        if labels is None:
-            broken.append((image.name, "is not named age_gender_race_date, with 0 to 116, 0 or 1, and 0 to 4"))
-        else:
-            rows.append(Row(image, labels))
-    refuse_if_mostly_broken(root, broken, len(paths))
+    download = Download(root)
+
+    def read(path: Path) -> Row:
+        match = UTKFACE_NAME.fullmatch(path.name)
+        age, gender, race = map(int, match.groups()) if match else (UTKFACE_MAX_AGE + 1, 0, 0)
+        if age > UTKFACE_MAX_AGE:
+            raise ValueError("is not named age_gender_race_date, with 0 to 116, 0 or 1, and 0 to 4")
+        return Row(download.photo(path), {"age": age, "gender": gender, "attributes": {"race": race}})
+
+    rows = download.read_images(_utkface_images(root), read, refuses_bad_majority=True)
     features = columns("age", "gender") | {"attributes": {"race": ClassLabel(names=UTKFACE_RACES)}}
-    return Collection(features, {"train": rows}, broken=broken)
+    return Collection(features, {"train": rows}, broken=download.broken)
 
 
 def _utkface_images(root: Path) -> list[Path]:
@@ -61,14 +53,6 @@ def _utkface_images(root: Path) -> list[Path]:
         if paths:
             return paths
     raise LayoutError(root, "there is no image in it, and none in `UTKFace`, `crop_part1` or `part1` to `part3`.")
-
-
-def _utkface_labels(name: str) -> dict[str, Any] | None:
-    match = UTKFACE_NAME.fullmatch(name)
-    if match is None:
-        return None
-    age, gender, race = map(int, match.groups())
-    return {"age": age, "gender": gender, "attributes": {"race": race}} if age <= UTKFACE_MAX_AGE else None
 
 
 def read_celeba(root: Path) -> Collection:
@@ -90,69 +74,36 @@ def read_celeba(root: Path) -> Collection:
         LayoutError: If the attributes or the images are missing, a file does not have the number of rows or the header
             that it should, or most of its lines are bad.
     """
-    broken: list[tuple[str, str]] = []
-    names, flags = _read_table(root, CELEBA_FLAGS, broken)
-    unnamed = len(broken) - sum(values is None for values in flags.values())
-    _, identity = _read_table(root, CELEBA_IDENTITY, broken)
-    _, partition = _read_table(root, CELEBA_PARTITION, broken)
-    folder = _celeba_images(root)
-    _, boxes = _read_table(root, CELEBA_BOX, broken) if folder.name == "img_celeba" else ([], None)
+    download = Download(root)
+    download.require(*_places("list_attr_celeba"))  # The other files may be missing.
+    names, flags = _read_table(download, "list_attr_celeba", 40, lambda cells: [CELEBA_VALUES[cell] for cell in cells])
+    _, identity = _read_table(download, "identity_CelebA", 1, lambda cells: str(int(cells[0])))
+    _, partition = _read_table(download, "list_eval_partition", 1, lambda cells: CELEBA_SPLITS[cells[0]])
+    aligned = [
+        f"{base}{inner}{name}" for name in ALIGNED_FOLDERS for base in ("", "Img/") for inner in (f"{name}/", "")
+    ]
+    folder = download.require(*aligned, "img_celeba", "Img/img_celeba")
+    is_wild = folder.name == "img_celeba"
+    _, boxes = _read_table(download, "list_bbox_celeba", 4, _parse_box) if is_wild else ([], None)
+    images = index_once(find_images(folder))
     splits: dict[str, list[Row]] = {split: [] for split in CELEBA_SPLITS.values()}
-    images = index_images(find_images(folder))
-    readable = {name: values for name, values in flags.items() if values is not None}
-    without_identity = [name for name in readable if identity is not None and name not in identity]
-    for name, values in readable.items():
-        path = images.pop(name, folder / f"{name}.jpg")
-        image = photo(root, path, boxes.get(name) if boxes else None)
+    for name, values in flags.items():
+        image = download.photo(images.pop(name, folder / f"{name}.jpg"), (boxes or {}).get(name))
         labels = {"attributes": dict(zip(names, values))} | ({"subject": identity.get(name)} if identity else {})
         split = partition.get(name) if partition else "train"
         if split is None:
-            broken.append((image.name, "is in no split"))
+            download.broken.append((image.name, "is in no split"))
         else:
             splits[split].append(Row(image, labels))
-    left = [photo(root, path).name for name, path in images.items() if name not in flags]
-    if len(left) > unnamed:  # A line whose name cannot be read is that of one of them.
-        broken += [(name, f"has no line in `{CELEBA_FLAGS.stem}`") for name in left]
+    # What is left has no line, or one that is named as broken already.
+    reason = "has no line in `list_attr_celeba` that can be read"
+    download.broken += [(download.name(path), reason) for path in images.values()]
+    without_identity = [name for name in flags if identity is not None and name not in identity]
     if without_identity:
         reason = f"{len(without_identity)} images have no line, so no subject; the first is {without_identity[0]}"
-        broken.append((CELEBA_IDENTITY.stem, reason))
+        download.broken.append(("identity_CelebA", reason))
     features = (columns("subject") if identity else {}) | {"attributes": dict.fromkeys(names, Value("bool"))}
-    return Collection(features, filled(splits), broken=broken)
-
-
-def _celeba_images(root: Path) -> Path:
-    names = ("img_align_celeba", "img_align_celeba_png")
-    aligned = [f"{base}{inner}{name}" for name in names for base in ("", "Img/") for inner in (f"{name}/", "")]
-    return require(root, *aligned, "img_celeba", "Img/img_celeba")
-
-
-@dataclass(frozen=True)
-class _Table:
-    """One of CelebA's label files.
-
-    Args:
-        stem: Its name without suffix.
-        width: Values that a row has beside the image's name.
-        parse: Makes a label of them; raises a ValueError or KeyError if one is bad.
-        is_required: Whether it must be there.
-    """
-
-    stem: str
-    width: int
-    parse: Callable[[list[str]], Any]
-    is_required: bool = False
-
-
-def _parse_flags(cells: list[str]) -> list[bool]:
-    return [CELEBA_VALUES[cell] for cell in cells]
-
-
-def _parse_identity(cells: list[str]) -> str:
-    return str(int(cells[0]))
-
-
-def _parse_split(cells: list[str]) -> str:
-    return CELEBA_SPLITS[cells[0]]
+    return Collection(features, splits, broken=download.broken)
 
 
 def _parse_box(cells: list[str]) -> tuple[int, int, int, int]:
@@ -162,39 +113,41 @@ def _parse_box(cells: list[str]) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-CELEBA_FLAGS = _Table("list_attr_celeba", 40, _parse_flags, is_required=True)
-CELEBA_IDENTITY = _Table("identity_CelebA", 1, _parse_identity)
-CELEBA_PARTITION = _Table("list_eval_partition", 1, _parse_split)
-CELEBA_BOX = _Table("list_bbox_celeba", 4, _parse_box)
+def _places(stem: str) -> list[str]:
+    """Where a label file of CelebA may lie."""
+    return [f"{folder}{stem}{suffix}" for suffix in (".txt", ".csv") for folder in ("", "Anno/", "Eval/")]
 
 
-def _read_table(root: Path, table: _Table, broken: list[tuple[str, str]]) -> tuple[list[str], dict[str, Any] | None]:
-    """Names of the columns, and label by the image's name, None if there is no such file.
+def _read_table(
+    download: Download, stem: str, width: int, parse: Callable[[list[str]], Any]
+) -> tuple[list[str], dict[str, Any] | None]:
+    """One of CelebA's label files.
 
-    Bad lines go to `broken`; the label of one whose name can be read is None.
+    Args:
+        download: The collection.
+        stem: Its name without suffix.
+        width: Values that a row has beside the image's name.
+        parse: Makes a label of them; raises a ValueError or KeyError if one is bad.
+
+    Returns:
+        Names of the columns, where it has a header, and label by the image's name, None if there is no such file.
     """
-    places = [f"{folder}{table.stem}{suffix}" for suffix in (".txt", ".csv") for folder in ("", "Anno/", "Eval/")]
-    if not table.is_required and not any((root / place).exists() for place in places):
+    if not any((download.root / place).exists() for place in _places(stem)):
         return [], None
-    path = require(root, *places)
+    path = download.require(*_places(stem))
     separator = "," if path.suffix == ".csv" else None
-    names, lines = _split_header(path, list(read_lines(path)), separator, table.width)
-    rows: dict[str, Any] = {}
-    bad = []
-    for line, text in lines:
-        name, *cells = text.split(separator)
-        is_named = CELEBA_IMAGE.fullmatch(name)
-        if is_named:
-            rows[base_name(Path(name))] = None
-        if not is_named or len(cells) != table.width:
-            bad.append((line, f"must be the name of a .jpg file and {table.width} values, has {len(cells)}: `{name}`"))
-            continue
+    names, lines = _split_header(path, list(read_lines(path)), separator, width)
+
+    def read(line: str) -> tuple[str, Any]:
+        name, *cells = line.split(separator)
+        if not CELEBA_IMAGE.fullmatch(name) or len(cells) != width:
+            raise ValueError(f"must be the name of a .jpg file and {width} values, has {len(cells)}: `{name}`")
         try:
-            rows[base_name(Path(name))] = table.parse(cells)
+            return base_name(Path(name)), parse(cells)
         except (ValueError, KeyError) as error:
-            bad.append((line, f"a value of `{name}` is bad: {error}"))
-    broken += broken_lines(path, bad, len(lines))
-    return names, rows
+            raise ValueError(f"a value of `{name}` is bad: {error}") from error
+
+    return names, dict(download.read_lines(path, read, lines))
 
 
 def _split_header(

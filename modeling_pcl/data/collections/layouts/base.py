@@ -21,11 +21,8 @@ class LayoutError(ValueError):
     """
 
     def __init__(self, path: Path | str, reason: str, line: int | None = None):
-        super().__init__(path, reason, line)
-        self.path, self.reason, self.line = path, reason, line
-
-    def __str__(self) -> str:
-        return f"{self.path}{f', line {self.line}' if self.line else ''}: {self.reason}"
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {reason}")
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -67,7 +64,8 @@ class Collection:
 
     Args:
         columns: The label columns that its rows may have, with their `datasets` features.
-        splits: Rows by split, in the collection's order; `{"train": rows}` where it has no splits of its own.
+        splits: Rows by split, in the collection's order; `{"train": rows}` where it has no splits of its own. A split
+            without a row is left out.
         pairs: Verification pairs by split, if the collection comes with any.
         broken: Name and reason of each row that could not be read.
     """
@@ -76,6 +74,9 @@ class Collection:
     splits: dict[str, list[Row]]
     pairs: dict[str, list[Pair]] = field(default_factory=dict)
     broken: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.splits = {split: rows for split, rows in self.splits.items() if rows}
 
 
 def check_inside(root: Path, path: Path) -> Path:
@@ -93,11 +94,6 @@ def check_inside(root: Path, path: Path) -> Path:
     return path
 
 
-def photo(root: Path, path: Path, box: tuple[float, float, float, float] | None = None) -> Photo:
-    """A file of the collection."""
-    return Photo(path, path.relative_to(root).as_posix(), box)
-
-
 def find_images(folder: Path) -> list[Path]:
     """Image files straight in `folder`, by name; hidden files (`._x.jpg` of a Mac) are left out."""
     files = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
@@ -110,38 +106,29 @@ def base_name(path: Path) -> str:
     return re.sub(r"(?<=\d|[bd])_0$", "", path.stem)
 
 
-def index_images(paths: Iterable[Path], key: Callable[[Path], str] = base_name) -> dict[str, Path]:
-    """Images by what a label file calls them.
+def index_once(paths: Iterable[Path], key: Callable[[Path], Any] = base_name, what: str = "") -> dict[Any, Path]:
+    """Images, files or folders by what a collection calls them.
+
+    Args:
+        paths: What to index.
+        key: Name or number of each.
+        what: What the error calls it, `image of frame `.
 
     Raises:
-        LayoutError: If two images have one name.
+        LayoutError: If two have one name: which of them the labels are of, nobody can tell.
     """
-    index: dict[str, Path] = {}
+    index: dict[Any, Path] = {}
     for path in paths:
-        other = index.setdefault(key(path), path)
+        name = key(path)
+        other = index.setdefault(name, path)
         if other is not path:
-            raise LayoutError(path, f"has the name of `{other}`: keep one.")
+            raise LayoutError(path, f"is a second {what}`{name}`, beside `{other}`: keep one.")
     return index
 
 
 def find_folders(folder: Path) -> list[Path]:
     """Folders straight in `folder`, by name; hidden ones are left out."""
     return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_number)
-
-
-def require(root: Path, *names: str) -> Path:
-    """The first of `names` in the collection's folder that exists.
-
-    Raises:
-        LayoutError: If there is none.
-    """
-    for name in names:
-        if (root / name).exists():
-            try:
-                return check_inside(root, root / name)
-            except ValueError as error:
-                raise LayoutError(root / name, str(error)) from error
-    raise LayoutError(root, f"there is no {' or '.join(f'`{name}`' for name in names)} in it.")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -159,3 +146,79 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield number, line.strip()
+
+
+class Download:
+    """A collection's folder as it was downloaded, and what of it cannot be read.
+
+    Args:
+        root: The folder.
+
+    Attributes:
+        broken: Name and reason of each row that could not be read.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.broken: list[tuple[str, str]] = []
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def photo(self, path: Path, box: tuple[float, float, float, float] | None = None) -> Photo:
+        return Photo(path, self.name(path), box)
+
+    def require(self, *names: str) -> Path:
+        """The first of `names` that exists.
+
+        Raises:
+            LayoutError: If there is none, or a link leads out of the folder.
+        """
+        for name in names:
+            if (self.root / name).exists():
+                try:
+                    return check_inside(self.root, self.root / name)
+                except ValueError as error:
+                    raise LayoutError(self.root / name, str(error)) from error
+        raise LayoutError(self.root, f"there is no {' or '.join(f'`{name}`' for name in names)} in it.")
+
+    def read_each(
+        self, items: Iterable[tuple[str, Any]], read: Callable[[Any], Any], where: Path | None = None
+    ) -> list[Any]:
+        """What `read` makes of each item; what it raises a ValueError of is broken.
+
+        Args:
+            items: Name and content of each.
+            read: Makes a row of a content, or a part of one.
+            where: File or folder that is refused if more than half is broken; None refuses nothing.
+
+        Raises:
+            LayoutError: If `where` holds nothing, or is hardly the collection that it was said to be.
+        """
+        values, bad = [], []
+        for name, item in items:
+            try:
+                values.append(read(item))
+            except ValueError as error:
+                bad.append((name, str(error)))
+        count = len(values) + len(bad)
+        if where is not None and not count:
+            raise LayoutError(where, "there is not a single line or image in it: download it again.")
+        if where is not None and 2 * len(bad) > count:
+            raise LayoutError(where, f"{len(bad)} of {count} do not fit the layout. The first, {': '.join(bad[0])}.")
+        self.broken += bad
+        return values
+
+    def read_images(
+        self, paths: Iterable[Path], read: Callable[[Path], Any], refuses_bad_majority: bool = False
+    ) -> list[Any]:
+        """`read_each` of image files."""
+        where = self.root if refuses_bad_majority else None
+        return self.read_each(((self.name(path), path) for path in paths), read, where)
+
+    def read_lines(
+        self, path: Path, read: Callable[[Any], Any], lines: Iterable[tuple[int, Any]] | None = None
+    ) -> list[Any]:
+        """`read_each` of the lines of a label file, or of those given with their numbers; a bad majority is refused."""
+        numbered = read_lines(path) if lines is None else lines
+        return self.read_each(((f"{path.name}:{number}", line) for number, line in numbered), read, path)

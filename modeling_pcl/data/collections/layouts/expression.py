@@ -8,36 +8,20 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel
 
-from .base import (
-    Collection,
-    LayoutError,
-    Photo,
-    Row,
-    base_name,
-    find_folders,
-    find_images,
-    index_images,
-    photo,
-    read_lines,
-    require,
-)
-from .folders import SPLITS, filled
+from ...image_folders import SPLITS
+from .base import Collection, Download, LayoutError, Photo, Row, base_name, find_folders, find_images, index_once
 
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
-    "rafdb": "for non-commercial research, under an agreement with its authors",
-}
-
+# What folders of classes are called; the first or second of each pair is a collection's own name.
+WORDS = [
+    ("angry", "anger"),
+    ("disgust", "disgusted"),
+    ("fear", "fearful"),
+    ("happy", "happiness"),
+    ("sad", "sadness"),
+    ("surprise", "surprised"),
+    ("neutral",),
+]
 FER2013_NAMES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
-FER2013_SYNONYMS = {
-    "anger": "angry",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprised": "surprise",
-}
 FER2013_TABLES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 FER2013_SPLITS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 FER2013_SIZE_PX = 48
@@ -45,14 +29,6 @@ GREY_LEVELS = {str(level): level for level in range(256)}  # To look 2304 texts 
 RAFDB_NAMES = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
 RAFDB_LIST = "list_patition_label.txt"  # Its own spelling.
 RAFDB_IMAGE = re.compile(r"((?:train|test)_\d+)\.(?:jpe?g|png)", re.IGNORECASE)
-RAFDB_SYNONYMS = {str(number): name for number, name in enumerate(RAFDB_NAMES, 1)} | {
-    "surprised": "surprise",
-    "fearful": "fear",
-    "disgusted": "disgust",
-    "happy": "happiness",
-    "sad": "sadness",
-    "angry": "anger",
-}
 
 
 def read_fer2013(root: Path) -> Collection:
@@ -73,36 +49,23 @@ def read_fer2013(root: Path) -> Collection:
         LayoutError: If there is neither, the table's header is another, most of its lines are bad, or a folder has
             another name.
     """
+    download = Download(root)
     splits: dict[str, list[Row]] = {split: [] for split in FER2013_SPLITS.values()}
     tables = (place / name for place in _places(root) for name in FER2013_TABLES if (place / name).exists())
     table = next(tables, None)
-    broken = []
     if table is not None:
-        broken = _add_table_rows(require(root, table.relative_to(root).as_posix()), splits)
+        path = download.require(download.name(table))
+        for split, row in download.read_lines(path, _parse_face, _records(path)):
+            splits[split].append(row)
     elif (folders := _split_folders(root)) is not None:
-        _add_class_rows(root, folders, splits, "FER2013", FER2013_NAMES, FER2013_SYNONYMS)
+        _add_class_rows(download, folders, splits, FER2013_NAMES)
     if not any(splits.values()):
         raise LayoutError(root, "there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class folder.")
-    features = {"expression": ClassLabel(names=FER2013_NAMES)}
-    return Collection(features, filled(splits), broken=broken)
+    return Collection({"expression": ClassLabel(names=FER2013_NAMES)}, splits, broken=download.broken)
 
 
-def _add_table_rows(path: Path, splits: dict[str, list[Row]]) -> list[tuple[str, str]]:
-    """Sort the table's rows into splits, and return the broken ones."""
-    bad, count = [], 0
-    for line, cells in _records(path):
-        count += 1
-        try:
-            split, expression, pixels = _parse_face(cells)
-        except ValueError as error:
-            bad.append((line, str(error)))
-        else:
-            splits[split].append(Row(Photo(pixels, f"{path.name}:{line}"), {"expression": expression}))
-    return broken_lines(path, bad, count)
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of each line below the header, and its cells by column."""
+def _records(path: Path) -> Iterator[tuple[int, tuple[str, dict[str, str]]]]:
+    """Number of each line below the header, and what its face is called with its cells by column."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         try:
@@ -111,13 +74,15 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if set(header) != {"emotion", "pixels", "Usage"} and not is_without_usage:
                 raise LayoutError(path, f"the header must be `emotion,pixels,Usage`, it is `{','.join(header)}`.", 1)
             no_usage = {"Usage": "Training"} if is_without_usage else {}
-            yield from ((reader.line_num, dict(zip(header, cells)) | no_usage) for cells in reader if cells)
+            for cells in filter(None, reader):
+                yield reader.line_num, (f"{path.name}:{reader.line_num}", dict(zip(header, cells)) | no_usage)
         except (csv.Error, UnicodeDecodeError) as error:
             raise LayoutError(path, f"is not a table of text: {error}", reader.line_num) from error
 
 
-def _parse_face(cells: dict[str, str]) -> tuple[str, int, np.ndarray]:
-    """Split, expression and pixels of one row of the table."""
+def _parse_face(record: tuple[str, dict[str, str]]) -> tuple[str, Row]:
+    """Split and row of one line of the table."""
+    name, cells = record
     if len(cells) != 3:
         raise ValueError(f"has {len(cells)} fields, not 3")
     emotion, usage = cells["emotion"].strip(), cells["Usage"].strip()
@@ -132,7 +97,8 @@ def _parse_face(cells: dict[str, str]) -> tuple[str, int, np.ndarray]:
         levels = np.frombuffer(bytes(map(GREY_LEVELS.__getitem__, pixels)), np.uint8)
     except KeyError as error:
         raise ValueError(f"the pixel {error} is no number from 0 to 255") from error
-    return FER2013_SPLITS[usage], int(emotion), levels.reshape(FER2013_SIZE_PX, FER2013_SIZE_PX)
+    face = Photo(levels.reshape(FER2013_SIZE_PX, FER2013_SIZE_PX), name)
+    return FER2013_SPLITS[usage], Row(face, {"expression": int(emotion)})
 
 
 def _places(root: Path) -> list[Path]:
@@ -152,27 +118,38 @@ def _split_folders(root: Path) -> list[Path] | None:
 
 
 def _add_class_rows(
-    root: Path, folders: list[Path], splits: dict[str, list[Row]], collection: str, names: list[str], synonyms: dict
+    download: Download,
+    folders: list[Path],
+    splits: dict[str, list[Row]],
+    names: list[str],
+    numbered_from: int | None = None,
 ):
     """Sort the images of class folders into splits.
+
+    Args:
+        download: The collection.
+        folders: Those of the splits.
+        splits: Get the rows.
+        names: Of the classes.
+        numbered_from: The first class's number, where folders may be called by it.
 
     Raises:
         LayoutError: If a folder is no split, or is named like no class.
     """
+    numbers = {word: names.index(name) for words in WORDS for name in words if name in names for word in words}
+    if numbered_from is not None:
+        numbers |= {str(number): place for place, number in enumerate(range(numbered_from, numbered_from + len(names)))}
     for folder in folders:
         split = SPLITS.get(folder.name.lower())
         if split not in splits:
             *others, last = splits
             raise LayoutError(folder, f"is no split: its name must be {', '.join(others)} or {last}.")
         for class_folder in find_folders(folder):
-            name = class_folder.name.lower()
-            name = synonyms.get(name, name)
-            if name not in names:
-                raise LayoutError(
-                    class_folder, f"is no class of {collection}: its name must be one of {', '.join(names)}."
-                )
+            number = numbers.get(class_folder.name.lower())
+            if number is None:
+                raise LayoutError(class_folder, f"is no class: its name must be one of {', '.join(names)}.")
             for path in find_images(class_folder):
-                splits[split].append(Row(photo(root, path), {"expression": names.index(name)}))
+                splits[split].append(Row(download.photo(path), {"expression": number}))
 
 
 def read_rafdb(root: Path) -> Collection:
@@ -191,40 +168,24 @@ def read_rafdb(root: Path) -> Collection:
     Raises:
         LayoutError: If there is no list, there are no aligned images, or most lines are bad.
     """
+    download = Download(root)
     splits: dict[str, list[Row]] = {"train": [], "test": []}
     features = {"expression": ClassLabel(names=RAFDB_NAMES)}
     places = (f"basic/EmoLabel/{RAFDB_LIST}", f"EmoLabel/{RAFDB_LIST}", RAFDB_LIST)
     folders = _split_folders(root)
     if folders is not None and not any((root / place).exists() for place in places):
-        _add_class_rows(root, folders, splits, "RAF-DB", RAFDB_NAMES, RAFDB_SYNONYMS)
-        return Collection(features, filled(splits))
-    labels = require(root, *places)
-    folder = _find_aligned(labels)
-    images = index_images(find_images(folder), lambda path: base_name(path).removesuffix("_aligned"))
-    bad = []
-    lines = list(read_lines(labels))
-    for line, text in lines:
-        try:
-            name, expression = _parse_label(text)
-        except ValueError as error:
-            bad.append((line, str(error)))
-        else:
-            image = photo(root, images.pop(name, folder / f"{name}_aligned.jpg"))
-            splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
-    broken = broken_lines(labels, bad, len(lines))
-    broken += [(photo(root, path).name, f"has no line in `{labels.name}`") for path in images.values()]
-    return Collection(features, filled(splits), broken=broken)
-
-
-def _find_aligned(labels: Path) -> Path:
+        _add_class_rows(download, folders, splits, RAFDB_NAMES, numbered_from=1)
+        return Collection(features, splits)
+    labels = download.require(*places)
     beside = labels.parent
     base = beside.parent if beside.name == "EmoLabel" else beside
-    for folder in (base / "Image/aligned", beside / "aligned"):
-        if folder.is_dir():
-            return folder
-    if (base / "Image/original").is_dir():
-        raise LayoutError(base / "Image", "the aligned images are wanted, and only `original` is there.")
-    raise LayoutError(base, "there is no `Image/aligned` in it.")
+    folder = download.require(download.name(base / "Image/aligned"), download.name(beside / "aligned"))
+    images = index_once(find_images(folder), lambda path: base_name(path).removesuffix("_aligned"))
+    for name, expression in download.read_lines(labels, _parse_label):
+        image = download.photo(images.pop(name, folder / f"{name}_aligned.jpg"))
+        splits[name.partition("_")[0]].append(Row(image, {"expression": expression}))
+    download.broken += [(download.name(path), f"has no line in `{labels.name}`") for path in images.values()]
+    return Collection(features, splits, broken=download.broken)
 
 
 def _parse_label(text: str) -> tuple[str, int]:
@@ -239,22 +200,3 @@ def _parse_label(text: str) -> tuple[str, int]:
     if label not in list("1234567"):
         raise ValueError(f"the label `{label}` is no number from 1 to 7")
     return match[1], int(label) - 1
-
-
-def broken_lines(path: Path, bad: list[tuple[int, str]], count: int) -> list[tuple[str, str]]:
-    """Bad lines of a label file as broken rows.
-
-    Args:
-        path: The file.
-        bad: Number and reason of each bad line.
-        count: Lines that the file has.
-
-    Raises:
-        LayoutError: If there is not a single line, or more than half are bad.
-    """
-    if not count:
-        raise LayoutError(path, "there is not a single line of labels in it: download it again.")
-    if 2 * len(bad) > count:
-        line, reason = bad[0]
-        raise LayoutError(path, f"{len(bad)} of {count} lines cannot be read. The first: {reason}.", line)
-    return [(f"{path.name}:{line}", reason) for line, reason in bad]

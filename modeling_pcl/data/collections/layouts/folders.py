@@ -10,12 +10,7 @@ from datasets import ClassLabel
 
 from ...image_folders import SPLITS, list_folder
 from ...schema import columns
-from .base import Collection, LayoutError, Photo, Row, photo
-
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
-}
+from .base import Collection, Download, LayoutError, Photo, Row, index_once
 
 # A run of more than 18 digits does not fit into an int64: it is a name, not the number of a frame.
 NUMBER = re.compile(r"(?<!\d)\d{1,18}(?!\d)")
@@ -39,45 +34,31 @@ def read_folders(root: Path, folder_is: Literal["subject", "expression"] = "subj
 
     Raises:
         LayoutError: If there is no image, or more lie beside the folders than in them.
-        ValueError: If `folder_is` is neither of the two.
     """
-    if folder_is not in ("subject", "expression"):
-        raise ValueError(f"`folder_is` must be subject or expression, got {folder_is}.")
-    broken: list[tuple[str, str]] = []
-    photos = find_photos(root, broken)
-    tops = {image.name.split("/")[0] for image in photos if "/" in image.name}
+    download = Download(root)
+    photos = find_photos(download)
+    tops = {name.split("/")[0] for name in photos if "/" in name}
     has_splits = bool(tops) and all(top.lower() in SPLITS for top in tops)
-    placed = [(image, *_place(image.name, has_splits)) for image in photos]
+    is_labelled = any(name.count("/") > has_splits for name in photos)
+
+    def place(image: Photo) -> tuple[Photo, str, str | None]:
+        """The image, its split, and its folder of a subject or class."""
+        folders = image.name.split("/")[:-1]
+        if has_splits and not folders:
+            raise ValueError("lies in no folder of a split")
+        split = SPLITS[folders.pop(0).lower()] if has_splits else "train"
+        if is_labelled and not folders:
+            raise ValueError(f"lies in no folder of one {folder_is}")
+        return image, split, folders[0] if folders else None
+
+    placed = download.read_each(photos.items(), place, root)
     names = sorted({folder for _, _, folder in placed if folder is not None})
     splits: dict[str, list[Row]] = {split: [] for split in ("train", "validation", "test")}
     for image, split, folder in placed:
-        if split is None or (names and folder is None):
-            broken.append((image.name, f"lies in no folder of {'a split' if split is None else f'one {folder_is}'}"))
-        else:
-            splits[split].append(Row(image, _label(folder_is, folder, names)))
-    refuse_if_mostly_broken(root, broken, len(photos))
-    return Collection(_columns(folder_is, names), filled(splits), broken=broken)
-
-
-def _place(name: str, has_splits: bool) -> tuple[str | None, str | None]:
-    """Split of an image, and its folder of a subject or class; None if it lies in none."""
-    *folders, _ = name.split("/")
-    split = "train"
-    if has_splits:
-        split = SPLITS[folders.pop(0).lower()] if folders else None
-    return split, folders[0] if folders else None
-
-
-def _label(folder_is: str, folder: str | None, names: list[str]) -> dict:
-    if folder is None:
-        return {}
-    return {folder_is: folder if folder_is == "subject" else names.index(folder)}
-
-
-def _columns(folder_is: str, names: list[str]) -> dict:
-    if not names:
-        return {}
-    return columns("subject") if folder_is == "subject" else {"expression": ClassLabel(names=names)}
+        label = names.index(folder) if is_labelled and folder_is == "expression" else folder
+        splits[split].append(Row(image, {folder_is: label} if is_labelled else {}))
+    features = columns("subject") if folder_is == "subject" else {"expression": ClassLabel(names=names)}
+    return Collection(features if is_labelled else {}, splits, broken=download.broken)
 
 
 def read_voxceleb(root: Path) -> Collection:
@@ -91,27 +72,21 @@ def read_voxceleb(root: Path) -> Collection:
     Raises:
         LayoutError: If most images lie at another depth, there is none, or two of a video have one number.
     """
-    broken: list[tuple[str, str]] = []
-    photos = find_photos(root, broken)
+    download = Download(root)
+    photos = find_photos(download)
     videos = defaultdict(list)
-    for image in photos:
+    for image in photos.values():
         videos[image.source.parent].append(image.source)
     frames = {path: number for paths in videos.values() for path, number in frame_numbers(paths).items()}
-    rows = []
-    for image in photos:
+
+    def read(image: Photo) -> Row:
         folders = image.name.split("/")[:-1]
-        if len(folders) == 2:
-            labels = {"subject": folders[0], "video": folders[1], "frame": frames[image.source]}
-            rows.append(Row(image, labels))
-        else:
-            broken.append((image.name, f"must lie in `<identity>/<video>/`, {len(folders)} folders deep is not 2"))
-    refuse_if_mostly_broken(root, broken, len(photos))
-    return Collection(columns("subject", "video", "frame"), {"train": rows}, broken=broken)
+        if len(folders) != 2:
+            raise ValueError(f"must lie in `<identity>/<video>/`, {len(folders)} folders deep is not 2")
+        return Row(image, {"subject": folders[0], "video": folders[1], "frame": frames[image.source]})
 
-
-def filled(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """The splits that have rows."""
-    return {split: rows for split, rows in splits.items() if rows}
+    rows = download.read_each(photos.items(), read, root)
+    return Collection(columns("subject", "video", "frame"), {"train": rows}, broken=download.broken)
 
 
 def frame_numbers(paths: Sequence[Path]) -> dict[Path, int | None]:
@@ -134,33 +109,21 @@ def frame_numbers(paths: Sequence[Path]) -> dict[Path, int | None]:
         # The first of the places with most values; of a single name all places have one.
         place = counts.index(max(counts)) if counts and len(group) > 1 else -1
         numbers |= {path: found[place] if found else None for path, found in group}
-    first: dict[int, Path] = {}
-    for path in paths:
-        number = numbers[path]
-        if number is not None and first.setdefault(number, path) is not path:
-            raise LayoutError(
-                path, f"is a second image of frame {number}, as its name says, beside `{first[number].name}`: keep one."
-            )
+    index_once((path for path in paths if numbers[path] is not None), numbers.get, "image of frame ")
     return numbers
 
 
-def find_photos(root: Path, broken: list[tuple[str, str]]) -> list[Photo]:
-    """Every image below `root`, by name; links to folders are added to `broken`.
+def find_photos(download: Download) -> dict[str, Photo]:
+    """Every image by name, in order; links to folders are broken.
 
     Raises:
         LayoutError: If there is no image.
     """
-    content = list_folder(root)
-    broken += [(name, "a link to a folder, which is not followed") for name in content.links]
+    content = list_folder(download.root)
+    download.broken += [(name, "a link to a folder, which is not followed") for name in content.links]
     content.links.clear()
-    content.report_others(root)
+    content.report_others(download.root)
     if not content.images:
-        raise LayoutError(root, "there is no image in it or below, no .bmp, .jpg, .png or what else Pillow opens.")
-    return [photo(root, root / name) for name in content.images]
-
-
-def refuse_if_mostly_broken(root: Path, broken: list[tuple[str, str]], count: int):
-    """Refuse a collection of `count` images if more than half of them are broken."""
-    if 2 * len(broken) > count:
-        name, reason = broken[0]
-        raise LayoutError(root, f"{len(broken)} of {count} images do not fit the layout. The first: {name} {reason}.")
+        reason = "there is no image in it or below, no .bmp, .jpg, .png or what else Pillow opens."
+        raise LayoutError(download.root, reason)
+    return {name: download.photo(download.root / name) for name in content.images}

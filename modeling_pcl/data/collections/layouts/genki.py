@@ -4,13 +4,8 @@ import math
 import re
 from pathlib import Path
 
-from .base import Collection, LayoutError, Row, base_name, find_images, index_images, photo, read_lines, require
+from .base import Collection, Download, LayoutError, Row, base_name, find_images, index_once, read_lines
 from .pose import angle_labels, pose_collection
-
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
-}
 
 
 def read_genki4k(root: Path) -> Collection:
@@ -24,34 +19,28 @@ def read_genki4k(root: Path) -> Collection:
     another order than this package's: where a head is turned in several ways at once, one angle differs by 10 degrees
     or more in the extreme, by more than 5 in one image of 14.
     """
-    path, folder = require(root, "labels.txt"), require(root, "files")
+    download = Download(root)
+    path, folder = download.require("labels.txt"), download.require("files")
     lines, images = dict(read_lines(path)), find_images(folder)
     last = max(lines, default=0)
-    numbered = index_images((image for image in images if _genki_number(image)), _genki_number)
-    rows, bad = [], {}
-    for number in range(1, last + 1):  # A blank line is its image's, and no shift.
-        try:
-            labels = _genki_labels(lines.get(number, ""))
-        except ValueError as error:
-            bad[number] = str(error)
-        else:
-            rows.append(Row(photo(root, numbered.get(number, folder / f"file{number:04d}.jpg")), labels))
-    if 2 * len(bad) > len(rows) + len(bad):
-        first = min(bad)
-        raise LayoutError(path, f"{bad[first]}, as are {len(bad)} lines. Is this the file of GENKI-4K?", first)
-    unlabelled = next((image for number, image in numbered.items() if number > last), None)
-    if unlabelled is not None:
+    numbered = index_once((image for image in images if _line_of(image)), _line_of)
+
+    def read(number: int) -> Row:
+        image = numbered.get(number, folder / f"file{number:04d}.jpg")
+        return Row(download.photo(image), _genki_labels(lines.get(number, "")))
+
+    # A blank line is its image's, and no shift.
+    rows = download.read_lines(path, read, ((number, number) for number in range(1, last + 1)))
+    surplus = next((image for number, image in numbered.items() if number > last), None)
+    if surplus is not None:
         raise LayoutError(
             path,
-            f"has {last} lines, and there is an image `{unlabelled.name}`: a line is missing, and all behind it belong "
+            f"has {last} lines, and there is an image `{surplus.name}`: a line is missing, and all behind it belong "
             "to other images. Download it again.",
         )
-    broken = [(f"{path.name}:{number}", reason) for number, reason in bad.items()]
-    misnamed = (image.name for image in images if not _genki_number(image))
-    broken += [
-        (f"{folder.name}/{name}", "is not named `fileNNNN.jpg` after a line of `labels.txt`") for name in misnamed
-    ]
-    return pose_collection(root, "a line of labels", {"train": rows}, broken, "smile")
+    reason = "is not named `fileNNNN.jpg` after a line of `labels.txt`"
+    download.broken += [(download.name(image), reason) for image in images if not _line_of(image)]
+    return pose_collection(download, "a line of labels", {"train": rows}, "smile")
 
 
 def _genki_labels(line: str) -> dict[str, float]:
@@ -63,7 +52,7 @@ def _genki_labels(line: str) -> dict[str, float]:
     return {"smile": int(fields[0]), **angle_labels(*(math.degrees(float(field)) for field in fields[1:]))}
 
 
-def _genki_number(image: Path) -> int | None:
-    """Line of an image of GENKI-4K, None if its name has none."""
+def _line_of(image: Path) -> int | None:
+    """Line of an image, None if its name has none."""
     number = re.fullmatch(r"file([0-9]{4,18})", base_name(image))
     return int(number[1]) if number and int(number[1]) else None

@@ -45,16 +45,17 @@ def read_matlab(path: Path, names: Collection[str], optional: Collection[str] = 
             something else than real numbers under a name.
     """
     content = _matlab_5(path)
-    order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
-    if order is None:
-        raise ValueError("is damaged: its header does not state the order of bytes")
+    if bytes(content[126:128]) != b"IM":
+        raise ValueError(
+            "is damaged, or of a machine with another order of bytes: save it again, in MATLAB by `save -v7`"
+        )
     raw_arrays = {}
-    for kind, data in _elements(content[128:], order):
-        head = _head(_elements(_unpacked(kind, data, HEAD_BYTES), order), order)
+    for kind, data in _elements(content[128:]):
+        head = _head(_elements(_unpacked(kind, data, HEAD_BYTES)))
         raw_arrays.setdefault(head.name, (kind, data))
     _check_present(names, raw_arrays)
     wanted = [*names, *(name for name in optional if name in raw_arrays)]
-    return {name: _matlab_array(name, *raw_arrays[name], order) for name in wanted}
+    return {name: _matlab_array(name, *raw_arrays[name]) for name in wanted}
 
 
 def read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -116,13 +117,13 @@ def _matlab_5(path: Path) -> memoryview:
     return memoryview(content)
 
 
-def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Type and data of one element after the other."""
     start = 0
     while start < len(data):
         if start + 8 > len(data):
             raise ValueError("is damaged: an element is cut off")
-        kind, size = struct.unpack_from(order + "2I", data, start)
+        kind, size = struct.unpack_from("<2I", data, start)
         begin = start + 8
         if kind >> 16:  # A small element: type and size share four bytes, and the data are the next four.
             kind, size, begin = kind & 0xFFFF, kind >> 16, start + 4
@@ -154,11 +155,11 @@ class _Head(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _head(elements: Iterator[tuple[int, memoryview]], order: str) -> _Head:
+def _head(elements: Iterator[tuple[int, memoryview]]) -> _Head:
     """Takes the flags, dimensions and name off the elements of a variable; the values are the next."""
-    (flags,) = struct.unpack_from(order + "I", _next(elements, least=4))
+    (flags,) = struct.unpack_from("<I", _next(elements, least=4))
     kind = flags & 0xFF
-    shape = () if kind == OPAQUE else tuple(np.frombuffer(_next(elements), order + "i4").tolist())
+    shape = () if kind == OPAQUE else tuple(np.frombuffer(_next(elements), "<i4").tolist())
     return _Head(bytes(_next(elements)).decode("latin-1"), kind, bool(flags & 0x800), shape)
 
 
@@ -169,19 +170,19 @@ def _next(elements: Iterator[tuple[int, memoryview]], least: int = 0) -> memoryv
     return data
 
 
-def _matlab_array(name: str, kind: int, data: memoryview, order: str) -> np.ndarray:
+def _matlab_array(name: str, kind: int, data: memoryview) -> np.ndarray:
     content = _unpacked(kind, data, MAX_MATLAB_BYTES + 1)
     if len(content) > MAX_MATLAB_BYTES:
         raise ValueError(f"`{name}` unpacks to more than {MAX_MATLAB_BYTES} bytes")
-    elements = _elements(content, order)
-    head = _head(elements, order)
+    elements = _elements(content)
+    head = _head(elements)
     if head.kind not in NUMERIC_CLASSES or head.is_complex:
         kind = "complex" if head.kind in NUMERIC_CLASSES else OTHER_CLASSES.get(head.kind, f"class {head.kind}")
         raise ValueError(f"`{name}` must be an array of real numbers, and is of MATLAB's kind `{kind}`")
     stored, numbers = next(elements, (0, b""))
     if stored not in NUMBERS:
         raise ValueError(f"is damaged: the values of `{name}` have the type {stored}")
-    values = np.frombuffer(numbers, np.dtype(NUMBERS[stored]).newbyteorder(order))
+    values = np.frombuffer(numbers, "<" + NUMBERS[stored])
     if min(head.shape, default=-1) < 0 or math.prod(head.shape) != len(values):
         raise ValueError(f"is damaged: `{name}` has {len(values)} values for the shape {head.shape}")
     return values.astype(NUMBERS[stored]).reshape(head.shape, order="F")

@@ -9,6 +9,7 @@ import numpy as np
 from ...schema import columns
 from .base import (
     Collection,
+    Download,
     LayoutError,
     Pair,
     Photo,
@@ -16,20 +17,9 @@ from .base import (
     base_name,
     find_folders,
     find_images,
-    index_images,
-    photo,
+    index_once,
     read_lines,
-    require,
 )
-from .expression import broken_lines
-from .folders import refuse_if_mostly_broken
-
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "calfw": "Cross-Age LFW; images of LFW's people, for research",
-    "cplfw": "Cross-Pose LFW; images of LFW's people, for research",
-    "lfw": "Labeled Faces in the Wild; news photographs, for research on face verification, no licence stated",
-}
 
 LFW_FOLDERS = ("", "lfw", "lfw_funneled", "lfw-deepfunneled", "lfw-deepfunneled/lfw-deepfunneled")
 LFW_LISTS = {"test": "pairs.txt", "dev_train": "pairsDevTrain.txt", "dev_test": "pairsDevTest.txt"}
@@ -37,7 +27,7 @@ LFW_HEADER = re.compile(r"(?:([1-9]\d{0,5})\s+)?([1-9]\d{0,5})")
 PERSON = re.compile(r"[^./\\][^/\\]*")
 IMAGE_NAME = re.compile(r"(.+)_\d+")
 ENTRY = re.compile(r"(\S+)\s+(\d{1,2})")
-FOLDS = 10
+FOLDS = 10  # In which results on these lists are reported.
 
 
 def read_lfw(root: Path) -> Collection:
@@ -57,15 +47,13 @@ def read_lfw(root: Path) -> Collection:
         LayoutError: If there is no person's folder or no list, a list does not have the lines that its header says, or
             most of its lines, or most names of images, are bad.
     """
+    download = Download(root)
     folder = _lfw_folder(root)
-    lists = _lfw_lists(root, folder)
-    rows, broken = _rows(root, _lfw_images(folder))
-    images = index_images((row.image.source for row in rows), _lfw_name)
-    pairs: dict[str, list[Pair]] = {}
-    for split, path in lists.items():
-        pairs[split], bad = _read_lfw_pairs(root, folder, path, images)
-        broken += bad
-    return Collection(columns("subject"), {"train": rows}, pairs, broken)
+    lists = _lfw_lists(download, folder)
+    rows = _rows(download, _lfw_images(folder))
+    images = index_once((row.image.source for row in rows), _lfw_name)
+    pairs = {split: _read_lfw_pairs(download, folder, path, images) for split, path in lists.items()}
+    return Collection(columns("subject"), {"train": rows}, pairs, download.broken)
 
 
 def _lfw_folder(root: Path) -> Path:
@@ -84,36 +72,34 @@ def _lfw_name(path: Path) -> str:
     return f"{path.parent.name}/{base_name(path)}"
 
 
-def _lfw_lists(root: Path, folder: Path) -> dict[str, Path]:
-    places = [place for place in (root, folder.parent, folder) if place.is_relative_to(root)]
+def _lfw_lists(download: Download, folder: Path) -> dict[str, Path]:
+    places = [place for place in (download.root, folder.parent, folder) if place.is_relative_to(download.root)]
     lists = {}
     for split, name in LFW_LISTS.items():
-        names = [(place / name).relative_to(root).as_posix() for place in places if (place / name).exists()]
+        names = [download.name(place / name) for place in places if (place / name).exists()]
         if names:
-            lists[split] = require(root, *names)
+            lists[split] = download.require(*names)
     if not lists:
         names = ", ".join(f"`{name}`" for name in LFW_LISTS.values())
-        raise LayoutError(root, f"there is none of {names} in it: download them too, csv lists are not read.")
+        raise LayoutError(download.root, f"there is none of {names} in it: download them too, csv lists are not read.")
     return lists
 
 
-def _read_lfw_pairs(
-    root: Path, folder: Path, path: Path, images: dict[str, Path]
-) -> tuple[list[Pair], list[tuple[str, str]]]:
+def _read_lfw_pairs(download: Download, folder: Path, path: Path, images: dict[str, Path]) -> list[Pair]:
     lines = list(read_lines(path))
     per_fold = _lfw_pairs_per_fold(path, lines)
-    pairs: list[Pair] = []
-    bad: list[tuple[int, str]] = []
-    for place, (number, line) in enumerate(lines[1:]):
+
+    def read(placed: tuple[int, str]) -> Pair:
+        place, line = placed
         fold, place_in_fold = divmod(place, per_fold)
         same = place_in_fold < per_fold // 2
-        names = _lfw_names(line.split(), same)
-        if names is None:
-            bad.append((number, f"must be {'`Name n1 n2`' if same else '`Name1 n1 Name2 n2`'}, got `{line}`"))
-        else:
-            image_a, image_b = (photo(root, images.get(name, folder / f"{name}.jpg")) for name in names)
-            pairs.append(Pair(image_a, image_b, same, fold + 1))
-    return pairs, broken_lines(path, bad, len(lines) - 1)
+        names = _lfw_names(line, same)
+        image_a, image_b = (download.photo(images.get(name, folder / f"{name}.jpg")) for name in names)
+        return Pair(image_a, image_b, same, fold + 1)
+
+    # With the place of each: a bad line keeps it, so that the others keep their folds.
+    placed = [(number, (place, line)) for place, (number, line) in enumerate(lines[1:])]
+    return download.read_lines(path, read, placed)
 
 
 def _lfw_pairs_per_fold(path: Path, lines: list[tuple[int, str]]) -> int:
@@ -133,15 +119,15 @@ def _lfw_pairs_per_fold(path: Path, lines: list[tuple[int, str]]) -> int:
     return 2 * matched
 
 
-def _lfw_names(fields: list[str], same: bool) -> list[str] | None:
-    """Paths of a pair's two images in the people's folder; None if the fields are not those of such a pair."""
-    if len(fields) != (3 if same else 4):
-        return None
-    if same:
+def _lfw_names(line: str, same: bool) -> list[str]:
+    """Paths of a pair's two images in the people's folder."""
+    fields = line.split()
+    if same and len(fields) == 3:
         fields = [fields[0], fields[1], fields[0], fields[2]]
     people, numbers = fields[::2], fields[1::2]
-    if not all(map(PERSON.fullmatch, people)) or not all(re.fullmatch(r"\d{1,4}", number) for number in numbers):
-        return None
+    are_names = all(map(PERSON.fullmatch, people)) and all(re.fullmatch(r"\d{1,4}", number) for number in numbers)
+    if len(line.split()) != (3 if same else 4) or not are_names:
+        raise ValueError(f"must be {'`Name n1 n2`' if same else '`Name1 n1 Name2 n2`'}, got `{line}`")
     return [f"{person}/{person}_{int(number):04d}" for person, number in zip(people, numbers)]
 
 
@@ -152,10 +138,9 @@ def read_cplfw(root: Path) -> Collection:
         ROOT/pairs_CPLFW.txt                  or in txts; two lines are a pair: `AJ_Cook_1.jpg 1`, `AJ_Cook_2.jpg 1`
 
     The flag of a pair's two lines is 0 for different people, otherwise it is 1, or the number of the fold. The pairs
-    are in ten folds: contiguous tenths of the list if each has as many same as different pairs; otherwise the same
-    pairs are in the folds that their flags number, or in contiguous tenths if all flags are 1, and the different ones
-    in contiguous tenths. All images are in the split `train`; `subject` is the name before the last `_<number>`. A few
-    files of the collection are named otherwise, and broken; none of them is in a pair.
+    are in ten folds: the same ones in those that their flags number, or in contiguous tenths if all flags are 1; the
+    different ones in contiguous tenths. All images are in the split `train`; `subject` is the name before the last
+    `_<number>`. A few files of the collection are named otherwise, and broken; none of them is in a pair.
 
     Raises:
         LayoutError: If the images or the list are missing, the list cannot be dealt into ten folds, the two lines of a
@@ -180,26 +165,23 @@ def read_calfw(root: Path) -> Collection:
 
 
 def _read_flat(root: Path, list_name: str) -> Collection:
-    folder = require(root, "aligned images", "aligned_images", "images")
-    path = require(root, list_name, f"txts/{list_name}")
-    rows, broken = _rows(root, find_images(folder))
-    paths = index_images(row.image.source for row in rows)
-    photos = {name: photo(root, path) for name, path in paths.items()}
-    pairs, bad = _read_two_line_pairs(path, photos)
-    return Collection(columns("subject"), {"train": rows}, {"test": pairs}, broken + bad)
+    download = Download(root)
+    folder = download.require("aligned images", "aligned_images", "images")
+    path = download.require(list_name, f"txts/{list_name}")
+    rows = _rows(download, find_images(folder))
+    paths = index_once(row.image.source for row in rows)
+    pairs = _read_two_line_pairs(download, path, {name: download.photo(path) for name, path in paths.items()})
+    return Collection(columns("subject"), {"train": rows}, {"test": pairs}, download.broken)
 
 
-def _rows(root: Path, paths: Iterable[Path]) -> tuple[list[Row], list[tuple[str, str]]]:
-    rows: list[Row] = []
-    broken: list[tuple[str, str]] = []
-    for path in paths:
-        image, subject = photo(root, path), _subject(path)
+def _rows(download: Download, paths: Iterable[Path]) -> list[Row]:
+    def read(path: Path) -> Row:
+        subject = _subject(path)
         if subject is None:
-            broken.append((image.name, "is not named <Name>_<number>.jpg"))
-        else:
-            rows.append(Row(image, {"subject": subject}))
-    refuse_if_mostly_broken(root, broken, len(rows) + len(broken))
-    return rows, broken
+            raise ValueError("is not named <Name>_<number>.jpg")
+        return Row(download.photo(path), {"subject": subject})
+
+    return download.read_images(paths, read, refuses_bad_majority=True)
 
 
 def _subject(path: Path) -> str | None:
@@ -207,22 +189,27 @@ def _subject(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def _read_two_line_pairs(path: Path, photos: dict[str, Photo]) -> tuple[list[Pair], list[tuple[str, str]]]:
+def _read_two_line_pairs(download: Download, path: Path, photos: dict[str, Photo]) -> list[Pair]:
     lines = list(read_lines(path))
     if len(lines) % 2:
         raise LayoutError(path, f"has {len(lines)} lines, but two make a pair: download it again.", lines[-1][0])
     couples = list(zip(lines[::2], lines[1::2]))
     flags = [_flag(path, *couple) for couple in couples]
-    pairs: list[Pair] = []
-    bad: list[tuple[int, str]] = []
-    for couple, flag, fold in zip(couples, flags, _folds(path, flags)):
-        images = [photos.get(base_name(Path(line.split()[0]))) if ENTRY.fullmatch(line) else None for _, line in couple]
+
+    def read(couple: tuple[tuple[str, str], int, int]) -> Pair:
+        texts, flag, fold = couple
+        images = [photos.get(base_name(Path(text.split()[0]))) if ENTRY.fullmatch(text) else None for text in texts]
         if None in images:
-            number, line = couple[images.index(None)]
-            bad.append((number, f"must be an image's name and a flag, got `{line}`"))
-        else:
-            pairs.append(Pair(*images, flag > 0, fold))
-    return pairs, broken_lines(path, bad, len(couples))
+            raise ValueError(
+                f"this line and the next must be an image's name and a flag, got `{'` and `'.join(texts)}`"
+            )
+        return Pair(*images, flag > 0, fold)
+
+    dealt = [
+        (first[0], ((first[1], second[1]), flag, fold))
+        for (first, second), flag, fold in zip(couples, flags, _folds(path, flags))
+    ]
+    return download.read_lines(path, read, dealt)
 
 
 def _flag(path: Path, first: tuple[int, str], second: tuple[int, str]) -> int:
@@ -245,15 +232,11 @@ def _folds(path: Path, flags: list[int]) -> list[int]:
             f"has {same.sum()} pairs of the same person and {(~same).sum()} of different people; there must be as many "
             f"of either, and a multiple of {FOLDS}: download it again.",
         )
-    per_fold = len(flag) // FOLDS
-    folds = np.repeat(np.arange(1, FOLDS + 1), per_fold)
-    if (2 * same.reshape(FOLDS, per_fold).sum(axis=1) == per_fold).all():
-        return folds.tolist()
-    tenths = np.repeat(np.arange(1, FOLDS + 1), per_fold // 2)
-    if (np.sort(flag[same]) == tenths).all():
-        folds[same] = flag[same]
-    elif (flag[same] == 1).all():
+    folds, tenths = np.empty_like(flag), np.repeat(np.arange(1, FOLDS + 1), len(flag) // (2 * FOLDS))
+    if (flag[same] == 1).all():
         folds[same] = tenths
+    elif (np.sort(flag[same]) == tenths).all():
+        folds[same] = flag[same]
     else:
         raise LayoutError(path, f"its flags must be 0, and 1 or the numbers of {FOLDS} folds of the same size.")
     folds[~same] = tenths

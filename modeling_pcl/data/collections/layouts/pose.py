@@ -2,16 +2,17 @@
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ....head_pose_pcl import angles_of
+from ....head_pose_pcl import ANGLES, angles_of
 from ...schema import columns
 from .base import (
     Collection,
+    Download,
     LayoutError,
     Photo,
     Row,
@@ -19,21 +20,11 @@ from .base import (
     check_inside,
     find_folders,
     find_images,
-    index_images,
-    photo,
+    index_once,
     read_lines,
 )
 from .matlab import read_matlab, read_npz
 
-# Terms of use, by layout. The owners' pages hold; these lines say where to look.
-TERMS = {
-    "300wlp": "300W-LP; derived from AFW, HELEN, LFPW and others, for non-commercial research",
-    "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
-    "biwi": "Biwi Kinect Head Pose; for research only",
-    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
-}
-
-ANGLES = ("yaw", "pitch", "roll")
 NO_PHOTOS = {"Code", "landmarks"}
 HEAD_MM = 240  # Side of the square around a head's centre, at the head's distance.
 TO_HEAD_AXES = np.diag([-1.0, -1.0, 1.0])
@@ -53,13 +44,13 @@ def read_300wlp(root: Path) -> Collection:
     landmarks it is `roi`, if there is one. `subject` is the photo, `AFW/AFW_1051618982_1`, for all its renderings and
     their mirror images: who is on it is not known, but splits by subject keep them together.
     """
-    pairs = [pair for folder in _folders_below(root) for pair in _paired_images(folder)]
-    rows, broken = _matlab_rows(root, pairs)
-    labels = dict(pairs)
+    download = Download(root)
+    files = {image: path for folder in _folders_below(root) for image, path in _paired_images(folder).items()}
+    rows = _matlab_rows(download, files)
     for row in rows:
-        folder, stem = row.image.source.parent.name, labels[row.image.source].stem
+        folder, stem = row.image.source.parent.name, files[row.image.source].stem
         row.labels["subject"] = f"{folder.removesuffix('_Flip')}/{re.sub(r'_[0-9]+$', '', stem)}"
-    return pose_collection(root, "a folder with `X.jpg` and `X.mat`", {"train": rows}, broken, "subject")
+    return pose_collection(download, "a folder with `X.jpg` and `X.mat`", {"train": rows}, "subject")
 
 
 def read_aflw2000(root: Path) -> Collection:
@@ -72,8 +63,9 @@ def read_aflw2000(root: Path) -> Collection:
     leave out angles beyond 99 degrees is up to the protocol of a probe.
     """
     folder = root / "AFLW2000" if (root / "AFLW2000").is_dir() else root
-    rows, broken = _matlab_rows(root, _paired_images(folder))
-    return pose_collection(root, "`image00002.jpg` and `image00002.mat`", {"test": rows}, broken)
+    download = Download(root)
+    rows = _matlab_rows(download, _paired_images(folder))
+    return pose_collection(download, "`image00002.jpg` and `image00002.mat`", {"test": rows})
 
 
 def read_fsanet(root: Path) -> Collection:
@@ -85,19 +77,20 @@ def read_fsanet(root: Path) -> Collection:
     in degrees, yaw with 300W-LP's sign, which is turned. Rows are named by their number from 0: `AFW.npz:17`. Files
     with `AFLW2000` or `test` in their name make the split `test`, the others `train`. All arrays are held in memory.
     """
-    splits, broken = {}, []
+    splits: dict[str, list[Row]] = {}
+    download = Download(root)
+
+    def read(row: tuple[str, np.ndarray, list[float]]) -> Row:
+        name, image, (yaw, pitch, roll) = row
+        return Row(Photo(image[..., ::-1], name), angle_labels(-yaw, pitch, roll))  # BGR -> RGB
+
     for path in sorted(root.glob("*.npz")):
         split = "test" if "AFLW2000" in path.name or "test" in path.name else "train"
         images, poses = _fsanet_arrays(root, path)
-        for number, (image, (yaw, pitch, roll)) in enumerate(zip(images, poses.tolist())):
-            name = f"{path.name}:{number}"
-            try:
-                labels = angle_labels(-yaw, pitch, roll)
-            except ValueError as error:
-                broken.append((name, str(error)))
-            else:
-                splits.setdefault(split, []).append(Row(Photo(image[..., ::-1], name), labels))  # BGR -> RGB
-    return pose_collection(root, "a `.npz` file with `image` and `pose`", splits, broken)
+        names = [f"{path.name}:{number}" for number in range(len(images))]
+        rows = download.read_each(zip(names, zip(names, images, poses.tolist())), read)
+        splits.setdefault(split, []).extend(rows)
+    return pose_collection(download, "a `.npz` file with `image` and `pose`", splits)
 
 
 def read_biwi(root: Path) -> Collection:
@@ -112,31 +105,25 @@ def read_biwi(root: Path) -> Collection:
     square of 240 mm around that centre, as the colour camera sees it by `rgb.cal`; without that file there is none.
     `video` and `subject` are the recording: four of the 20 people were recorded twice and count as two subjects.
     """
-    rows, broken = [], []
+    rows: list[Row] = []
+    download = Download(root)
     for folder in _biwi_recordings(root):
-        camera = _read_camera(root, folder / "rgb.cal")
-        for image in _biwi_frames(folder):
-            try:
-                rows.append(_biwi_row(root, image, camera))
-            except ValueError as error:
-                broken.append((image.relative_to(root).as_posix(), str(error)))
+        read = partial(_biwi_row, download, _read_calibration(root, folder / "rgb.cal"))
+        rows += download.read_images(_biwi_frames(folder), read)
     names = ("subject", "video", "frame")
-    return pose_collection(root, "`01/frame_00003_rgb.png` and its `_pose.txt`", {"train": rows}, broken, *names)
+    return pose_collection(download, "`01/frame_00003_rgb.png` and its `_pose.txt`", {"train": rows}, *names)
 
 
-def pose_collection(
-    root: Path, need: str, splits: dict[str, list[Row]], broken: list[tuple[str, str]], *names: str
-) -> Collection:
+def pose_collection(download: Download, need: str, splits: dict[str, list[Row]], *names: str) -> Collection:
     """A collection with head pose and the columns `names`.
 
     Raises:
         LayoutError: If it has no row.
     """
+    broken = download.broken
     if not any(splits.values()):
-        first = (
-            f"; the first of {len(broken)} that cannot be read is `{broken[0][0]}`: {broken[0][1]}" if broken else ""
-        )
-        raise LayoutError(root, f"has no image with head pose. There must be {need}{first}.")
+        first = f"; the first of {len(broken)} that cannot be read is {': '.join(broken[0])}" if broken else ""
+        raise LayoutError(download.root, f"has no image with head pose. There must be {need}{first}.")
     return Collection(columns(*names, *ANGLES), splits, broken=broken)
 
 
@@ -156,27 +143,27 @@ def _folders_below(folder: Path) -> Iterator[Path]:
             yield from _folders_below(inner)
 
 
-def _paired_images(folder: Path) -> list[tuple[Path, Path]]:
+def _paired_images(folder: Path) -> dict[Path, Path]:
     """The images of a folder in which at least one has its `.mat`, each with that file, whether or not it is there."""
     labels = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".mat"}
     # The `_0` of a face detector is taken off only where it must be: names of 300W-LP end in one of their own.
     stems = {image: image.stem if image.stem in labels else base_name(image) for image in find_images(folder)}
-    index_images(stems, stems.get)
-    pairs = [(image, labels.get(stem, folder / f"{stem}.mat")) for image, stem in stems.items()]
-    return pairs if any(stem in labels for stem in stems.values()) else []
+    index_once(stems, stems.get)
+    is_paired = any(stem in labels for stem in stems.values())
+    return {image: labels.get(stem, folder / f"{stem}.mat") for image, stem in stems.items() if is_paired}
 
 
-def _matlab_rows(root: Path, pairs: list[tuple[Path, Path]]) -> tuple[list[Row], list[tuple[str, str]]]:
-    """Rows with the pose and box of each image's `.mat`, and those that cannot be read."""
-    rows, broken = [], []
-    for image, path in pairs:
+def _matlab_rows(download: Download, files: Mapping[Path, Path]) -> list[Row]:
+    """Rows with the pose and box of each image's `.mat`."""
+
+    def read(image: Path) -> Row:
         try:
-            values = read_matlab(check_inside(root, path), ["Pose_Para"], optional=["pt2d", "roi"])
-            rows.append(Row(photo(root, image, _matlab_box(values)), _matlab_angles(values["Pose_Para"])))
+            values = read_matlab(check_inside(download.root, files[image]), ["Pose_Para"], optional=["pt2d", "roi"])
+            return Row(download.photo(image, _matlab_box(values)), _matlab_angles(values["Pose_Para"]))
         except ValueError as error:
-            reason = f"`{path.name}`: {error}"
-            broken.append((image.relative_to(root).as_posix(), reason))
-    return rows, broken
+            raise ValueError(f"`{files[image].name}`: {error}") from error
+
+    return download.read_images(files, read)
 
 
 def _matlab_angles(pose: np.ndarray) -> dict[str, float]:
@@ -229,36 +216,30 @@ def _fsanet_arrays(root: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, poses
 
 
-@dataclass(frozen=True)
-class _Camera:
-    """A colour camera: its `(3, 3)` intrinsics in px, and how it sees the depth camera's frame, in mm."""
-
-    intrinsics: np.ndarray
-    rotation: np.ndarray
-    translation: np.ndarray
-
-    def head_box(self, centre_mm: np.ndarray) -> Box:
-        """Square of `HEAD_MM` around a point of the depth camera's frame."""
-        seen = self.rotation @ centre_mm + self.translation
-        if seen[2] <= 0:
-            raise ValueError(f"the head's centre {centre_mm.tolist()} lies behind the camera")
-        x, y = ((self.intrinsics @ seen)[:2] / seen[2]).tolist()
-        half = (HEAD_MM * self.intrinsics[0, 0] / seen[2] / 2).item()
-        return x - half, y - half, x + half, y + half
-
-
-def _read_camera(root: Path, path: Path) -> _Camera | None:
+def _read_calibration(root: Path, path: Path) -> list[list[float]] | None:
+    """The colour camera's intrinsics in px (3 lines), its distortion (1 line, all 0 in this collection), its rotation
+    (3 lines) and translation in mm (1 line) from the depth camera, and the image's size; None if there is no file."""
     if not path.exists():
         return None
     try:
         lines = _number_lines(check_inside(root, path))
-        # 3 lines of intrinsics, 1 of distortion (all 0 in this collection), 3 of rotation, 1 of translation, 1 of size
         if [len(line) for line in lines[:3] + lines[4:8]] != [3] * 7:
             raise ValueError("must have lines of intrinsics (3), distortion, rotation (3), translation and image size")
     except ValueError as error:
         reason = f"{getattr(error, 'reason', error)}. Fetch it again, or delete it to go without boxes."
         raise LayoutError(path, reason) from error
-    return _Camera(np.array(lines[:3]), np.array(lines[4:7]), np.array(lines[7]))
+    return lines
+
+
+def _head_box(calibration: list[list[float]], centre_mm: np.ndarray) -> Box:
+    """Square of `HEAD_MM` around a point of the depth camera's frame, as the colour camera sees it."""
+    intrinsics, rotation, translation = map(np.array, (calibration[:3], calibration[4:7], calibration[7]))
+    seen = rotation @ centre_mm + translation
+    if seen[2] <= 0:
+        raise ValueError(f"the head's centre {centre_mm.tolist()} lies behind the camera")
+    x, y = ((intrinsics @ seen)[:2] / seen[2]).tolist()
+    half = (HEAD_MM * intrinsics[0, 0] / seen[2] / 2).item()
+    return x - half, y - half, x + half, y + half
 
 
 def _number_lines(path: Path) -> list[list[float]]:
@@ -281,27 +262,21 @@ def _biwi_recordings(root: Path) -> list[Path]:
 
 def _biwi_frames(folder: Path) -> list[Path]:
     frames = [path for path in find_images(folder) if re.fullmatch(r"frame_[0-9]+_rgb", base_name(path))]
-    index_images(frames, base_name)
+    index_once(frames)
     return frames
 
 
-def _biwi_row(root: Path, image: Path, camera: _Camera | None) -> Row:
+def _biwi_row(download: Download, calibration: list[list[float]] | None, image: Path) -> Row:
     pose = image.with_name(base_name(image).replace("_rgb", "_pose.txt"))
-    lines = _number_lines(check_inside(root, pose))
+    lines = _number_lines(check_inside(download.root, pose))
     if [len(line) for line in lines] != [3] * 4:
         raise ValueError(f"`{pose.name}` must have 4 lines of 3 numbers: a rotation and the head's centre")
     frame = image.name.split("_")[1]
-    if len(frame) > 18:
+    if len(frame) > 18:  # It does not fit into an int64.
         raise ValueError("its frame has a number of more than 18 digits")
-    labels = {
-        "subject": image.parent.name,
-        "video": image.parent.name,
-        "frame": int(frame),
-        **angle_labels(*_biwi_angles(np.array(lines[:3]))),
-    }
-    return Row(photo(root, image, camera and camera.head_box(np.array(lines[3]))), labels)
-
-
-def _biwi_angles(rotation: np.ndarray) -> tuple[float, float, float]:
-    """Yaw, pitch, roll in degrees of a rotation from head to camera in axes right, down, away."""
-    return angles_of(TO_HEAD_AXES @ rotation @ TO_HEAD_AXES)
+    rotation, centre_mm = np.array(lines[:3]), np.array(lines[3])
+    # The rotation's axes are right, down and away; those of `angles_of` are left, up and away.
+    angles = angle_labels(*angles_of(TO_HEAD_AXES @ rotation @ TO_HEAD_AXES))
+    recording = image.parent.name
+    labels = {"subject": recording, "video": recording, "frame": int(frame), **angles}
+    return Row(download.photo(image, calibration and _head_box(calibration, centre_mm)), labels)

@@ -1,20 +1,12 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from miniatures import BP4D, DISFA
+from miniatures import draw as make
 
 from modeling_pcl.data.collections.layouts.action_units import read_bp4d, read_disfa
 from modeling_pcl.data.collections.layouts.base import LayoutError
 from modeling_pcl.data.schema import INTENSITY, PRESENCE
-
-DISFA = [1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26]
-BP4D = [1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24]
-
-
-def make(root: Path, *names: str):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8)).save(root / name)
 
 
 def intensity(unit: int, frame: int) -> int:
@@ -67,29 +59,6 @@ def test_a_frame_that_an_action_unit_lacks_is_missing_there_alone(tmp_path):
     assert collection.broken == []
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("2,6", "the intensity 6 of frame 2 is not in 0..5"),
-        ("2,-1", "the intensity -1 of frame 2"),
-        ("2,nan", "must be `frame,intensity`, is `2,nan`"),
-        ("2", "must be `frame,intensity`, is `2`"),
-        ("2,1,1", "must be `frame,intensity`, is `2,1,1`"),
-    ],
-)
-def test_a_bad_intensity_is_missing_and_reported(tmp_path, line, reason):
-    write_disfa(tmp_path)
-    edit(tmp_path, line)
-    make(tmp_path, "Images/SN001/2.jpg")
-    collection = read_disfa(tmp_path)
-    (row,) = collection.splits["train"]
-    assert row.labels["AU6"] is None
-    assert row.labels["AU9"] == intensity(9, 2)
-    ((name, found),) = collection.broken
-    assert name == "SN001_au6.txt:2"
-    assert reason in found
-
-
 def test_frames_without_labels_are_broken(tmp_path):
     write_disfa(tmp_path)
     make(tmp_path, "Images/SN001/1.jpg", "Images/SN001/5.jpg", "Images/SN001/cover.jpg")
@@ -131,23 +100,7 @@ def test_frames_counted_from_0_are_refused_because_all_labels_would_be_shifted(t
 def test_left_and_right_camera_together_are_refused(tmp_path):
     write_disfa(tmp_path)
     make(tmp_path, "Images/LeftVideoSN001_comp/1.jpg", "Images/RightVideoSN001_comp/1.jpg")
-    with pytest.raises(LayoutError, match="second folder of SN001, beside `LeftVideoSN001_comp`"):
-        read_disfa(tmp_path)
-
-
-def test_disfa_with_a_file_missing_or_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(LayoutError, match="there is no `ActionUnit_Labels`"):
-        read_disfa(tmp_path)
-    write_disfa(tmp_path)
-    with pytest.raises(LayoutError, match="there is no `Images` or `images` or `Frames` or `Image`"):
-        read_disfa(tmp_path)
-    make(tmp_path, "Images/SN001/1.jpg")
-    path = tmp_path / "ActionUnit_Labels/SN001/SN001_au26.txt"
-    path.write_text("1;0\n2;0\n")
-    with pytest.raises(LayoutError, match=r"SN001_au26.txt, line 1: 2 of 2 lines cannot be read"):
-        read_disfa(tmp_path)
-    path.unlink()
-    with pytest.raises(LayoutError, match=r"there is no `SN001_au26.txt`"):
+    with pytest.raises(LayoutError, match=r"second folder of `SN001`, beside `.*LeftVideoSN001_comp`"):
         read_disfa(tmp_path)
 
 
@@ -208,25 +161,6 @@ def test_coded_frames_without_an_image_are_counted_by_sequence(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("change", "reason", "rows"),
-    [
-        (lambda cells: [cells[0], "5", *cells[2:]], "frame 2441 has codes that are not 0, 1 or 9: 5 of AU1", 2),
-        (lambda cells: [cells[0], "nan", *cells[2:]], "must be a frame and 99 codes", 1),
-        (lambda cells: cells[:20], "must be a frame and 99 codes", 1),
-    ],
-)
-def test_a_bad_code_is_missing_and_reported(tmp_path, change, reason, rows):
-    path = write_bp4d(tmp_path)
-    lines = path.read_text().splitlines()
-    lines[2] = ",".join(change(lines[2].split(",")))
-    path.write_text("\n".join(lines))
-    make(tmp_path, *(f"F001/T1/{frame}.jpg" for frame in (2440, 2441)))
-    collection = read_bp4d(tmp_path)
-    assert [row.labels["AU1"] for row in collection.splits["train"]] == [1, None][:rows]
-    assert collection.broken[0] == ("F001_T1.csv:3", reason)
-
-
 def test_a_header_without_an_action_unit_is_refused(tmp_path):
     path = write_bp4d(tmp_path)
     path.write_text("0,1,2,4,6,7,10,12,14,15,17\n1,0,0,0,0,0,0,0,0,0,0\n")
@@ -237,20 +171,11 @@ def test_a_header_without_an_action_unit_is_refused(tmp_path):
         read_bp4d(tmp_path)
 
 
-def test_bp4d_without_codes_or_without_images_is_refused(tmp_path):
-    make(tmp_path, "2D+3D/F001/T1/0001.jpg")
-    with pytest.raises(LayoutError, match=r"no file of codes like AUCoding/AU_OCC/F001_T1.csv"):
-        read_bp4d(tmp_path)
-    write_bp4d(tmp_path)
-    with pytest.raises(LayoutError, match="no coded frame has an image"):
-        read_bp4d(tmp_path)
-
-
 def test_codes_or_images_in_two_places_are_refused(tmp_path):
     write_bp4d(tmp_path)
     make(tmp_path, "2D+3D/F001/T1/2441.jpg", "Thermal/F001/T1/2441.jpg")
     with pytest.raises(LayoutError, match=r"Thermal/F001/T1: holds images of this sequence, and so does .*2D\+3D"):
         read_bp4d(tmp_path)
     write_bp4d(tmp_path, folder="AU_OCC")
-    with pytest.raises(LayoutError, match="is a second file of this sequence"):
+    with pytest.raises(LayoutError, match="is a second file of `F001_T1`"):
         read_bp4d(tmp_path)

@@ -2,19 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from miniatures import draw as make
 
 from modeling_pcl.data.collections.layouts.base import LayoutError
-from modeling_pcl.data.collections.layouts.expression import broken_lines, read_fer2013, read_rafdb
+from modeling_pcl.data.collections.layouts.expression import read_fer2013, read_rafdb
 
 FER2013 = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 RAFDB = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
-
-
-def make(root: Path, *names: str):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8)).save(root / name)
 
 
 def face(number: int) -> np.ndarray:
@@ -58,35 +52,15 @@ def test_the_order_of_the_table_s_columns_is_that_of_its_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (f"7,{pixels(0)},Training", "the emotion `7` is no number from 0 to 6"),
-        (f"nan,{pixels(0)},Training", "the emotion `nan` is no number"),
-        (f"0,{pixels(0)},Sunday", "the usage `Sunday` is none of Training, PublicTest, PrivateTest"),
-        (f"0,{pixels(0)} 1,Training", "has 2305 pixels, not 2304"),
-        ("0,,Training", "has 0 pixels"),
-        (f"0,{' '.join(2304 * ['256'])},Training", "the pixel '256' is no number from 0 to 255"),
-        (f"0,{' '.join(2304 * ['-1'])},Training", "the pixel '-1' is no number from 0 to 255"),
-        (f"0,{' '.join(2304 * ['x'])},Training", "the pixel 'x' is no number from 0 to 255"),
-        (f"0,{pixels(0)}", "has 2 fields, not 3"),
-    ],
-)
-def test_a_bad_row_of_the_table_is_broken(tmp_path, line, reason):
-    usages = write_table(tmp_path, line)
-    collection = read_fer2013(tmp_path)
-    assert sum(map(len, collection.splits.values())) == len(usages)
-    ((name, found),) = collection.broken
-    assert name == "fer2013.csv:9"
-    assert reason in found
-
-
-@pytest.mark.parametrize(
     ("text", "error"),
     [
         ("emotion,pixels\n0,1\n", r"fer2013.csv, line 1: the header must be `emotion,pixels,Usage`, it is"),
         ("", r"line 1: the header must be"),
         ("emotion,pixels,Usage\n", "not a single line"),
-        ("emotion,pixels,Usage\n0,1 2,Training\n", "line 2: 1 of 1 lines cannot be read. The first: has 2 pixels"),
+        (
+            "emotion,pixels,Usage\n0,1 2,Training\n",
+            r"1 of 1 do not fit .* fer2013.csv:2: has 2 pixels",
+        ),
         (f"emotion,pixels,Usage\n0,{'1 ' * 70_000},Training\n", "line 2: is not a table of text: field larger"),
     ],
 )
@@ -118,18 +92,13 @@ def test_class_folders_of_fer2013_are_numbered_as_in_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("image", "error"),
     [
-        ("train/contempt/1.png", r"train/contempt: is no class of FER2013: its name must be one of angry, disgust"),
+        ("train/contempt/1.png", r"train/contempt: is no class: its name must be one of angry, disgust"),
         ("faces/angry/1.png", r"faces: is no split: its name must be train, validation or test"),
     ],
 )
 def test_a_folder_of_another_name_is_refused(tmp_path, image, error):
     make(tmp_path, "train/angry/1.png", image)
     with pytest.raises(LayoutError, match=error):
-        read_fer2013(tmp_path)
-
-
-def test_neither_a_table_nor_folders_is_refused(tmp_path):
-    with pytest.raises(LayoutError, match=r"there is no `fer2013.csv` or `icml_face_data.csv` in it, and no class"):
         read_fer2013(tmp_path)
 
 
@@ -160,46 +129,3 @@ def test_rafdb_is_read_in_its_own_order_of_classes(tmp_path, base, labels, image
     assert RAFDB[row.labels["expression"]] == "happiness"
     assert row.image.source.exists()
     assert collection.broken == []
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("train_00009.jpg 8", "the label `8` is no number from 1 to 7"),
-        ("train_00009.jpg nan", "the label `nan` is no number"),
-        ("train_00009.jpg", "has 1 fields, not a name and a label"),
-        ("train_../../1.jpg 1", "is not like train_00001.jpg"),
-        ("valid_00009.jpg 1", "the name `valid_00009.jpg` is not like"),
-    ],
-)
-def test_a_bad_line_of_rafdb_is_broken(tmp_path, line, reason):
-    write_rafdb(tmp_path, line)
-    collection = read_rafdb(tmp_path)
-    assert len(collection.splits["train"]) == 7
-    ((name, found),) = collection.broken
-    assert name == "list_patition_label.txt:9"
-    assert reason in found
-
-
-def test_rafdb_without_its_list_is_refused(tmp_path):
-    with pytest.raises(LayoutError, match=r"there is no `basic/EmoLabel/list_patition_label.txt` or"):
-        read_rafdb(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("images", "error"),
-    [("Image/original", "Image: the aligned images are wanted"), ("faces", "there is no `Image/aligned` in it")],
-)
-def test_rafdb_without_aligned_images_is_refused(tmp_path, images, error):
-    write_rafdb(tmp_path, images=images)
-    with pytest.raises(LayoutError, match=error):
-        read_rafdb(tmp_path)
-
-
-def test_half_of_the_lines_may_be_bad_and_not_more():
-    bad = [(3, "too short"), (7, "too long")]
-    assert broken_lines(Path("a/labels.txt"), bad, 4) == [("labels.txt:3", "too short"), ("labels.txt:7", "too long")]
-    with pytest.raises(LayoutError, match=r"a/labels.txt, line 3: 2 of 3 lines cannot be read. The first: too short"):
-        broken_lines(Path("a/labels.txt"), bad, 3)
-    with pytest.raises(LayoutError, match="not a single line"):
-        broken_lines(Path("a/labels.txt"), [], 0)

@@ -44,10 +44,6 @@ def test_an_optional_variable_may_be_missing(tmp_path):
     assert list(read_matlab(save(tmp_path / "a.mat"), ["pose"], optional=["points", "roi"])) == ["pose", "points"]
 
 
-def test_the_file_need_not_end_in_mat(tmp_path):
-    assert list(read_matlab(save(tmp_path / "a.mat").rename(tmp_path / "a"), ["pose"])) == ["pose"]
-
-
 def test_a_missing_variable_is_named_with_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="lacks `roi`; it has `note`, `points`, `pose`"):
         read_matlab(save(tmp_path / "a.mat"), ["pose", "roi"])
@@ -130,15 +126,6 @@ def test_every_type_and_shape_is_read_as_scipy_reads_it(tmp_path, kind, compress
         np.testing.assert_array_equal(arrays[name], expected[name])
 
 
-def test_a_file_of_a_big_endian_machine_is_read(tmp_path):
-    flags, shape = struct.pack(">4I", 6, 8, 6, 0), struct.pack(">2I2i", 5, 8, 1, 3)
-    name, values = struct.pack(">2H4s", 4, 1, b"pose"), struct.pack(">2I3d", 9, 24, 1, 2.5, -3)
-    parts = flags + shape + name + values
-    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI"
-    (tmp_path / "a.mat").write_bytes(header + struct.pack(">2I", 14, len(parts)) + parts)
-    assert read_matlab(tmp_path / "a.mat", ["pose"])["pose"].tolist() == [[1, 2.5, -3]]
-
-
 def test_complex_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is of MATLAB's kind `complex`"):
         read_matlab(save(tmp_path / "a.mat", {"pose": np.ones(3) * 1j}), ["pose"])
@@ -161,7 +148,7 @@ def test_a_pickle_in_a_matlab_file_stays_bytes(tmp_path):
         (b"not a file of MATLAB at all", "is not a MATLAB 5 file"),
         (bytes(500), "is not a MATLAB 5 file"),
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512), "MATLAB 7.3 .*save -v7"),
-        (b"MATLAB 5.0 MAT-file".ljust(128, b"x") + b"garbage" * 9, "does not state the order of bytes"),
+        (b"MATLAB 5.0 MAT-file".ljust(126) + b"MI" + b"garbage" * 9, "is damaged, or of a machine with another order"),
         (HEADER, "lacks `pose`; it has nothing"),
         (HEADER + b"garbage" * 9, "is damaged: an element is cut off"),
         (HEADER + element(9, bytes(8)), "is damaged: an element has the type 9"),
@@ -248,13 +235,6 @@ def test_a_pickle_in_place_of_an_archive_is_refused_and_not_unpickled(tmp_path):
 def test_an_array_of_something_else_than_numbers_is_refused(tmp_path, values):
     np.savez(tmp_path / "a.npz", pose=values)
     with pytest.raises(ValueError, match="`pose` must be real numbers"):
-        read_npz(tmp_path / "a.npz", ["pose"])
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage" * 99])
-def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
-    (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"is not a `\.npz` file"):
         read_npz(tmp_path / "a.npz", ["pose"])
 
 

@@ -156,7 +156,7 @@ def test_a_folder_without_head_pose_is_no_such_layout(tmp_path, read):
 def test_if_no_row_can_be_read_the_first_reason_is_given(tmp_path):
     for number in range(3):
         fitted(tmp_path / f"AFW/a_{number}.jpg", Pose_Para=None)
-    with pytest.raises(LayoutError, match=r"the first of 3 that cannot be read is `AFW/a_0\.jpg`: `a_0\.mat`: lacks"):
+    with pytest.raises(LayoutError, match=r"the first of 3 that cannot be read is AFW/a_0\.jpg: `a_0\.mat`: lacks"):
         read_300wlp(tmp_path)
 
 
@@ -377,28 +377,6 @@ def test_genki4k_gives_smile_and_angles_in_degrees(tmp_path):
     assert collection.broken == []
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("", "must be `smile yaw pitch roll`, and has 0 fields"),
-        ("1 0 0", "has 3 fields"),
-        ("1 0 0 0 0", "has 5 fields"),
-        ("2 0 0 0", "the smile must be 0 or 1, not `2`"),
-        ("1 0 x 0", "could not convert"),
-        ("1 0 nan 0", "must lie within 360 degrees"),
-        ("1 0 45 0", "must lie within 360 degrees"),
-    ],
-)
-def test_genki4k_a_bad_or_blank_line_is_broken_and_shifts_no_image(tmp_path, line, reason):
-    genki(tmp_path, [LINES[0], line, LINES[1]])
-    collection = read_genki4k(tmp_path)
-    names = [(row.image.name, row.labels["smile"]) for row in collection.splits["train"]]
-    assert names == [("files/file0001.jpg", 1), ("files/file0003.jpg", 0)]
-    [(name, found)] = collection.broken
-    assert name == "labels.txt:2"
-    assert reason in found
-
-
 def test_genki4k_blank_lines_at_the_end_are_no_lines(tmp_path):
     genki(tmp_path, [*LINES, "", ""])
     collection = read_genki4k(tmp_path)
@@ -417,24 +395,4 @@ def test_genki4k_a_line_without_a_file_is_a_row_and_a_file_of_another_name_is_br
 def test_genki4k_a_lost_line_is_refused_as_all_behind_it_would_be_anothers(tmp_path):
     genki(tmp_path, images=4)
     with pytest.raises(LayoutError, match=r"has 3 lines, and there is an image `file0004.jpg`: a line is missing"):
-        read_genki4k(tmp_path)
-
-
-@pytest.mark.parametrize("lines", [["1 0 0 0", "a b", "c d"], ["file0001.jpg 1", "file0002.jpg 0"]])
-def test_genki4k_a_file_mostly_of_other_lines_is_refused_at_the_first(tmp_path, lines):
-    genki(tmp_path, lines)
-    number = 1 + (lines[0] == "1 0 0 0")
-    with pytest.raises(LayoutError, match=rf"labels\.txt, line {number}: must be `smile yaw pitch roll`") as error:
-        read_genki4k(tmp_path)
-    assert error.value.line == number
-
-
-def test_genki4k_needs_its_labels_and_files(tmp_path):
-    with pytest.raises(LayoutError, match=r"there is no `labels\.txt`"):
-        read_genki4k(tmp_path)
-    (tmp_path / "labels.txt").write_text("")
-    with pytest.raises(LayoutError, match="there is no `files`"):
-        read_genki4k(tmp_path)
-    (tmp_path / "files").mkdir()
-    with pytest.raises(LayoutError, match="has no image with head pose"):
         read_genki4k(tmp_path)
