@@ -13,9 +13,9 @@ from .encoder import Encoder
 from .groups import Groups, group_tables, measure_groups, read_groups
 from .head_training import HeadProbe, TrainedHead
 from .heads import save_head
+from .objectives import in_words
 from .results import over_folds, over_seeds, results_table, write_predictions
-from .selection import in_words
-from .subset import open_rounds
+from .subset import open_rounds, spread_rows
 from .tasks import HeadTask, head_task
 
 SELECTION = {
@@ -115,8 +115,7 @@ def _save(folder: Path, task: HeadTask, arguments: HeadArguments, chosen: Sequen
     logits = torch.cat([head.logits for head in chosen])
     targets = torch.cat([head.test.targets() for head in chosen])
     title = f"{arguments.task} from {first.feature}, {arguments.protocol} protocol, {len(logits)} test images"
-    for name, picture in task.draw(logits, targets, first.test.labels.names, title).items():
-        picture.save(folder / name)
+    task.draw(logits, targets, first.test.labels.names, title).save(folder / task.picture)
     best = in_words(first.selection.candidate), first.selection.epoch
     draw_histories(first.selection.history, best, title, "score on held-out images").save(folder / "epochs.png")
     if arguments.task in ("expression", "head_pose"):
@@ -141,8 +140,7 @@ def _draw_faces(head: TrainedHead, title: str, path: Path):
     targets, names = head.test.targets(), head.test.labels.names
     is_pose = targets.dim() == 2
     order = torch.argsort(targets[:, 0] if is_pose else targets, stable=True)
-    count = min(SAMPLES // targets.dim(), len(order))
-    chosen = order[torch.linspace(0, len(order) - 1, count).long()]
+    chosen = order[spread_rows(len(order), SAMPLES // targets.dim())]
     images = list(head.test.corpus.with_format(None).select(head.test.rows[chosen.numpy()])["image"])
     if is_pose:
         picture = draw_pose_predictions(images, targets[chosen].tolist(), head.logits[chosen].tolist(), title)

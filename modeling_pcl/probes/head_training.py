@@ -16,14 +16,12 @@ from .arguments import HeadArguments
 from .encoder import Encoder
 from .finetuning import Finetuning, FinetuningRecipe
 from .heads import Head, build_head, set_head
-from .linear import PUBLISHED, LinearProbe, train_linear
+from .linear import PUBLISHED, LinearProbe, train_linear, with_best_thresholds
 from .logistic_regression import fit_logistic_regression
-from .objectives import OBJECTIVES
+from .objectives import OBJECTIVES, Selection
 from .scores import classification_scores
-from .selection import Selection
 from .subset import EncodedSubset, Round, Subset, encode_subset
 from .tasks import HeadTask
-from .thresholds import with_best_thresholds
 
 NEIGHBOURS = (5, 20)
 FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50
@@ -137,23 +135,20 @@ class HeadProbe:
 
     def measure_others(self, feature: str) -> dict[str, dict]:
         """Measure nearest neighbours, by cosine, and logistic regression; they have no seed."""
-        rows, labels, test_rows = self.train.rows(feature), self.train.part.targets(), self.test.rows(feature)
+        (rows, labels), test_rows = self.train.labelled(feature), self.test.rows(feature)
         results = {}
         for k in NEIGHBOURS:
             if k <= len(rows):
                 classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
                 classifier.fit(rows.float().numpy(), labels.numpy())
                 results[f"{k} nearest neighbours"] = self._measure(classifier.predict(test_rows.float().numpy()))
-        validation = None
-        if self.parts.validation is not None:
-            validation = self.held_out.rows(feature), self.held_out.part.targets()
+        validation = None if self.parts.validation is None else self.held_out.labelled(feature)
         logistic = fit_logistic_regression(rows, labels, validation)
-        predicted = logistic.classes[logistic.logits(test_rows).argmax(dim=1).numpy()]
-        facts = {"inverse_penalty": logistic.inverse_penalty, "converged": logistic.converged}
-        return results | {"logistic regression": self._measure(predicted) | facts}
+        facts = {"inverse_penalty": logistic.model.C, "converged": logistic.converged}
+        return results | {"logistic regression": self._measure(logistic.predict(test_rows)) | facts}
 
     def _measure(self, predictions: np.ndarray) -> dict:
-        return classification_scores(predictions.tolist(), self.test.part.targets().tolist())
+        return classification_scores(predictions, self.test.part.targets().numpy())
 
 
 def finetuning_recipe(arguments: HeadArguments) -> FinetuningRecipe:

@@ -30,6 +30,14 @@ TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
 UNIT_FOLDS = 3
 
 
+def spread_rows(rows: int, count: int) -> list[int]:
+    """So many of a number of rows at equal distances, all if there are fewer.
+
+    The last is the last row, so that of subjects with ten images each not all show their first.
+    """
+    return torch.linspace(0, rows - 1, min(count, rows)).long().tolist()
+
+
 @lru_cache(maxsize=4)  # Training and test set are compared more than once, in each fold anew.
 def image_digests(corpus: Dataset) -> list[bytes | None]:
     """A SHA-256 of every image's bytes; None where they cannot be read, so that it is left out with the features."""
@@ -122,6 +130,10 @@ class EncodedSubset:
     def rows(self, feature: str) -> torch.Tensor:
         """A feature of the subset's images, `(images, dim)`."""
         return self.features[feature][torch.from_numpy(self.part.rows)]
+
+    def labelled(self, feature: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A feature of the subset's images, with their targets."""
+        return self.rows(feature), self.part.targets()
 
     def examples(self, feature: str) -> Examples:
         """A feature, which is read when it is needed, with the targets."""

@@ -187,8 +187,7 @@ def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> dict:
             train, validation, test = (
                 (values[torch.from_numpy(parts[part])], labels[parts[part]]) for part in ("train", "validation", "test")
             )
-            probe = fit_logistic_regression(*train, validation)
-            predicted = probe.classes[probe.logits(test[0]).argmax(dim=1).numpy()]
+            predicted = fit_logistic_regression(*train, validation).predict(test[0])
             row[f"{name}, accuracy"] = float((predicted == test[1]).mean())
             row[f"{name}, relative error"] = float((values - reference[name]).norm() / reference[name].norm())
         rows.append(row)
