@@ -20,7 +20,7 @@ from ..pictures.comparison import draw_comparison
 from ..progress import progress
 from .arguments import TASKS, ComparisonArguments
 from .probe import probe
-from .results import mean_and_spread, over_seeds
+from .results import ARROWS, DIRECTIONS, bars, mean_and_spread, over_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ MEASURES = {
     "action_units": {"f1": 1},
     "disentanglement": {"pose R²": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": 0},
 }
-DIRECTIONS = {1: "higher is better", -1: "lower is better", 0: "neither is better"}
-ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 Summary = dict[str, dict[str, dict[str, dict]]]
 
@@ -52,20 +50,15 @@ def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary
             for measure in MEASURES[runs[0]["task"]]:
                 row = summary.setdefault(f"{task}: {measure}", {}).setdefault(model, {})
                 for feature in runs[0]["results"]:
-                    row[feature] = _merge_runs([_main_probe(run["results"][feature])[measure] for run in runs])
+                    cells = [_main_probe(run["results"][feature])[measure] for run in runs]
+                    cell = cells[0] if len(cells) == 1 else over_seeds([{"": one["mean"]} for one in cells])[""]
+                    row[feature] = {name: cell[name] for name in ("mean", "spread")}
     return summary
 
 
 def _main_probe(probes: Mapping[str, Mapping]) -> Mapping:
     """What was trained last of all, or else the first probe there is."""
     return probes.get("identity embedding") or next(iter(probes.values()))
-
-
-def _merge_runs(runs: Sequence[Mapping]) -> dict:
-    if len(runs) == 1:
-        return {"mean": runs[0]["mean"], "spread": runs[0]["spread"]}
-    (merged,) = over_seeds([{"measure": run["mean"]} for run in runs]).values()
-    return {"mean": merged["mean"], "spread": merged["spread"]}
 
 
 def direction(measure: str) -> int:
@@ -90,11 +83,6 @@ def as_markdown(summary: Summary) -> str:
 
 def draw_summary(summary: Summary) -> Image.Image:
     """Draw what `as_markdown` writes."""
-
-    def bars(cells: Mapping[str, Mapping]) -> dict[str, tuple]:
-        known = {feature: cell for feature, cell in cells.items() if cell["mean"] is not None}
-        return {feature: (cell["mean"], cell["spread"]) for feature, cell in known.items()}
-
     rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
     return draw_comparison(rows, {measure: DIRECTIONS[direction(measure)] for measure in summary})
 
@@ -120,9 +108,9 @@ def compare(arguments: ComparisonArguments) -> str:
         raise ValueError(
             f"No model was probed yet: `pcl probe {first} --task … --output_dir {first}/TASK` comes first."
         )
-    unknown = [name for name in arguments.tasks if name not in tasks]
-    if unknown:
-        raise ValueError(f"`--tasks` must be some of {', '.join(tasks)}; got {unknown[0]}.")
+    for name in arguments.tasks:
+        if name not in tasks:
+            raise ValueError(f"`--tasks` must be some of {', '.join(tasks)}; got {name}.")
     tasks = {name: options for name, options in tasks.items() if name in (arguments.tasks or tasks)}
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}

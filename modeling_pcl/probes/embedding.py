@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,8 +19,6 @@ from ..training.record import describe_run
 from .arguments import EmbeddingArguments
 from .encoder import BatchEncoder, on_every_core, open_backend
 from .feature_files import FeatureFiles, rows_of_a_file
-
-logger = logging.getLogger(__name__)
 
 # What these options say has no effect on the features.
 WITHOUT_EFFECT = ("model", "corpus", "output_dir", "batch_size", "max_broken_share")
@@ -106,15 +103,6 @@ def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: I
     return (encode(*loaded) for loaded in on_every_core(load, read))
 
 
-def drop_unreadable(files: FeatureFiles):
-    """Remove every shard from the first on that does not open, so that it is written again."""
-    for number in range(files.count()):
-        if not files.is_readable(number):
-            logger.warning("%s is damaged: written again from there on", files.path(number))
-            files.remove_from(number)
-            return
-
-
 def write_files(
     arguments: EmbeddingArguments, source: Source, encoder: BatchEncoder, files: FeatureFiles, rows_per_file: int
 ):
@@ -176,7 +164,7 @@ def embed(arguments: EmbeddingArguments) -> dict:
         used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
         facts["versions"] |= {name: importlib.metadata.version(name) for name, is_used in used.items() if is_used}
         record = begin_record(folder / "embed.json", facts)
-        drop_unreadable(files)
+        files.drop_damaged(files.is_readable)
         if "files" in record and files.count() == len(record["files"]):
             return record
         write_files(arguments, source, encoder, files, rows_per_file)

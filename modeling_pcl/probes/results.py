@@ -8,6 +8,9 @@ from datasets import Dataset
 from tabulate import tabulate
 
 Measures = Mapping[str, float | None]
+# Which way a measure is better: 1 up, -1 down, 0 neither. Behind its name in tables, and in words in pictures.
+ARROWS = {1: " ↑", -1: " ↓", 0: ""}
+DIRECTIONS = {1: "higher is better", -1: "lower is better", 0: "neither is better"}
 
 
 def over_seeds(measures: Sequence[Measures]) -> dict[str, dict]:
@@ -61,3 +64,8 @@ def mean_and_spread(summary: Mapping | None) -> str:
     digits = 3 if abs(summary["mean"]) < 2 else 2
     spread = "" if summary["spread"] is None else f" ± {summary['spread']:.{digits}f}"
     return f"{summary['mean']:.{digits}f}{spread}"
+
+
+def bars(summaries: Mapping[str, Mapping]) -> dict[str, tuple[float | None, float | None]]:
+    """Mean and spread of each feature, as pictures take them."""
+    return {feature: (summary["mean"], summary["spread"]) for feature, summary in summaries.items()}

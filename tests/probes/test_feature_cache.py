@@ -154,12 +154,6 @@ def test_rows_of_several_files_are_taken_as_of_one(cache, rows):
     assert torch.equal(encoded[rows], features()["pose"][rows])
 
 
-def test_too_few_rows_are_an_error_and_no_table(cache):
-    encoded = Encoded()
-    with pytest.raises(ValueError, match="of 12 rows, got 10"):
-        cached_features(cache, KEY, 12, encoded, encoded.seen)
-
-
 def test_two_probes_at_once_encode_once(cache):
     inside, release = threading.Event(), threading.Event()
 
