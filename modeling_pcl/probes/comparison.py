@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
 from tabulate import tabulate
 from transformers import set_seed
 
@@ -81,12 +80,6 @@ def as_markdown(summary: Summary) -> str:
     return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def draw_summary(summary: Summary) -> Image.Image:
-    """Draw what `as_markdown` writes."""
-    rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
-    return draw_comparison(rows, {measure: DIRECTIONS[direction(measure)] for measure in summary})
-
-
 def compare(arguments: ComparisonArguments) -> str:
     """Set models side by side, on every task that one of them was probed on.
 
@@ -104,7 +97,7 @@ def compare(arguments: ComparisonArguments) -> str:
     records = [record for place in (*models.values(), str(folder)) for record in read_records(Path(place))]
     tasks = name_tasks(records)
     if not tasks:
-        first = next(iter(models.values()))
+        first = arguments.models[0]
         raise ValueError(
             f"No model was probed yet: `pcl probe {first} --task … --output_dir {first}/TASK` comes first."
         )
@@ -115,31 +108,38 @@ def compare(arguments: ComparisonArguments) -> str:
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
     digests = {path: model_digest(open_encoder(path)) for paths in groups.values() for path in paths}
-    gathered: dict[str, dict[str, list]] = {}
+    gathered = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
-            found = {name: [] for name in groups}
+            same = [record for record in records if task_options(record) == options]
+            known = {record["model_revision"]: record for record in reversed(same)}  # The first of each stays.
+            place = folder / task.replace(" ", "-")
             try:
+                runs = {name: [] for name in groups}
                 for name, path in ((name, path) for name, paths in groups.items() for path in paths):
-                    same = (r for r in records if r["model_revision"] == digests[path] and task_options(r) == options)
-                    place = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
-                    found[name].append(next(same, None) or measure(options, path, place))
+                    runs[name].append(
+                        known.get(digests[path])
+                        or measure(options, path, place / (name if name in models else Path(path).name))
+                    )
                     bar.update()
+                gathered[task] = runs
             except (ValueError, OSError) as error:
                 if task in arguments.tasks or len(tasks) == 1:
                     raise
                 logger.warning("%s is left out: %s", task, error)
-            else:
-                gathered[task] = found
     if not gathered:
         raise ValueError(f"None of the tasks can be probed here: {', '.join(tasks)}.")
-    summary = summarise(gathered)
+    return _write(folder, summarise(gathered), {"options": dataclasses.asdict(arguments), "models": digests})
+
+
+def _write(folder: Path, summary: Summary, facts: dict) -> str:
+    """The table, the same as JSON with some facts, and the picture; gives the table."""
     markdown = as_markdown(summary)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "comparison.md").write_text(markdown + "\n")
-    record = {"options": dataclasses.asdict(arguments), "models": digests, "measures": summary}
-    write_json(folder / "comparison.json", record)
-    draw_summary(summary).save(folder / "comparison.png")
+    write_json(folder / "comparison.json", facts | {"measures": summary})
+    rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
+    draw_comparison(rows, {name: DIRECTIONS[direction(name)] for name in summary}).save(folder / "comparison.png")
     return markdown
 
 

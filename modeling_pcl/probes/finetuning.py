@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -34,8 +34,8 @@ class FinetuningRecipe:
             cosine.
     """
 
-    learning_rates: tuple[float, ...] = (1e-3, 3e-4)
-    layer_decays: tuple[float, ...] = (1.0, 0.7)
+    learning_rates: Sequence[float] = (1e-3, 3e-4)
+    layer_decays: Sequence[float] = (1.0, 0.7)
     epochs: int = 20
     weight_decay: float = 0.05
     warmup_share: float = 0.05

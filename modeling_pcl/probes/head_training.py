@@ -49,9 +49,7 @@ class TrainedHead:
     make: Callable[[], Head]
 
     def describe(self) -> dict:
-        chosen = self.selection
-        facts = {"feature": self.feature, "seed": self.seed, "score": chosen.score}
-        return facts | chosen.candidate | {"epoch": chosen.epoch}
+        return {"feature": self.feature, "seed": self.seed} | self.selection.describe()
 
 
 class HeadProbe:
@@ -99,6 +97,9 @@ class HeadProbe:
             SubsetImages(part, self.image_size, batch_size)
             for part in (self.parts.train, self.parts.validation, self.parts.test)
         )
+        given = {"learning_rates": self.arguments.learning_rates, "layer_decays": self.arguments.layer_decays}
+        given |= {"epochs": self.arguments.epochs}
+        recipe = FinetuningRecipe(**{name: value for name, value in given.items() if value})
         # Classes and units are those of the mirrored images, too.
         signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
         for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
@@ -106,7 +107,7 @@ class HeadProbe:
                 partial(train.shuffled, seed),
                 held_out.in_order,
                 self.objective,
-                finetuning_recipe(self.arguments),
+                recipe,
                 seed,
                 train.steps,
                 lambda targets: targets * signs,
@@ -149,13 +150,6 @@ class HeadProbe:
 
     def _measure(self, predictions: np.ndarray) -> dict:
         return classification_scores(predictions, self.test.part.targets().numpy())
-
-
-def finetuning_recipe(arguments: HeadArguments) -> FinetuningRecipe:
-    """The recipe that the options ask for."""
-    given = {"learning_rates": tuple(arguments.learning_rates), "layer_decays": tuple(arguments.layer_decays)}
-    given |= {"epochs": arguments.epochs}
-    return FinetuningRecipe(**{name: value for name, value in given.items() if value})
 
 
 class SubsetImages:

@@ -73,13 +73,13 @@ class Selection:
     Args:
         candidate: Hyper-parameters of the best one, by name.
         epoch: Its epoch, from 1.
-        score: The objective's, on held-out images; minus infinity before the first.
+        score: The objective's, on held-out images; minus infinity before the first, None where there are no such.
         history: Score after each epoch, by candidate in words; fewer than epochs of one that diverged.
     """
 
     candidate: dict[str, float] = field(default_factory=dict)
     epoch: int = 0
-    score: float = -math.inf
+    score: float | None = -math.inf
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, candidate: dict[str, float], epoch: int, score: float, is_usable: bool = True) -> bool:
@@ -89,6 +89,10 @@ class Selection:
         if is_best:
             self.candidate, self.epoch, self.score = candidate, epoch, score
         return is_best
+
+    def describe(self) -> dict[str, float | int | None]:
+        """For results.json."""
+        return {"score": self.score, **self.candidate, "epoch": self.epoch}
 
 
 def in_words(candidate: Mapping[str, float]) -> str:

@@ -2,9 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from datasets import Dataset
 from tabulate import tabulate
 
 Measures = Mapping[str, float | None]
@@ -38,11 +36,6 @@ def over_folds(measures: Sequence[Measures]) -> dict[str, float | None]:
         is_count = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
         result[name] = None if not values else sum(values) if is_count else statistics.fmean(values)
     return result
-
-
-def write_predictions(folder: Path, columns: Mapping[str, Sequence]):
-    """Write `predictions.csv`, a line for each image or pair."""
-    Dataset.from_dict(dict(columns)).to_pandas().to_csv(folder / "predictions.csv", index=False)
 
 
 def results_table(results: Mapping[str, Mapping[str, Mapping]], measures: Sequence[str]) -> str:

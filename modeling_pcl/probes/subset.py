@@ -197,8 +197,9 @@ def open_subset(
         corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
     labels = NO_LABELS if read is None else read(corpus.remove_columns(ROW))
     if not labels.known.all():
-        corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
-        labels, source = read(corpus.remove_columns(ROW)), f"{source}, without {dropped} rows that cannot be used"
+        rows = np.flatnonzero(labels.known)
+        source = f"{source}, without {len(corpus) - len(rows)} rows that cannot be used"
+        corpus, labels = corpus.select(rows), labels.at(rows)
     return Subset(corpus, np.arange(len(corpus)), labels, source, revision)
 
 
@@ -291,11 +292,9 @@ def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Sub
 
 
 def _with_own_corpus(subset: Subset) -> Subset:
-    rows = subset.rows
-    strata = [subset.labels.strata[row] for row in rows]
-    labels = Labels(subset.targets(), subset.labels.known[rows], subset.labels.names, strata)
     # Test features are float32 and training features bfloat16: of one corpus both would be extracted of all rows.
-    return replace(subset, corpus=subset.corpus.select(rows), rows=np.arange(len(rows)), labels=labels)
+    corpus, labels = subset.corpus.select(subset.rows), subset.labels.at(subset.rows)
+    return replace(subset, corpus=corpus, rows=np.arange(len(corpus)), labels=labels)
 
 
 def _fold_subsets(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]:
