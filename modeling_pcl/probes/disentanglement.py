@@ -67,7 +67,7 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
     pairs = open_pairs(arguments, arguments.identity)
     table = encoder.table(pairs.corpus, size, "float32", pairs.source)
     pairs = pairs.without(table.broken)
-    movement = _mirror_movement(encoder, size, poses[1].part)
+    movement = _mirror_movement(encoder, size, poses[1])
     results = {}
     for feature in FEATURES:
         identity = pairs.measure(pairs.cosines(table.features[feature]))
@@ -77,7 +77,7 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
             EXPRESSION: _read_classes(*(part.labelled(feature) for part in faces)),
             "mirror movement": movement[feature],
         }
-    majority = float(faces[1].part.targets().bincount().max() / len(faces[1].part.rows))
+    majority = float(faces[1].targets().bincount().max() / len(faces[1].rows))
     chance = {"pose": 0.0, "identity": 0.5, "expression": majority}
     leaks = leakage(results, chance)
     ratio = movement["face"] / movement["pose"] if movement["pose"] else None
@@ -87,7 +87,7 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
         "tenth of the training images",
         "image_size": size,
         "parts": {
-            name: {"train": train.part.describe(), "test": test.part.describe()}
+            name: {"train": train.describe(), "test": test.describe()}
             for name, (train, test) in (("pose", poses), ("expression", faces))
         }
         | {"identity": pairs.describe()},
@@ -97,7 +97,7 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
         "mirror_movement_face_over_pose": ratio,
     }
     readings = {name: {feature: results[feature][name] for feature in results} for name in (POSE, IDENTITY, EXPRESSION)}
-    swaps = _swaps(arguments.model, poses[1].part)
+    swaps = _swaps(arguments.model, poses[1])
     draw_leakage(readings, movement, swaps, f"{encoder.name} at {size} px").save(folder / "disentanglement.png")
     lines = [results_table(facts["results"], list(results["face"])), ""]
     for name, leak in leaks.items():

@@ -20,7 +20,7 @@ from .linear import PUBLISHED, LinearProbe, train_linear, with_best_thresholds
 from .logistic_regression import fit_logistic_regression
 from .objectives import OBJECTIVES, Selection
 from .scores import classification_scores
-from .subset import EncodedSubset, Round, Subset, encode_subset
+from .subset import Round, Subset, encode_subset
 from .tasks import HeadTask
 
 NEIGHBOURS = (5, 20)
@@ -62,16 +62,16 @@ class HeadProbe:
         self.names = parts.train.labels.names
 
     @cached_property
-    def train(self) -> EncodedSubset:
+    def train(self) -> Subset:
         return encode_subset(self.encoder, self.parts.train, self.image_size, "bf16")
 
     @cached_property
-    def test(self) -> EncodedSubset:
+    def test(self) -> Subset:
         # In the precision of a pipeline, and in no other.
         return encode_subset(self.encoder, self.parts.test, self.image_size, "float32")
 
     @cached_property
-    def held_out(self) -> EncodedSubset:
+    def held_out(self) -> Subset:
         """What the epoch is chosen on."""
         if self.parts.validation is None:
             return self.test
@@ -80,9 +80,9 @@ class HeadProbe:
     def train_linear_heads(self) -> Iterator[TrainedHead]:
         """Train and test a linear head for each feature and seed."""
         for feature, seed, probe in self._train_probes(self.arguments.epochs):
-            logits = probe.logits(self.test.rows(feature))
+            logits = probe.logits(self.test.feature(feature))
             make = partial(self._make_head, feature, probe)
-            yield TrainedHead(feature, seed, probe.selection, logits, self.test.part, make)
+            yield TrainedHead(feature, seed, probe.selection, logits, self.test, make)
 
     def finetune_heads(self) -> Iterator[TrainedHead]:
         """Train the whole network for each feature and seed, and test it.
@@ -136,7 +136,7 @@ class HeadProbe:
 
     def measure_others(self, feature: str) -> dict[str, dict]:
         """Measure nearest neighbours, by cosine, and logistic regression; they have no seed."""
-        (rows, labels), test_rows = self.train.labelled(feature), self.test.rows(feature)
+        (rows, labels), test_rows = self.train.labelled(feature), self.test.feature(feature)
         results = {}
         for k in NEIGHBOURS:
             if k <= len(rows):
@@ -149,7 +149,7 @@ class HeadProbe:
         return results | {"logistic regression": self._measure(logistic.predict(test_rows)) | facts}
 
     def _measure(self, predictions: np.ndarray) -> dict:
-        return classification_scores(predictions, self.test.part.targets().numpy())
+        return classification_scores(predictions, self.test.targets().numpy())
 
 
 class SubsetImages:

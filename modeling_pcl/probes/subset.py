@@ -61,6 +61,7 @@ class Subset:
         labels: Of the whole corpus.
         source: Where it is from, in words.
         revision: Of the split that was opened.
+        features: Of the whole corpus, by name; None before they are extracted.
     """
 
     corpus: Dataset
@@ -68,6 +69,7 @@ class Subset:
     labels: Labels
     source: str
     revision: str | None = None
+    features: Mapping[str, ShardedFeatures] | None = None
 
     def keeping(self, rows: np.ndarray, source: str | None = None) -> "Subset":
         return replace(self, rows=rows, source=source or self.source)
@@ -98,6 +100,18 @@ class Subset:
     def targets(self) -> torch.Tensor:
         return self.labels.targets[torch.from_numpy(self.rows)]
 
+    def feature(self, name: str) -> torch.Tensor:
+        """A feature of the subset's images, `(images, dim)`."""
+        return self.features[name][torch.from_numpy(self.rows)]
+
+    def labelled(self, feature: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A feature of the subset's images, with their targets."""
+        return self.feature(feature), self.targets()
+
+    def examples(self, feature: str) -> Examples:
+        """A feature, which is read when it is needed, with the targets."""
+        return Examples(self.features[feature], self.labels.targets, torch.from_numpy(self.rows))
+
     def column(self, name: str) -> np.ndarray:
         """Values of a column, `(rows,)`."""
         return np.array(self.corpus.select_columns(name)[:][name], dtype=object)[self.rows]
@@ -115,35 +129,10 @@ class Subset:
         return {"source": self.source, "images": len(self.rows), "revision": self.revision}
 
 
-@dataclass(frozen=True)
-class EncodedSubset:
-    """What of a subset decodes, with its features.
-
-    Args:
-        part: The subset, without the images that do not decode.
-        features: Of the whole corpus, by name.
-    """
-
-    part: Subset
-    features: Mapping[str, ShardedFeatures]
-
-    def rows(self, feature: str) -> torch.Tensor:
-        """A feature of the subset's images, `(images, dim)`."""
-        return self.features[feature][torch.from_numpy(self.part.rows)]
-
-    def labelled(self, feature: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """A feature of the subset's images, with their targets."""
-        return self.rows(feature), self.part.targets()
-
-    def examples(self, feature: str) -> Examples:
-        """A feature, which is read when it is needed, with the targets."""
-        return Examples(self.features[feature], self.part.labels.targets, torch.from_numpy(self.part.rows))
-
-
-def encode_subset(encoder: Encoder, part: Subset, image_size: int, precision: Precision) -> EncodedSubset:
-    """Extract a subset's features, or take them from the cache."""
+def encode_subset(encoder: Encoder, part: Subset, image_size: int, precision: Precision) -> Subset:
+    """What of a subset decodes, with its features, extracted or from the cache."""
     table = encoder.table(part.corpus, image_size, precision, part.source)
-    return EncodedSubset(part.without(table.broken), table.features)
+    return replace(part.without(table.broken), features=table.features)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The verification probe: cosines of features, or of a linear embedding of them, in folds that share no person."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,16 +86,15 @@ def train_embeddings(
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
     people = open_subset(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
     people = _without_people_of(people.without_images_of(pairs.images()), pairs)
-    encoded = encode_subset(encoder, people, image_size, "bf16")
-    people, held_out, score = encoded.part, None, None
+    people, held_out, score = encode_subset(encoder, people, image_size, "bf16"), None, None
     if arguments.protocol == "strict":
         people, held_out = split_off(people, VALIDATION_SHARE)
         first, second, same = held_out_pairs(held_out.subjects())
     trained = {}
     for feature in arguments.feature_names():
-        rows = replace(encoded, part=people).rows(feature)
+        rows = people.feature(feature)
         if held_out is not None:
-            held_rows = replace(encoded, part=held_out).rows(feature).float()
+            held_rows = held_out.feature(feature).float()
 
             def score(weight: torch.Tensor, bias: torch.Tensor, held_rows=held_rows) -> float:
                 return float(roc_auc_score(same, pair_cosines(held_rows @ weight.T + bias, first, second)))
