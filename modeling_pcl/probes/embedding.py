@@ -17,7 +17,7 @@ from ..files import only_process, write_json
 from ..progress import progress
 from ..training.record import describe_run
 from .arguments import EmbeddingArguments
-from .encoder import BatchEncoder, on_every_core, open_backend
+from .encoder import BatchEncoder, load_and_encode, open_backend
 from .feature_files import FeatureFiles, rows_of_a_file
 
 # What these options say has no effect on the features.
@@ -86,7 +86,7 @@ class EncodedRows:
 
 
 def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: Iterator) -> Iterator[EncodedRows]:
-    """Rows with their features, in order: on a CPU by every core for itself, else decoded by all cores."""
+    """Rows with their features, in order."""
 
     def load(batch: tuple[int, list[dict]]):
         first, rows = batch
@@ -94,13 +94,12 @@ def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: I
         kept = [{name: row[name] for name in source.columns} for row, decodes in zip(rows, is_image) if decodes]
         return first + len(rows), kept, images, torch.tensor(is_image)
 
-    def encode(end: int, kept: list[dict], images: torch.Tensor, is_image: torch.Tensor) -> EncodedRows:
+    def encode(loaded: tuple[int, list[dict], torch.Tensor, torch.Tensor]) -> EncodedRows:
+        end, kept, images, is_image = loaded
         features = encoder(images)
         return EncodedRows(end, kept, {name: features[name][is_image] for name in names})
 
-    if encoder.device.type == "cpu":
-        return on_every_core(lambda batch: encode(*load(batch)), read)
-    return (encode(*loaded) for loaded in on_every_core(load, read))
+    return load_and_encode(load, encode, read, encoder.device)
 
 
 def write_files(

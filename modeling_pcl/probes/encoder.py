@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -19,7 +20,7 @@ from .features import Precision, encode
 
 BATCH_SIZE = 128
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item, Loaded, Result = TypeVar("Item"), TypeVar("Loaded"), TypeVar("Result")
 
 
 def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
@@ -39,6 +40,16 @@ def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iter
                 running.extend(pool.submit(work, item) for item in islice(items, 1))
     finally:
         torch.set_num_threads(cores)
+
+
+def load_and_encode(
+    load: Callable[[Item], Loaded], encode: Callable[[Loaded], Result], items: Iterator[Item], device: torch.device
+) -> Iterator[Result]:
+    """Decode and encode items, in order: on a CPU every core an item of its own; else all cores decode, and the
+    accelerator has one item at a time in its memory."""
+    if device.type == "cpu":
+        return on_every_core(lambda item: encode(load(item)), items)
+    return map(encode, on_every_core(load, items))
 
 
 class BatchEncoder(Protocol):
@@ -75,7 +86,7 @@ class TorchEncoder:
         self.image_size, self.digest = self.model.config.image_size, model_digest(self.model)
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return next(encode(self.model, [images], self.precision))
+        return encode(self.model, images, self.precision)
 
 
 class Encoder(TorchEncoder):
@@ -104,19 +115,18 @@ class Encoder(TorchEncoder):
             precision: As for `encode`.
             name: What to call the corpus in errors.
         """
-        images = CorpusImages(corpus, image_size, name)
+        images, count = CorpusImages(corpus, image_size, name), len(corpus)
+        # All cores together have one batch in memory, as an accelerator has.
+        size = max(1, self.batch_size // torch.get_num_threads()) if self.device.type == "cpu" else self.batch_size
 
         def encode_from(start: int) -> Iterator[dict[str, torch.Tensor]]:
-            if self.device.type != "cpu":
-                return encode(self.model, images.batches(self.batch_size, start), precision)
-            count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
             parts = (range(first, min(first + size, count)) for first in range(start, count, size))
-            return on_every_core(lambda rows: next(encode(self.model, [images.load(rows)], precision)), parts)
+            return load_and_encode(images.load, partial(encode, self.model, precision=precision), parts, self.device)
 
         # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
         identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
         key = {"model": self.digest, "corpus": identity, "image_size": image_size, "precision": precision}
-        return cached_features(self.cache_dir, key, len(corpus), encode_from, images.broken)
+        return cached_features(self.cache_dir, key, count, encode_from, images.broken)
 
 
 def open_backend(name: str, backend: str, precision: Precision) -> BatchEncoder:

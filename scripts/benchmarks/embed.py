@@ -71,7 +71,7 @@ class Encoders:
                 self.onnx = {name: OnnxEncoder(path) for name, path in files.items()}
 
     def ours(self, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
-        return next(encode(self.model, [images], precision))
+        return encode(self.model, images, precision)
 
     @torch.no_grad()
     def eager(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -159,9 +159,9 @@ def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> dict:
 def prepare_growth(model: str | None, batch: int, side: int) -> Callable[[], object]:
     """The work on one batch, after a small one for what torch sets up once."""
     encoder = (PCLModel(PCLConfig()) if model is None else open_encoder(model)).to(report.device())
-    next(encode(encoder, [torch.zeros(1, 3, 32, 32, dtype=torch.uint8)], "bf16"))
-    images = ready_batches(batch, side, 1)
-    return lambda: next(encode(encoder, images, "bf16"))
+    encode(encoder, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "bf16")
+    (images,) = ready_batches(batch, side, 1)
+    return lambda: encode(encoder, images, "bf16")
 
 
 # What a linear probe reads.

@@ -154,10 +154,9 @@ class TestExpression:
     def test_only_what_was_never_seen_is_encoded(self, probe, strict, expressions, tmp_path, monkeypatch):
         sizes, encode = [], encoder_module.encode
 
-        def counted(model, batches, precision):
-            for rows in encode(model, batches, precision):
-                sizes.append(len(rows["trunk"]))
-                yield rows
+        def counted(model, images, precision):
+            sizes.append(len(images))
+            return encode(model, images, precision)
 
         monkeypatch.setattr(encoder_module, "encode", counted)
         options = ("expression", "--train", expressions, "--features", "trunk", "--epochs", 2)
@@ -277,15 +276,14 @@ class TestFeatures:
 
         calls = iter(range(5))  # Each is of one batch.
 
-        def stopped(model, batches, precision):
+        def stopped(model, images, precision):
             if next(calls) == 3:
                 raise KeyboardInterrupt
-            yield from encode(model, batches, precision)
+            return encode(model, images, precision)
 
-        def counted(model, batches, precision):
-            for rows in encode(model, batches, precision):
-                seen.append(len(rows["trunk"]))
-                yield rows
+        def counted(model, images, precision):
+            seen.append(len(images))
+            return encode(model, images, precision)
 
         monkeypatch.setattr(encoder_module, "encode", stopped)
         with pytest.raises(KeyboardInterrupt):
