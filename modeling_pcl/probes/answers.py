@@ -27,7 +27,7 @@ from .subset import spread_rows
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-NEIGHBOURS, MOST_SEARCHED = 5, 2000
+NEIGHBOURS, MOST_SEARCHED = 5, 2000  # A picture of faces for people: what decodes and encodes in seconds is enough.
 NEIGHBOUR_FEATURES = ("face", "pose")
 LEAST_PX = 32  # Large enough to see whether an image decodes.
 NO_HEAD = {"problem_type": None, "verification_threshold": None}  # What a config need not say.

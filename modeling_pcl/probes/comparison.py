@@ -50,7 +50,8 @@ def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary
                 row = summary.setdefault(f"{task}: {measure}", {}).setdefault(model, {})
                 for feature in runs[0]["results"]:
                     cells = [_main_probe(run["results"][feature])[measure] for run in runs]
-                    cell = cells[0] if len(cells) == 1 else over_seeds([{"": one["mean"]} for one in cells])[""]
+                    merged = over_seeds([{measure: cell["mean"]} for cell in cells])[measure]
+                    cell = cells[0] if len(cells) == 1 else merged
                     row[feature] = {name: cell[name] for name in ("mean", "spread")}
     return summary
 

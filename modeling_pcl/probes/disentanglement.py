@@ -44,7 +44,7 @@ from .subset import (
 )
 from .verification import open_pairs
 
-RIDGE_PENALTIES = np.logspace(-1, 7, 9)
+RIDGE_PENALTIES = np.logspace(-1, 7, 9)  # Wide, since the best one grows with images and features.
 POSE, IDENTITY, EXPRESSION = "pose R²", "identity AUC", "expression accuracy"
 # What leaks: the reading, the branch where it does not belong, the branch where it does.
 LEAKS = {

@@ -29,7 +29,7 @@ Format = Literal["parquet", "safetensors"]
 
 NOTES = b"notes"
 FILE_BYTES = 2**28  # Of features, which lie in memory until their file is written.
-ROWS_PER_GROUP = 1000
+ROWS_PER_GROUP = 1000  # Readers take whole groups: small ones let them skip rows, and hold few in memory.
 
 
 def rows_of_a_file(width: int) -> int:

@@ -24,7 +24,7 @@ from .subset import Round, Subset, encode_subset
 from .tasks import HeadTask
 
 NEIGHBOURS = (5, 20)
-FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50
+FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50  # The probe is a start that is trained on, not a result.
 MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll
 
 

@@ -12,7 +12,7 @@ from ..data import label_columns
 from ..data.schema import action_units, presence
 from ..head_pose_pcl import ANGLES
 
-MAX_ANGLE_DEG = 99
+MAX_ANGLE_DEG = 99  # As the field does on AFLW2000-3D, whose angles beyond are faults.
 CLASS_COLUMNS = ("expression", "label")
 
 

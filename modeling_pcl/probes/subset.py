@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ROW = "row in its split"  # A column of what is opened, so that predictions can name their image.
 NO_LABELS = Labels(torch.empty(0), np.empty(0), (), [])
 TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
-UNIT_FOLDS = 3
+UNIT_FOLDS = 3  # As the field's tables of action units have it.
 
 
 def spread_rows(rows: int, count: int) -> list[int]:

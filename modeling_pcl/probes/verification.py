@@ -15,7 +15,7 @@ from .arguments import DisentanglementArguments, VerificationArguments
 from .feature_cache import ShardedFeatures
 from .subset import NO_LABELS, ROW, Subset, open_subset
 
-ROWS_AT_ONCE, PAIR_SEED = 4096, 0
+ROWS_AT_ONCE, PAIR_SEED = 4096, 0  # At full width and 64 px so many pairs take 64 MiB a side in float64.
 FALSE_ACCEPT_RATES = (1e-2, 1e-3)  # Those that the field reports.
 
 
