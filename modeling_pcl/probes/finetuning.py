@@ -18,30 +18,13 @@ from .objectives import Objective, Selection, in_words
 
 logger = logging.getLogger(__name__)
 
+WEIGHT_DECAY = 0.05  # AdamW's, of all weights but the biases.
+WARMUP_SHARE = 0.05  # Of all steps, in which the rates rise from zero. Then they fall to zero along a cosine.
+
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class FinetuningRecipe:
-    """How a whole model is trained: every learning rate with every layer decay, of which the best is kept.
-
-    Args:
-        learning_rates: Candidates, of the head, positive.
-        layer_decays: Candidates, in (0, 1]: each layer's rate is this times the rate of the layer above it.
-        epochs: Passes over the images, at least 1.
-        weight_decay: AdamW's, of all weights but the biases, 0 or positive.
-        warmup_share: Share of all steps in which the rates rise from zero, in [0, 1). Then they fall to zero along a
-            cosine.
-    """
-
-    learning_rates: Sequence[float] = (1e-3, 3e-4)
-    layer_decays: Sequence[float] = (1.0, 0.7)
-    epochs: int = 20
-    weight_decay: float = 0.05
-    warmup_share: float = 0.05
-
-
-def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_decay: float) -> list[dict]:
+def layer_groups(model: Head, learning_rate: float, layer_decay: float) -> list[dict]:
     """AdamW's parameter groups. The layers are the head, the branch or branches that it reads, and the trunk's stages.
 
     Args:
@@ -49,7 +32,6 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
         learning_rate: Of the head.
         layer_decay: Factor of the rate from each layer to the one below it: the head's neighbour has
             `learning_rate * layer_decay`.
-        weight_decay: Of all weights; the biases have none.
     """
     head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
     parts = feature_parts(model.config.head_feature)
@@ -61,7 +43,7 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
         trainable = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         weights = [parameter for parameter in trainable if parameter.dim() > 1]
         biases = [parameter for parameter in trainable if parameter.dim() == 1]
-        for parameters, decay in ((weights, weight_decay), (biases, 0.0)):
+        for parameters, decay in ((weights, WEIGHT_DECAY), (biases, 0.0)):
             if parameters:
                 groups.append({"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": decay})
     return groups
@@ -84,20 +66,24 @@ class Finetuning:
         held_out_batches: Gives batches of the same kind. If they are the test set, the score is no estimate for new
             images.
         objective: Loss and score.
-        recipe: Candidates and schedule.
         seed: Of which images are mirrored.
         steps_per_epoch: How many batches each epoch has, at least 1.
         mirror_targets: From targets `(images, ...)` to those of the images flipped along the width. Each training image
             is flipped with probability 0.5.
+        learning_rates: Candidates, of the head, positive.
+        layer_decays: Candidates, in (0, 1]: each layer's rate is this times the rate of the layer above it.
+        epochs: Passes over the images, at least 1.
     """
 
     train_batches: Callable[[int], Batches]
     held_out_batches: Callable[[], Batches]
     objective: Objective
-    recipe: FinetuningRecipe
     seed: int
     steps_per_epoch: int
     mirror_targets: Callable[[torch.Tensor], torch.Tensor]
+    learning_rates: Sequence[float] = (1e-3, 3e-4)
+    layer_decays: Sequence[float] = (1.0, 0.7)
+    epochs: int = 20
 
     def run(self, make_model: Callable[[], Head]) -> tuple[Head, Selection]:
         """Train all candidates.
@@ -112,7 +98,7 @@ class Finetuning:
             ValueError: If every candidate diverges.
         """
         selection, weights = Selection(), None
-        for rate, decay in product(self.recipe.learning_rates, self.recipe.layer_decays):
+        for rate, decay in product(self.learning_rates, self.layer_decays):
             candidate = {"learning_rate": rate, "layer_decay": decay}
             selection.history[in_words(candidate)] = []
             model = make_model().to(memory_format=torch.channels_last)
@@ -123,19 +109,19 @@ class Finetuning:
             except _DivergenceError as divergence:
                 logger.warning("Learning rate %g with layer decay %g diverged: %s.", rate, decay, divergence)
         if weights is None:
-            raise ValueError(f"Every candidate diverged; lower `--learning_rates`, {self.recipe.learning_rates}.")
+            raise ValueError(f"Every candidate diverged; lower `--learning_rates`, {self.learning_rates}.")
         model.load_state_dict(weights)
         return model.eval(), selection
 
     def _train(self, model: Head, candidate: dict[str, float]) -> Iterator[float]:
         """Train a model, and give its held-out score after each epoch."""
-        steps = self.recipe.epochs * self.steps_per_epoch
-        groups = layer_groups(model, **candidate, weight_decay=self.recipe.weight_decay)
+        steps = self.epochs * self.steps_per_epoch
+        groups = layer_groups(model, **candidate)
         optimizer = torch.optim.AdamW(groups, fused=True)
-        schedule = get_cosine_schedule_with_warmup(optimizer, round(self.recipe.warmup_share * steps), steps)
+        schedule = get_cosine_schedule_with_warmup(optimizer, round(WARMUP_SHARE * steps), steps)
         generator = torch.Generator().manual_seed(self.seed)
         with progress(total=steps, desc=in_words(candidate), unit="step", leave=False) as bar:
-            for epoch in range(1, self.recipe.epochs + 1):
+            for epoch in range(1, self.epochs + 1):
                 model.train()
                 for images, targets in self.train_batches(epoch):
                     if len(images):

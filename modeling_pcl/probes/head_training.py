@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from ..data.image_decoder import CorpusImages
 from .arguments import HeadArguments
 from .encoder import Encoder
-from .finetuning import Finetuning, FinetuningRecipe
+from .finetuning import Finetuning
 from .heads import Head, build_head, set_head
 from .linear import PUBLISHED, LinearProbe, train_linear, with_best_thresholds
 from .logistic_regression import fit_logistic_regression
@@ -97,9 +97,8 @@ class HeadProbe:
             SubsetImages(part, self.image_size, batch_size)
             for part in (self.parts.train, self.parts.validation, self.parts.test)
         )
-        given = {"learning_rates": self.arguments.learning_rates, "layer_decays": self.arguments.layer_decays}
-        given |= {"epochs": self.arguments.epochs}
-        recipe = FinetuningRecipe(**{name: value for name, value in given.items() if value})
+        names = ("learning_rates", "layer_decays", "epochs")
+        given = {name: getattr(self.arguments, name) for name in names if getattr(self.arguments, name)}
         # Classes and units are those of the mirrored images, too.
         signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
         for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
@@ -107,10 +106,10 @@ class HeadProbe:
                 partial(train.shuffled, seed),
                 held_out.in_order,
                 self.objective,
-                recipe,
                 seed,
                 train.steps,
                 lambda targets: targets * signs,
+                **given,
             ).run(partial(self._make_head, feature, probe))
             logits, tested = test.logits(model)
             yield TrainedHead(feature, seed, selection, logits, tested, lambda model=model: model)
