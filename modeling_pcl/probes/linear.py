@@ -48,11 +48,10 @@ class LinearRecipe:
 
 
 # Of action units the optimizer is not published, and other numbers are not probed there; they have that of head pose.
+_OF_HEAD_POSE = LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False)
 PUBLISHED = {
     "expression": LinearRecipe("adam", (1e-2,), batch_size=256, batch_norm=False, cosine=True),
-    "head_pose": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
-    "regression": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
-    "action_units": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
+    **dict.fromkeys(("head_pose", "regression", "action_units"), _OF_HEAD_POSE),
 }
 
 
