@@ -66,8 +66,13 @@ def verification_scores(similarities: np.ndarray, same: np.ndarray, folds: np.nd
         Huang et al. 2007, with the benchmark's mean accuracy and standard error over ten folds. The threshold may be
         any number, where others search a grid.
     """
-    accuracies = []
-    for fold in np.unique(folds):
+    accuracies, fold_numbers = [], np.unique(folds)
+    if len(fold_numbers) < 2:
+        raise ValueError(
+            f"The pairs must be in two folds at least, got {len(fold_numbers)}: a threshold is tested on pairs that it "
+            "was not chosen on."
+        )
+    for fold in fold_numbers:
         test, train = folds == fold, folds != fold
         if same[train].all() or not same[train].any():
             raise ValueError(

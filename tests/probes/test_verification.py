@@ -147,9 +147,13 @@ def test_points_on_a_straight_piece_of_the_curve_are_thresholds_too(monkeypatch)
     assert found["equal_error_rate"] == 0.5
 
 
-@pytest.mark.parametrize(
-    ("same", "folds"), [([1, 0, 1, 0], [1, 1, 1, 1]), ([1, 0, 1, 0], [1, 2, 1, 2]), ([1, 1, 1, 1], [1, 1, 2, 2])]
-)
+@pytest.mark.parametrize(("same", "folds"), [([1, 0, 1, 0], [1, 2, 1, 2]), ([1, 1, 1, 1], [1, 1, 2, 2])])
 def test_a_fold_without_pairs_of_both_kinds_beside_it_is_refused(same, folds):
     with pytest.raises(ValueError, match="beside fold 1, on which its threshold is chosen"):
         measure([0.9, 0.1, 0.8, 0.2], same, folds)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_fewer_than_two_folds_are_refused(count):
+    with pytest.raises(ValueError, match=f"two folds at least, got {min(count, 1)}"):
+        measure(np.arange(count), np.arange(count) % 2, np.ones(count))
