@@ -21,7 +21,7 @@ from ..pictures.captions import LETTERS
 from ..pictures.contact_sheet import Tile, draw_tiles
 from ..pictures.faces import draw_face_rows
 from ..pictures.style import one_line
-from .features import extract_features
+from .encoder import extract_features
 from .subset import spread_rows
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,7 @@ from ..modeling_pcl import PCLForPreTraining
 from ..pictures.comparison import draw_leakage
 from ..pictures.faces import draw_face_rows, swap_rows
 from .arguments import DisentanglementArguments
-from .encoder import Encoder
-from .features import extract_features
+from .encoder import Encoder, extract_features
 from .labels import Labels, read_classes, read_head_pose
 from .logistic_regression import fit_logistic_regression
 from .results import over_seeds, results_table

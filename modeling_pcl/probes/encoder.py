@@ -1,12 +1,12 @@
-"""Frozen encoders: with their features of corpora, or image batch by image batch, by torch or onnxruntime."""
+"""Frozen encoders and their features: of batches of images, by torch or onnxruntime, and of corpora."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from datasets import Dataset
@@ -14,13 +14,55 @@ from huggingface_hub.constants import HF_HOME
 
 from ..data.corpora import corpus_revision
 from ..data.image_decoder import CorpusImages
+from ..features_pcl import FEATURES
 from ..hub.models import model_digest, open_encoder
+from ..progress import progress
 from .feature_cache import FeatureTable, cached_features
-from .features import Precision, encode
 
 BATCH_SIZE = 128
 
+Precision = Literal["bf16", "float32"]
 Item, Loaded, Result = TypeVar("Item"), TypeVar("Loaded"), TypeVar("Result")
+
+
+@torch.no_grad()
+def encode(model, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
+    """Encode a batch of images with a frozen encoder.
+
+    Args:
+        model: A `PCLModel`; put into eval mode and channels-last order, on any device.
+        images: `(batch, 3, height, width)` uint8 or float in [0, 1].
+        precision: `"bf16"` computes by autocast and gives bfloat16; `"float32"` is what the model's `forward` gives.
+
+    Returns:
+        `trunk`, `face` and `pose`, each `(batch, dim)` on the CPU.
+    """
+    model.eval().to(memory_format=torch.channels_last)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    images = images.to(model.device, memory_format=torch.channels_last)
+    pixel_values = images.float() / 255 if images.dtype == torch.uint8 else images
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = model(pixel_values, return_dict=True)
+    return {name: outputs[output_name].to(dtype).cpu() for name, output_name in FEATURES.items()}
+
+
+def extract_features(
+    model, batches: Sequence[torch.Tensor], precision: Precision = "float32"
+) -> dict[str, torch.Tensor]:
+    """Encode images with a frozen encoder, all features kept in memory.
+
+    Args:
+        model: As for `encode`.
+        batches: Of images, as for `encode`, at least one.
+        precision: As for `encode`.
+
+    Returns:
+        `trunk`, `face` and `pose`, each `(images, dim)` on the CPU, in the order of the images.
+    """
+    encoded = [
+        encode(model, images, precision) for images in progress(batches, desc="features", unit="batch", leave=False)
+    ]
+    return {name: torch.cat([rows[name] for rows in encoded]) for name in FEATURES}
 
 
 def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:

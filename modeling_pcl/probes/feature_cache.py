@@ -91,7 +91,7 @@ def cached_features(
         key: What the features are of: `model` and `corpus`, digests of weights and rows, `image_size` in px and
             `precision`. Another value anywhere means other features.
         rows: How many rows the table has, at least 1.
-        encode_from: From a row's number to the features of the batches from there on, as `features.encode` gives them.
+        encode_from: From a row's number to the features of the batches from there on, as `encoder.encode` gives them.
         broken: Filled by `encode_from` as it goes; what was found before a stop is put in first.
 
     Raises:

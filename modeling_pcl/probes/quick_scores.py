@@ -14,7 +14,7 @@ from ..features_pcl import READABLE_FEATURES, feature_parts
 from ..head_pose_pcl import ANGLES
 from .arguments import ScoreCorpora
 from .disentanglement import mirror_movement
-from .features import extract_features
+from .encoder import extract_features
 from .verification import pair_cosines
 
 BATCH_SIZE = 128

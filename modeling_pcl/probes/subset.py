@@ -16,9 +16,8 @@ from ..data.splits import cut_off, subject_folds
 from ..data.subjects import select_subjects
 from ..progress import progress
 from .arguments import HeadArguments
-from .encoder import Encoder
+from .encoder import Encoder, Precision
 from .feature_cache import ShardedFeatures
-from .features import Precision
 from .labels import Labels
 from .linear import Examples
 

@@ -21,8 +21,7 @@ from modeling_pcl.hub.models import open_encoder
 from modeling_pcl.hub.onnx_encoder import OnnxEncoder
 from modeling_pcl.hub.onnx_export import export_onnx, quantise_onnx
 from modeling_pcl.options import option
-from modeling_pcl.probes.encoder import on_every_core
-from modeling_pcl.probes.features import Precision, encode
+from modeling_pcl.probes.encoder import Precision, encode, on_every_core
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 
 from . import report

@@ -14,9 +14,9 @@ from modeling_pcl import PCLForPreTraining, PCLModel
 from modeling_pcl.data import image_decoder
 from modeling_pcl.data.images import decode_image
 from modeling_pcl.data.sources import CorpusSource
+from modeling_pcl.features_pcl import FEATURES
 from modeling_pcl.probes import embedding, feature_files
 from modeling_pcl.probes import encoder as encoder_module
-from modeling_pcl.probes.features import FEATURES
 
 NAMES = ["red", "green", "blue"]
 BROKEN = (3, 11)

@@ -2,7 +2,7 @@ import torch
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.hub.models import model_digest
-from modeling_pcl.probes.features import encode, extract_features
+from modeling_pcl.probes.encoder import encode, extract_features
 
 CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4, projection_size=8, decoder_size=16)
 
