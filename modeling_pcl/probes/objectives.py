@@ -53,9 +53,14 @@ def negative_error(logits: torch.Tensor, targets: torch.Tensor) -> float:
     return -float((logits - targets).abs().numpy().mean())
 
 
+def f1_of_logits(logits: torch.Tensor, targets: torch.Tensor) -> list[float | None]:
+    """F1 of each unit at a probability of 0.5, over the images that are labelled for it; both `(images, units)`."""
+    return f1_per_unit(((logits >= 0) & ~targets.isnan()).numpy(), (targets == 1).numpy())
+
+
 def unit_score(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """Mean F1 of the units at a probability of 0.5, each over the images that are labelled for it; 0 without any."""
-    return mean_f1(f1_per_unit(logits, targets)) or 0.0
+    """Mean F1 of the units; 0 where none has one."""
+    return mean_f1(f1_of_logits(logits, targets)) or 0.0
 
 
 OBJECTIVES = {

@@ -1,51 +1,151 @@
-"""Measures of predictions, as pure functions: what probes report, and what heads are chosen by."""
+"""Measures of predictions, as pure functions: what probes report, what heads are chosen by, what `metrics` wraps."""
+
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-import torch
 from sklearn import metrics
 
 from ..head_pose_pcl import ANGLES
 
 
-def classification_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]:
+    """F1 of each unit.
+
+    Args:
+        predicted: Whether a unit is said to be active, `(images, units)`; false where its label is missing.
+        active: Whether it is, `(images, units)`.
+
+    Returns:
+        `(units,)`, in [0, 1]; None for a unit that is active in neither.
+    """
+    counts = predicted.sum(axis=0) + active.sum(axis=0)  # (images, units) -> (units,)
+    hits = (predicted & active).sum(axis=0)
+    return [float(2 * hit / count) if count else None for hit, count in zip(hits, counts)]
+
+
+def mean_f1(by_unit: Sequence[float | None]) -> float | None:
+    """Mean over the units that have an F1; None if there is none."""
+    existing = [score for score in by_unit if score is not None]
+    return float(np.mean(existing)) if existing else None
+
+
+def classification_scores(
+    predictions: Sequence[int],
+    references: Sequence[int],
+    labels: Sequence[int] | None = None,
+    confusion_matrix: Literal["counts", "normalised"] | None = None,
+) -> dict[str, float | list]:
     """Accuracies in [0, 1].
 
     Args:
         predictions: Numbers of the classes, `(images,)`.
         references: The same, `(images,)`.
+        labels: All classes there are, in the order of the confusion matrix; None takes those that occur, sorted.
+        confusion_matrix: What the matrix holds if it is wanted: `counts` of images, or `normalised` so that each
+            row sums to 1 (a row of a class without references is 0). None leaves it out, so that all results
+            are numbers, as the evaluator's `strategy="bootstrap"` needs them.
 
     Returns:
         `accuracy`: Share of images whose class is right.
         `mean_class_accuracy`: Mean of the same share of each class in the references.
         `macro_f1`: Mean F1 of the classes that occur in references or predictions.
+        `confusion_matrix`: If wanted, `(classes, classes)`: a row for each class in the references, a column for
+            each in the predictions.
+        `labels`: With the matrix, which class its rows and columns stand for.
+
+    Raises:
+        ValueError: If there are no images, a class is not a whole number or not one of `labels`, or
+            `confusion_matrix` is none of the above.
     """
-    recalls = metrics.recall_score(references, predictions, labels=np.unique(references), average="macro")
-    return {
+    predictions, references = _class_numbers("predictions", predictions), _class_numbers("references", references)
+    occurring, in_references = np.union1d(predictions, references), np.unique(references)
+    results = {
         "accuracy": float(np.mean(predictions == references)),
-        "mean_class_accuracy": float(recalls),
-        "macro_f1": float(metrics.f1_score(references, predictions, average="macro")),
+        "mean_class_accuracy": float(
+            metrics.recall_score(references, predictions, labels=in_references, average="macro")
+        ),
+        "macro_f1": float(metrics.f1_score(references, predictions, labels=occurring, average="macro")),
     }
+    classes = occurring if labels is None else _class_numbers("labels", labels)
+    if len(np.unique(classes)) != len(classes):
+        raise ValueError(f"`labels` must name each class once, got {list(labels)}.")
+    unknown = np.setdiff1d(occurring, classes)
+    if len(unknown):
+        raise ValueError(f"`labels` must name every class that occurs, {unknown.tolist()} too.")
+    if confusion_matrix is None:
+        return results
+    if confusion_matrix not in ("counts", "normalised"):
+        raise ValueError(f'`confusion_matrix` must be "counts", "normalised" or None, got {confusion_matrix!r}.')
+    normalize = "true" if confusion_matrix == "normalised" else None
+    matrix = metrics.confusion_matrix(references, predictions, labels=classes, normalize=normalize)
+    return results | {"confusion_matrix": matrix.tolist(), "labels": classes.tolist()}
 
 
-def angular_errors(predictions: np.ndarray, references: np.ndarray) -> dict[str, float | int]:
+def _class_numbers(name: str, values) -> np.ndarray:
+    numbers = _numbers(name, values, "the classes of images", "be a number of a class")
+    if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+        raise ValueError(f"`{name}` must be numbers of classes; take the argmax of scores, leave out the unknown.")
+    return numbers.astype(np.int64)
+
+
+def _numbers(name: str, rows, content: str, of_row: str) -> np.ndarray:
+    """Rows as float64; refused if there are none, or not with equally many numbers each."""
+    if not len(rows):
+        raise ValueError(f"`{name}` must hold {content}, got none.")
+    try:
+        return np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must {of_row} in every row.") from error
+
+
+def angular_errors(
+    predictions: Sequence[Sequence[float]],
+    references: Sequence[Sequence[float]],
+    max_angle: float | None = 99,
+    per_sample: bool = False,
+) -> dict[str, float | int | list]:
     """Mean absolute difference in degrees. It does not wrap: 179 and -179 are 358 degrees apart.
 
     Args:
         predictions: Yaw, pitch, roll in degrees, `(images, 3)`.
         references: The same, `(images, 3)`.
+        max_angle: In degrees. Images of which a reference angle is larger, to either side, are dropped, as the
+            field does on AFLW2000-3D, whose angles beyond 99 degrees are faults; None keeps all.
+        per_sample: Whether to return every image's errors.
 
     Returns:
         `mae`: The mean of the three next, in degrees.
-        `yaw_mae`, `pitch_mae`, `roll_mae`: Mean over the images, in degrees.
-        `images`: How many there are.
-        `dropped`: 0, since images beyond 99 degrees are left out when labels are read; kept for those who read it.
+        `yaw_mae`, `pitch_mae`, `roll_mae`: Mean over the images that are kept, in degrees.
+        `images`: How many are kept.
+        `dropped`: How many are not.
+        `errors`: With `per_sample`, `(images, 3)` absolute differences in degrees, in the order of the images,
+            None in place of the three for an image that is dropped.
+
+    Raises:
+        ValueError: If there are no images, or none within `max_angle`, a row is not three finite numbers, or
+            `max_angle` is not above 0.
     """
-    means = np.abs(predictions.astype(np.float64) - references).mean(axis=0)  # (images, 3) -> (3,)
-    by_angle = {f"{angle}_mae": float(mean) for angle, mean in zip(ANGLES, means)}
-    return {"mae": float(means.mean()), **by_angle, "images": len(references), "dropped": 0}
+    predictions, references = _angle_table("predictions", predictions), _angle_table("references", references)
+    if max_angle is not None and not max_angle > 0:
+        raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
+    kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
+    if not kept.any():
+        raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
+    errors = np.abs(predictions - references)
+    means = errors[kept].mean(axis=0)  # (images, 3) -> (3,)
+    results = {
+        "mae": float(means.mean()),
+        **{f"{angle}_mae": float(mean) for angle, mean in zip(ANGLES, means)},
+        "images": int(kept.sum()),
+        "dropped": int((~kept).sum()),
+    }
+    if per_sample:
+        results["errors"] = [row if keep else None for row, keep in zip(errors.tolist(), kept)]
+    return results
 
 
-def regression_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, float | int | None]:
+def regression_scores(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float | int | None]:
     """How far numbers are off.
 
     Args:
@@ -57,8 +157,21 @@ def regression_scores(predictions: np.ndarray, references: np.ndarray) -> dict[s
         `bias`: Mean of predictions less references, in the same.
         `r2`: Coefficient of determination, at most 1; None where all references are equal.
         `images`: How many there are.
+
+    Raises:
+        ValueError: If there are no images, a number is not finite, or predictions and references differ in length.
     """
-    predictions, references = predictions.astype(np.float64), references.astype(np.float64)
+    predictions, references = (
+        _numbers(name, rows, "a number for each image", "be a number")
+        for name, rows in (("predictions", predictions), ("references", references))
+    )
+    if predictions.ndim != 1 or predictions.shape != references.shape:
+        raise ValueError(
+            f"`predictions` and `references` must be a number for each image, got {predictions.shape} and "
+            f"{references.shape}."
+        )
+    if not (np.isfinite(predictions).all() and np.isfinite(references).all()):
+        raise ValueError("`predictions` and `references` must be finite numbers; leave other images out.")
     errors = predictions - references
     return {
         "mae": float(np.abs(errors).mean()),
@@ -68,24 +181,68 @@ def regression_scores(predictions: np.ndarray, references: np.ndarray) -> dict[s
     }
 
 
-def f1_per_unit(logits: torch.Tensor, targets: torch.Tensor) -> list[float | None]:
-    """F1 of each unit at a probability of 0.5, over the images that are labelled for it.
+def _angle_table(name: str, rows) -> np.ndarray:
+    table = _numbers(name, rows, "the angles of images", "be yaw, pitch and roll")
+    if table.shape != (len(rows), 3):
+        raise ValueError(f"`{name}` must be yaw, pitch and roll in every row, got {table.shape[1]} numbers.")
+    if not np.isfinite(table).all():
+        raise ValueError(f"`{name}` must be finite angles in degrees, got NaN, None or infinity.")
+    return table
+
+
+def action_unit_scores(
+    predictions: Sequence[Sequence[float]],
+    references: Sequence[Sequence[float]],
+    names: Sequence[str] | None = None,
+    threshold: float = 0.5,
+) -> dict[str, float | int | dict | None]:
+    """F1 of each unit over the frames that are labelled for it.
 
     Args:
-        logits: `(images, units)`.
-        targets: 1 where a unit is active, 0 where not, NaN where that is not known, `(images, units)`.
+        predictions: Probabilities in [0, 1], or 0 and 1, `(frames, units)`; not read where the label is missing.
+        references: 1 where a unit is active, 0 where not, -1, NaN or None where that is not known,
+            `(frames, units)`.
+        names: Of the units, in the order of the columns; None numbers them, `unit_0` and so on.
+        threshold: In (0, 1]; a unit is said to be active from this probability on.
 
     Returns:
-        `(units,)`, in [0, 1]; None for a unit that is active in neither labels nor predictions.
+        `f1`: Mean over the units whose F1 exists, in [0, 1]; None if there is none. A unit that is active
+            in none of its labelled frames, neither in references nor in predictions, has no F1 and is left out of
+            the mean; a unit that is active in one of them only has 0 and is in it.
+        `f1_per_unit`: By name; None where there is none.
+        `labelled_frames`: By name, how many frames the unit's F1 is over.
+        `frames`: How many frames are labelled for at least one unit.
+
+    Raises:
+        ValueError: If there are no frames or no labels at all, the rows differ in length, `names` are not one for
+            each unit, or a probability, label or the threshold is out of its range.
     """
-    active = targets == 1
-    predicted = (logits >= 0) & ~targets.isnan()
-    counts = (predicted.sum(dim=0) + active.sum(dim=0)).tolist()  # (images, units) -> (units,)
-    hits = (predicted & active).sum(dim=0).tolist()
-    return [2 * hit / count if count else None for hit, count in zip(hits, counts)]
-
-
-def mean_f1(by_unit: list[float | None]) -> float | None:
-    """Mean over the units that have an F1; None if there is none."""
-    existing = [score for score in by_unit if score is not None]
-    return float(np.mean(existing)) if existing else None
+    probabilities, labels = (
+        _numbers(name, rows, "a row for each frame", "have a number for each unit")
+        for name, rows in (("predictions", predictions), ("references", references))
+    )
+    if not probabilities.size or not labels.size:
+        raise ValueError("`predictions` and `references` must have at least one unit, got empty rows.")
+    if probabilities.shape != labels.shape:
+        units = f"{probabilities.shape[1]} and {labels.shape[1]}"
+        raise ValueError(f"`predictions` and `references` must have the same units, got {units}.")
+    count = labels.shape[1]
+    names = [f"unit_{unit}" for unit in range(count)] if names is None else names
+    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+        raise ValueError(f"`names` must be {count} different names, one for each unit, got {names!r}.")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"`threshold` must be a probability above 0, got {threshold}.")
+    known = ~(np.isnan(labels) | (labels == -1))
+    if not known.any():
+        raise ValueError("`references` must hold labels, got only missing ones.")
+    if not np.isin(labels[known], [0, 1]).all():
+        raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
+    if not ((probabilities[known] >= 0) & (probabilities[known] <= 1)).all():
+        raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
+    scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
+    return {
+        "f1": mean_f1(scores),
+        "f1_per_unit": dict(zip(names, scores)),
+        "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
+        "frames": int(known.any(axis=1).sum()),
+    }

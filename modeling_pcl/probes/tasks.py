@@ -12,7 +12,8 @@ from sklearn.metrics import confusion_matrix
 from ..pictures.charts import draw_confusion, draw_errors, draw_unit_scores
 from .arguments import HeadArguments
 from .labels import Labels, read_action_units, read_classes, read_head_pose, read_numbers
-from .scores import angular_errors, classification_scores, f1_per_unit, mean_f1, regression_scores
+from .objectives import f1_of_logits
+from .scores import angular_errors, classification_scores, mean_f1, regression_scores
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ def _predict_numbers(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, 
 
 
 def _measure_units(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
-    by_unit = f1_per_unit(logits, targets)
+    by_unit = f1_of_logits(logits, targets)
     units = {f"f1_{name}": score for name, score in zip(names, by_unit)}
     return {"f1": mean_f1(by_unit), **units, "images": len(targets)}
 
 
 def _draw_units(logits, targets, names, title) -> Image.Image:
-    return draw_unit_scores(dict(zip(names, f1_per_unit(logits, targets))), title, "F1")
+    return draw_unit_scores(dict(zip(names, f1_of_logits(logits, targets))), title, "F1")
 
 
 def _predict_units(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:
