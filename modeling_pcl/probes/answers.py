@@ -21,12 +21,13 @@ from ..pictures.captions import LETTERS
 from ..pictures.contact_sheet import Tile, draw_tiles
 from ..pictures.faces import draw_face_rows
 from ..pictures.style import one_line
-from .features import extract_features
+from .encoder import extract_features
+from .subset import spread_rows
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-NEIGHBOURS, MOST_SEARCHED = 5, 2000
+NEIGHBOURS, MOST_SEARCHED = 5, 2000  # A picture of faces for people: what decodes and encodes in seconds is enough.
 NEIGHBOUR_FEATURES = ("face", "pose")
 LEAST_PX = 32  # Large enough to see whether an image decodes.
 NO_HEAD = {"problem_type": None, "verification_threshold": None}  # What a config need not say.
@@ -47,12 +48,6 @@ def choose_faces(corpus: str, subjects: str | None, count: int) -> tuple[Dataset
     if not chosen:
         raise ValueError(f"No image of {corpus} could be shown: it has {len(faces)} rows.")
     return faces, chosen
-
-
-def spread_rows(rows: int, count: int) -> list[int]:
-    """So many rows of a corpus at equal distances. The last is its last one, so that of subjects with ten images each
-    not all show their first."""
-    return torch.linspace(0, rows - 1, min(count, rows)).long().tolist()
 
 
 def decode_rows(corpus: Dataset, rows: Iterable[int], side_px: int) -> dict[int, torch.Tensor]:

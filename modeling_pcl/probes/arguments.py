@@ -120,6 +120,10 @@ class HeadArguments(FeatureArguments):
             raise ValueError("`--one_scale` is not of the published protocol; leave `--protocol` at strict.")
         if self.finetune and self.protocol == "paper":
             raise ValueError("`--finetune` has no published protocol; leave `--protocol` at strict.")
+        if not all(0 < rate < float("inf") for rate in self.learning_rates):
+            raise ValueError(f"`--learning_rates` must be positive numbers, got {self.learning_rates}.")
+        if not all(0 < decay <= 1 for decay in self.layer_decays):
+            raise ValueError(f"`--layer_decays` must be numbers in (0, 1], got {self.layer_decays}.")
         if self.folds is not None and self.test is not None:
             raise ValueError("`--folds` tests on the training corpus itself: give it or `--test`, not both.")
 

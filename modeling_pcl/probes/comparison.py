@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
 from tabulate import tabulate
 from transformers import set_seed
 
@@ -20,7 +19,7 @@ from ..pictures.comparison import draw_comparison
 from ..progress import progress
 from .arguments import TASKS, ComparisonArguments
 from .probe import probe
-from .results import mean_and_spread, over_seeds
+from .results import ARROWS, DIRECTIONS, bars, mean_and_spread, over_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +34,6 @@ MEASURES = {
     "action_units": {"f1": 1},
     "disentanglement": {"pose R²": 1, "identity AUC": 1, "expression accuracy": 1, "mirror movement": 0},
 }
-DIRECTIONS = {1: "higher is better", -1: "lower is better", 0: "neither is better"}
-ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 Summary = dict[str, dict[str, dict[str, dict]]]
 
@@ -52,20 +49,16 @@ def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary
             for measure in MEASURES[runs[0]["task"]]:
                 row = summary.setdefault(f"{task}: {measure}", {}).setdefault(model, {})
                 for feature in runs[0]["results"]:
-                    row[feature] = _merge_runs([_main_probe(run["results"][feature])[measure] for run in runs])
+                    cells = [_main_probe(run["results"][feature])[measure] for run in runs]
+                    merged = over_seeds([{measure: cell["mean"]} for cell in cells])[measure]
+                    cell = cells[0] if len(cells) == 1 else merged
+                    row[feature] = {name: cell[name] for name in ("mean", "spread")}
     return summary
 
 
 def _main_probe(probes: Mapping[str, Mapping]) -> Mapping:
     """What was trained last of all, or else the first probe there is."""
     return probes.get("identity embedding") or next(iter(probes.values()))
-
-
-def _merge_runs(runs: Sequence[Mapping]) -> dict:
-    if len(runs) == 1:
-        return {"mean": runs[0]["mean"], "spread": runs[0]["spread"]}
-    (merged,) = over_seeds([{"measure": run["mean"]} for run in runs]).values()
-    return {"mean": merged["mean"], "spread": merged["spread"]}
 
 
 def direction(measure: str) -> int:
@@ -88,17 +81,6 @@ def as_markdown(summary: Summary) -> str:
     return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def draw_summary(summary: Summary) -> Image.Image:
-    """Draw what `as_markdown` writes."""
-
-    def bars(cells: Mapping[str, Mapping]) -> dict[str, tuple]:
-        known = {feature: cell for feature, cell in cells.items() if cell["mean"] is not None}
-        return {feature: (cell["mean"], cell["spread"]) for feature, cell in known.items()}
-
-    rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
-    return draw_comparison(rows, {measure: DIRECTIONS[direction(measure)] for measure in summary})
-
-
 def compare(arguments: ComparisonArguments) -> str:
     """Set models side by side, on every task that one of them was probed on.
 
@@ -116,42 +98,49 @@ def compare(arguments: ComparisonArguments) -> str:
     records = [record for place in (*models.values(), str(folder)) for record in read_records(Path(place))]
     tasks = name_tasks(records)
     if not tasks:
-        first = next(iter(models.values()))
+        first = arguments.models[0]
         raise ValueError(
             f"No model was probed yet: `pcl probe {first} --task … --output_dir {first}/TASK` comes first."
         )
-    unknown = [name for name in arguments.tasks if name not in tasks]
-    if unknown:
-        raise ValueError(f"`--tasks` must be some of {', '.join(tasks)}; got {unknown[0]}.")
+    for name in arguments.tasks:
+        if name not in tasks:
+            raise ValueError(f"`--tasks` must be some of {', '.join(tasks)}; got {name}.")
     tasks = {name: options for name, options in tasks.items() if name in (arguments.tasks or tasks)}
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
     digests = {path: model_digest(open_encoder(path)) for paths in groups.values() for path in paths}
-    gathered: dict[str, dict[str, list]] = {}
+    gathered = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
-            found = {name: [] for name in groups}
+            same = [record for record in records if task_options(record) == options]
+            known = {record["model_revision"]: record for record in reversed(same)}  # The first of each stays.
+            place = folder / task.replace(" ", "-")
             try:
+                runs = {name: [] for name in groups}
                 for name, path in ((name, path) for name, paths in groups.items() for path in paths):
-                    same = (r for r in records if r["model_revision"] == digests[path] and task_options(r) == options)
-                    place = folder / task.replace(" ", "-") / (name if name in models else Path(path).name)
-                    found[name].append(next(same, None) or measure(options, path, place))
+                    runs[name].append(
+                        known.get(digests[path])
+                        or measure(options, path, place / (name if name in models else Path(path).name))
+                    )
                     bar.update()
+                gathered[task] = runs
             except (ValueError, OSError) as error:
                 if task in arguments.tasks or len(tasks) == 1:
                     raise
                 logger.warning("%s is left out: %s", task, error)
-            else:
-                gathered[task] = found
     if not gathered:
         raise ValueError(f"None of the tasks can be probed here: {', '.join(tasks)}.")
-    summary = summarise(gathered)
+    return _write(folder, summarise(gathered), {"options": dataclasses.asdict(arguments), "models": digests})
+
+
+def _write(folder: Path, summary: Summary, facts: dict) -> str:
+    """The table, the same as JSON with some facts, and the picture; gives the table."""
     markdown = as_markdown(summary)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "comparison.md").write_text(markdown + "\n")
-    record = {"options": dataclasses.asdict(arguments), "models": digests, "measures": summary}
-    write_json(folder / "comparison.json", record)
-    draw_summary(summary).save(folder / "comparison.png")
+    write_json(folder / "comparison.json", facts | {"measures": summary})
+    rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
+    draw_comparison(rows, {name: DIRECTIONS[direction(name)] for name in summary}).save(folder / "comparison.png")
     return markdown
 
 

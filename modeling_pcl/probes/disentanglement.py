@@ -1,31 +1,124 @@
 """What each branch knows that the other should: pose in the face branch, identity and expression in the pose branch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
+from PIL import Image
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import mean_absolute_error, r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
+from ..data.corpora import corpus_splits
+from ..data.image_decoder import CorpusImages
+from ..data.images import decode_image
+from ..data.splits import split_stratified
+from ..features_pcl import FEATURES
 from ..head_pose_pcl import ANGLES
+from ..hub.models import open_model
+from ..modeling_pcl import PCLForPreTraining
+from ..pictures.comparison import draw_leakage
+from ..pictures.faces import draw_face_rows, swap_rows
+from .arguments import DisentanglementArguments
+from .encoder import Encoder, extract_features
+from .labels import Labels, read_classes, read_head_pose
+from .logistic_regression import fit_logistic_regression
+from .results import over_seeds, results_table
+from .subset import (
+    CUT_SEED,
+    TEST_SHARE,
+    VALIDATION_SHARE,
+    Subset,
+    check_same_labels,
+    encode_subset,
+    open_subset,
+    split_off,
+    spread_rows,
+)
+from .verification import open_pairs
 
-RIDGE_PENALTIES = np.logspace(-1, 7, 9)
+RIDGE_PENALTIES = np.logspace(-1, 7, 9)  # Wide, since the best one grows with images and features.
+POSE, IDENTITY, EXPRESSION = "pose R²", "identity AUC", "expression accuracy"
 # What leaks: the reading, the branch where it does not belong, the branch where it does.
 LEAKS = {
-    "pose_in_face": ("pose", "face", "pose"),
-    "identity_in_pose": ("identity", "pose", "face"),
-    "expression_in_pose": ("expression", "pose", "face"),
+    "pose_in_face": (POSE, "face", "pose"),
+    "identity_in_pose": (IDENTITY, "pose", "face"),
+    "expression_in_pose": (EXPRESSION, "pose", "face"),
 }
-POSE_CHANCE, IDENTITY_CHANCE = 0.0, 0.5
-ROWS_AT_ONCE = 256
+# Faces: so many rows of swaps fit into a picture, and so many mirrored ones are encoded anew, outside of the cache.
+SWAPPED, MIRRORED = 8, 1000
+
+
+def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Encoder, folder: Path) -> tuple[dict, str]:
+    """Measure what each branch holds of pose, identity and expression; as `probe.RUNS` says."""
+    size = arguments.image_size or encoder.image_size
+    read = partial(read_classes, column=arguments.label_column, names=tuple(arguments.label_names))
+    poses, faces = (
+        [encode_subset(encoder, part, size, "float32") for part in open_train_and_test(name, reader)]
+        for name, reader in ((arguments.pose, read_head_pose), (arguments.expression, read))
+    )
+    pairs = open_pairs(arguments, arguments.identity)
+    table = encoder.table(pairs.corpus, size, "float32", pairs.source)
+    pairs = pairs.without(table.broken)
+    movement = _mirror_movement(encoder, size, poses[1])
+    results = {}
+    for feature in FEATURES:
+        identity = pairs.measure(pairs.cosines(table.features[feature]))
+        results[feature] = read_pose(*(part.labelled(feature) for part in poses)) | {
+            IDENTITY: identity["auc"],
+            "identity accuracy": identity["accuracy"],
+            EXPRESSION: _read_classes(*(part.labelled(feature) for part in faces)),
+            "mirror movement": movement[feature],
+        }
+    majority = float(faces[1].targets().bincount().max() / len(faces[1].rows))
+    chance = {"pose": 0.0, "identity": 0.5, "expression": majority}
+    leaks = leakage(results, chance)
+    ratio = movement["face"] / movement["pose"] if movement["pose"] else None
+    facts = {
+        "metric": "pose_in_face",
+        "selection": "ridge regression with the best leave-one-out penalty, logistic regression with the best on a "
+        "tenth of the training images",
+        "image_size": size,
+        "parts": {
+            name: {"train": train.describe(), "test": test.describe()}
+            for name, (train, test) in (("pose", poses), ("expression", faces))
+        }
+        | {"identity": pairs.describe()},
+        "chance": chance,
+        "results": {name: {"linear readings": over_seeds([values])} for name, values in results.items()},
+        "leakage": leaks,
+        "mirror_movement_face_over_pose": ratio,
+    }
+    readings = {name: {feature: results[feature][name] for feature in results} for name in (POSE, IDENTITY, EXPRESSION)}
+    swaps = _swaps(arguments.model, poses[1])
+    draw_leakage(readings, movement, swaps, f"{encoder.name} at {size} px").save(folder / "disentanglement.png")
+    lines = [results_table(facts["results"], list(results["face"])), ""]
+    for name, leak in leaks.items():
+        value = f"not known, {leak['reason']}" if leak["value"] is None else f"{leak['value']:.3f}"
+        lines.append(f"{name.replace('_', ' ')}: {value}")
+    lines.append(f"mirror movement, face over pose: {'not known' if ratio is None else format(ratio, '.3f')}")
+    return facts, "\n".join(lines)
+
+
+def open_train_and_test(name: str, read: Callable[[Dataset], Labels]) -> tuple[Subset, Subset]:
+    """The splits of a labelled corpus, or four fifths of it and one, with no image in both."""
+    train = open_subset(name, "train", read)
+    if "test" in corpus_splits(name) and len(corpus_splits(name)) > 1:
+        test = open_subset(name, "test", read)
+        check_same_labels(train, test)
+        return train.without_images_of(test), test
+    return split_off(train, TEST_SHARE)
 
 
 def read_pose(
-    train: torch.Tensor, train_angles: torch.Tensor, test: torch.Tensor, test_angles: torch.Tensor
-) -> dict[str, dict[str, float | None]]:
+    train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]
+) -> dict[str, float | None]:
     """Read head pose from features by ridge regression, each angle with its own penalty.
 
     The features are standardised; the penalty is the one with the least squared error of leave-one-out on the training
@@ -33,74 +126,61 @@ def read_pose(
     take ten seconds on one thread.
 
     Args:
-        train: Features, `(train images, dim)`, any floating dtype.
-        train_angles: Yaw, pitch and roll in degrees, `(train images, 3)`.
-        test: Features, `(test images, dim)`.
-        test_angles: `(test images, 3)`.
+        train: Features, `(images, dim)`, any floating dtype, and yaw, pitch and roll in degrees, `(images, 3)`.
+        test: The same.
 
     Returns:
-        `r2`, at most 1, 0 for an angle that is always guessed at the test images' mean; `mae` in degrees; each by angle
-        and `mean`. `penalty` by angle. R2 is None for an angle that is constant in the test images, and `mean` is over
-        the others, None if there are none.
-
-    Raises:
-        ValueError: If the angles are not three for each image, or features or angles are not finite.
+        `pose R²`, the mean over the angles, `pose MAE` in degrees, and `yaw R²` and so on. R² is at most 1, 0 for an
+        angle that is always guessed at the test images' mean; None for one that is constant in the test images, and
+        then not in the mean, which is None if there are no others.
     """
-    for name, features, angles in (("train", train, train_angles), ("test", test, test_angles)):
-        if angles.shape != (features.shape[0], 3):
-            raise ValueError(f"`{name}_angles` must be ({features.shape[0]}, 3), got {tuple(angles.shape)}.")
-        if not features.isfinite().all() or not angles.isfinite().all():
-            raise ValueError(
-                f"`{name}` and `{name}_angles` must be finite, got NaN or infinity; leave out such images."
-            )
     # float64, since float32 cannot tell the smallest penalties from rounding of the largest eigenvalues.
+    (rows, angles), (test_rows, truth) = ([values.double().numpy() for values in part] for part in (train, test))
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES, alpha_per_target=True))
-    model.fit(train.double().numpy(), train_angles.double().numpy())
-    truth, predicted = test_angles.double().numpy(), model.predict(test.double().numpy())
-    r2 = [r2_score(true, read) if np.ptp(true) > 0 else None for true, read in zip(truth.T, predicted.T)]
-    return {
-        "r2": _by_angle(r2),
-        "mae": _by_angle(mean_absolute_error(truth, predicted, multioutput="raw_values")),
-        "penalty": dict(zip(ANGLES, model[-1].alpha_.tolist())),
-    }
+    predicted = model.fit(rows, angles).predict(test_rows)
+    r2 = [float(r2_score(true, read)) if np.ptp(true) > 0 else None for true, read in zip(truth.T, predicted.T)]
+    known = [value for value in r2 if value is not None]
+    errors = mean_absolute_error(truth, predicted, multioutput="raw_values")
+    means = {POSE: float(np.mean(known)) if known else None, "pose MAE": float(np.mean(errors))}
+    return means | {f"{angle} R²": value for angle, value in zip(ANGLES, r2)}
 
 
-def _by_angle(values) -> dict[str, float | None]:
-    known = [value for value in values if value is not None]
-    named = {angle: None if value is None else float(value) for angle, value in zip(ANGLES, values)}
-    return named | {"mean": float(np.mean(known)) if known else None}
+def _read_classes(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Accuracy of a logistic regression whose penalty is chosen on a tenth of the training images."""
+    rows, labels = train
+    shares = {"kept": 1 - VALIDATION_SHARE, "held_out": VALIDATION_SHARE}
+    parts = split_stratified(labels.tolist(), shares, CUT_SEED).values()
+    kept, held_out = ((rows[part], labels[part]) for part in map(torch.from_numpy, parts))
+    predicted = fit_logistic_regression(*kept, held_out).predict(test[0])
+    return float(np.mean(predicted == test[1].numpy()))
 
 
-def leakage(readings: Mapping[str, Mapping[str, float | None]], chance: float) -> dict[str, dict]:
+def leakage(
+    results: Mapping[str, Mapping[str, float | None]], chance: Mapping[str, float]
+) -> dict[str, dict[str, float | str | None]]:
     """How much of what belongs in one branch can be read from the other.
 
     Args:
-        readings: What was read from `face` and `pose`, higher is better: `pose`, R2; `identity`, AUC of verification;
-            `expression`, accuracy. Other branches are not looked at; a reading may be missing.
-        chance: Accuracy of always saying the most frequent expression, in [0, 1]. R2 has 0 and AUC 0.5.
+        results: What was read from `face` and `pose`, higher is better: `pose R²`, `identity AUC` of verification, and
+            `expression accuracy`.
+        chance: Of `pose` and `identity` what says nothing, 0 and 0.5; of `expression` the accuracy of always saying the
+            most frequent one.
 
     Returns:
-        `pose_in_face`, `identity_in_pose` and `expression_in_pose`, as far as there are readings. Each has a `value`,
-        at least 0: the reading above chance in the branch where it does not belong, over that in the branch where it
-        does. 0: nothing leaks, the reading is at or below chance; 1: as much as in the branch where it belongs. It is
-        None, and `reason` says why, where a reading is None or the branch where it belongs is not above chance.
-
-    Raises:
-        KeyError: If a reading lacks `face` or `pose`.
+        `pose_in_face`, `identity_in_pose` and `expression_in_pose`. Each has a `value`, at least 0: the reading above
+        chance in the branch where it does not belong, over that in the branch where it does. 0: nothing leaks, the
+        reading is at or below chance; 1: as much as in the branch where it belongs. It is None, and `reason` says why,
+        where a reading is None or the branch where it belongs is not above chance.
     """
-    levels = {"pose": POSE_CHANCE, "identity": IDENTITY_CHANCE, "expression": chance}
     leaks = {}
-    for name, (kind, other, home) in LEAKS.items():
-        if kind not in readings:
-            continue
-        there, here, level = readings[kind][other], readings[kind][home], levels[kind]
+    for name, (measure, other, home) in LEAKS.items():
+        kind = measure.split()[0]
+        there, here, level = results[other][measure], results[home][measure], chance[kind]
         if here is None or there is None:
             leaks[name] = {"value": None, "reason": f"{kind} could not be read"}
         elif here <= level:
-            leaks[name] = {
-                "value": None,
-                "reason": f"{kind} from {home} is not above chance, {here:.3f} <= {level:.3f}",
-            }
+            reason = f"{kind} from {home} is not above chance, {here:.3f} <= {level:.3f}"
+            leaks[name] = {"value": None, "reason": reason}
         else:
             leaks[name] = {"value": max(0.0, there - level) / (here - level)}
     return leaks
@@ -118,26 +198,35 @@ def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> 
         not move, 1 moves as far as to another image.
 
     Raises:
-        ValueError: If the shapes differ, there are fewer than two images, features are not finite, or all images have
-            the same direction.
+        ValueError: If there are fewer than two images, features are not finite, or all have the same direction.
     """
-    images = features.shape[0]
-    if features.shape != mirrored_features.shape or images < 2:
-        raise ValueError(
-            "`features` and `mirrored_features` must have one shape and at least 2 rows, "
-            f"got {tuple(features.shape)} and {tuple(mirrored_features.shape)}."
-        )
-    # All pairs without an (images, images) table: the sum of all cosines is the squared length of the summed rows.
-    cosine_to_mirror = squares = total = 0.0
-    for rows, mirrored in zip(features.split(ROWS_AT_ONCE), mirrored_features.split(ROWS_AT_ONCE)):
-        rows, mirrored = F.normalize(rows.double(), dim=1), F.normalize(mirrored.double(), dim=1)
-        cosine_to_mirror += (rows * mirrored).sum()
-        squares += rows.square().sum()
-        total += rows.sum(dim=0)  # (dim,)
-    if not (cosine_to_mirror + squares).isfinite():
-        raise ValueError("`features` and `mirrored_features` must be finite, got NaN or infinity.")
-    # The squared sum of all rows is the cosines of all ordered pairs, those of a row with itself included.
-    to_others = 1 - (total.square().sum() - squares) / (images * (images - 1))
-    if to_others < 1e-12:  # Rounding in float64; float32 features that differ at all differ by more.
-        raise ValueError("`features` must differ between images, got one direction for all.")
-    return float((1 - cosine_to_mirror / images) / to_others)
+    rows, mirrored = (F.normalize(part.double(), dim=1) for part in (features, mirrored_features))
+    images, to_mirror = len(rows), 1 - (rows * mirrored).sum(dim=1).mean()
+    # All pairs without an (images, images) table: the squared length of the summed rows is the sum of all
+    # cosines, those of a row with itself included.
+    to_others = 1 - (rows.sum(dim=0).square().sum() - rows.square().sum()) / (images * (images - 1))
+    if not to_others >= 1e-12:  # Rounding in float64; float32 features that differ at all differ by more.
+        raise ValueError("`features` must be finite, of at least 2 images, and differ between images.")
+    return float(to_mirror / to_others)
+
+
+def _mirror_movement(encoder: Encoder, size: int, part: Subset) -> dict[str, float]:
+    chosen = part.rows[spread_rows(len(part.rows), MIRRORED)]
+    with ThreadPoolExecutor() as pool:
+        images = CorpusImages(part.corpus, size, part.source).load(chosen.tolist(), pool)  # uint8
+    seen, mirrored = (
+        extract_features(encoder.model, batches.split(encoder.batch_size)) for batches in (images, images.flip(3))
+    )
+    return {name: mirror_movement(seen[name], mirrored[name]) for name in FEATURES}
+
+
+def _swaps(model_name: str, part: Subset) -> Image.Image | None:
+    """Every face in every pose, if the model has a decoder."""
+    model = open_model(model_name)
+    if not isinstance(model, PCLForPreTraining):
+        return None
+    order = torch.argsort(part.targets()[:, 0]).numpy()  # By yaw, so that the poses differ.
+    rows = part.rows[order][spread_rows(len(order), SWAPPED)]
+    records = part.corpus.with_format(None).select(rows)["image"]
+    images = torch.stack([decode_image(record, model.config.image_size) for record in records]).float() / 255
+    return draw_face_rows(swap_rows(model, images), title="face of each row in the pose of each column")

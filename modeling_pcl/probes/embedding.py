@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -18,10 +17,8 @@ from ..files import only_process, write_json
 from ..progress import progress
 from ..training.record import describe_run
 from .arguments import EmbeddingArguments
-from .encoder import BatchEncoder, on_every_core, open_backend
+from .encoder import BatchEncoder, load_and_encode, open_backend
 from .feature_files import FeatureFiles, rows_of_a_file
-
-logger = logging.getLogger(__name__)
 
 # What these options say has no effect on the features.
 WITHOUT_EFFECT = ("model", "corpus", "output_dir", "batch_size", "max_broken_share")
@@ -89,7 +86,7 @@ class EncodedRows:
 
 
 def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: Iterator) -> Iterator[EncodedRows]:
-    """Rows with their features, in order: on a CPU by every core for itself, else decoded by all cores."""
+    """Rows with their features, in order."""
 
     def load(batch: tuple[int, list[dict]]):
         first, rows = batch
@@ -97,22 +94,12 @@ def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: I
         kept = [{name: row[name] for name in source.columns} for row, decodes in zip(rows, is_image) if decodes]
         return first + len(rows), kept, images, torch.tensor(is_image)
 
-    def encode(end: int, kept: list[dict], images: torch.Tensor, is_image: torch.Tensor) -> EncodedRows:
+    def encode(loaded: tuple[int, list[dict], torch.Tensor, torch.Tensor]) -> EncodedRows:
+        end, kept, images, is_image = loaded
         features = encoder(images)
         return EncodedRows(end, kept, {name: features[name][is_image] for name in names})
 
-    if encoder.device.type == "cpu":
-        return on_every_core(lambda batch: encode(*load(batch)), read)
-    return (encode(*loaded) for loaded in on_every_core(load, read))
-
-
-def drop_unreadable(files: FeatureFiles):
-    """Remove every shard from the first on that does not open, so that it is written again."""
-    for number in range(files.count()):
-        if not files.is_readable(number):
-            logger.warning("%s is damaged: written again from there on", files.path(number))
-            files.remove_from(number)
-            return
+    return load_and_encode(load, encode, read, encoder.device)
 
 
 def write_files(
@@ -176,7 +163,7 @@ def embed(arguments: EmbeddingArguments) -> dict:
         used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
         facts["versions"] |= {name: importlib.metadata.version(name) for name, is_used in used.items() if is_used}
         record = begin_record(folder / "embed.json", facts)
-        drop_unreadable(files)
+        files.drop_damaged(files.is_readable)
         if "files" in record and files.count() == len(record["files"]):
             return record
         write_files(arguments, source, encoder, files, rows_per_file)

@@ -1,11 +1,12 @@
-"""Frozen encoders: with their features of corpora, or image batch by image batch, by torch or onnxruntime."""
+"""Frozen encoders and their features: of batches of images, by torch or onnxruntime, and of corpora."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from datasets import Dataset
@@ -13,13 +14,55 @@ from huggingface_hub.constants import HF_HOME
 
 from ..data.corpora import corpus_revision
 from ..data.image_decoder import CorpusImages
+from ..features_pcl import FEATURES
 from ..hub.models import model_digest, open_encoder
+from ..progress import progress
 from .feature_cache import FeatureTable, cached_features
-from .features import Precision, encode
 
 BATCH_SIZE = 128
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Precision = Literal["bf16", "float32"]
+Item, Loaded, Result = TypeVar("Item"), TypeVar("Loaded"), TypeVar("Result")
+
+
+@torch.no_grad()
+def encode(model, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
+    """Encode a batch of images with a frozen encoder.
+
+    Args:
+        model: A `PCLModel`; put into eval mode and channels-last order, on any device.
+        images: `(batch, 3, height, width)` uint8 or float in [0, 1].
+        precision: `"bf16"` computes by autocast and gives bfloat16; `"float32"` is what the model's `forward` gives.
+
+    Returns:
+        `trunk`, `face` and `pose`, each `(batch, dim)` on the CPU.
+    """
+    model.eval().to(memory_format=torch.channels_last)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    images = images.to(model.device, memory_format=torch.channels_last)
+    pixel_values = images.float() / 255 if images.dtype == torch.uint8 else images
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = model(pixel_values, return_dict=True)
+    return {name: outputs[output_name].to(dtype).cpu() for name, output_name in FEATURES.items()}
+
+
+def extract_features(
+    model, batches: Sequence[torch.Tensor], precision: Precision = "float32"
+) -> dict[str, torch.Tensor]:
+    """Encode images with a frozen encoder, all features kept in memory.
+
+    Args:
+        model: As for `encode`.
+        batches: Of images, as for `encode`, at least one.
+        precision: As for `encode`.
+
+    Returns:
+        `trunk`, `face` and `pose`, each `(images, dim)` on the CPU, in the order of the images.
+    """
+    encoded = [
+        encode(model, images, precision) for images in progress(batches, desc="features", unit="batch", leave=False)
+    ]
+    return {name: torch.cat([rows[name] for rows in encoded]) for name in FEATURES}
 
 
 def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
@@ -39,6 +82,16 @@ def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iter
                 running.extend(pool.submit(work, item) for item in islice(items, 1))
     finally:
         torch.set_num_threads(cores)
+
+
+def load_and_encode(
+    load: Callable[[Item], Loaded], encode: Callable[[Loaded], Result], items: Iterator[Item], device: torch.device
+) -> Iterator[Result]:
+    """Decode and encode items, in order: on a CPU every core an item of its own; else all cores decode, and the
+    accelerator has one item at a time in its memory."""
+    if device.type == "cpu":
+        return on_every_core(lambda item: encode(load(item)), items)
+    return map(encode, on_every_core(load, items))
 
 
 class BatchEncoder(Protocol):
@@ -75,7 +128,7 @@ class TorchEncoder:
         self.image_size, self.digest = self.model.config.image_size, model_digest(self.model)
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return next(encode(self.model, [images], self.precision))
+        return encode(self.model, images, self.precision)
 
 
 class Encoder(TorchEncoder):
@@ -104,19 +157,18 @@ class Encoder(TorchEncoder):
             precision: As for `encode`.
             name: What to call the corpus in errors.
         """
-        images = CorpusImages(corpus, image_size, name)
+        images, count = CorpusImages(corpus, image_size, name), len(corpus)
+        # All cores together have one batch in memory, as an accelerator has.
+        size = max(1, self.batch_size // torch.get_num_threads()) if self.device.type == "cpu" else self.batch_size
 
         def encode_from(start: int) -> Iterator[dict[str, torch.Tensor]]:
-            if self.device.type != "cpu":
-                return encode(self.model, images.batches(self.batch_size, start), precision)
-            count, size = len(images), max(1, self.batch_size // torch.get_num_threads())
             parts = (range(first, min(first + size, count)) for first in range(start, count, size))
-            return on_every_core(lambda rows: next(encode(self.model, [images.load(rows)], precision)), parts)
+            return load_and_encode(images.load, partial(encode, self.model, precision=precision), parts, self.device)
 
         # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
         identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
         key = {"model": self.digest, "corpus": identity, "image_size": image_size, "precision": precision}
-        return cached_features(self.cache_dir, key, len(corpus), encode_from, images.broken)
+        return cached_features(self.cache_dir, key, count, encode_from, images.broken)
 
 
 def open_backend(name: str, backend: str, precision: Precision) -> BatchEncoder:

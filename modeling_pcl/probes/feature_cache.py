@@ -11,7 +11,6 @@ One folder for each model, corpus, image size and precision:
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from ..files import file_digest, write_json
 from ..progress import progress
 from .feature_files import FeatureFiles, rows_of_a_file
-
-logger = logging.getLogger(__name__)
 
 HASHES = "hashes.json"
 
@@ -58,13 +55,12 @@ class ShardedFeatures:
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
         """`(taken rows, sum of the dims)`."""
         rows = torch.arange(len(self))[rows]
-        shard_of_row = torch.bucketize(rows, self.ends, right=True)
         taken = torch.empty(len(rows), self.shape[1], dtype=self.shards[0][0].dtype)
+        shard_of_row = torch.bucketize(rows, self.ends, right=True)
         for number, parts in enumerate(self.shards):
             is_here = shard_of_row == number
-            places = rows[is_here] - (int(self.ends[number]) - len(parts[0]))
-            found = [part[places] for part in parts]
-            taken[is_here] = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+            places = rows[is_here] - (self.ends[number] - len(parts[0]))
+            taken[is_here] = torch.cat([part[places] for part in parts], dim=1)
         return taken
 
 
@@ -95,18 +91,19 @@ def cached_features(
         key: What the features are of: `model` and `corpus`, digests of weights and rows, `image_size` in px and
             `precision`. Another value anywhere means other features.
         rows: How many rows the table has, at least 1.
-        encode_from: From a row's number to the features of the batches from there on, as `features.encode` gives them.
+        encode_from: From a row's number to the features of the batches from there on, as `encoder.encode` gives them.
         broken: Filled by `encode_from` as it goes; what was found before a stop is put in first.
 
     Raises:
-        ValueError: If `encode_from` ends before the last row, or goes on behind it.
         OSError: If the disk is full; the same call goes on where this one stopped.
     """
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     files = FeatureFiles(folder / name, "safetensors", Columns({"row": Value("int64")}))
     files.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
-        hashes = _drop_damaged(files)
+        hashes = _read_hashes(files.folder / HASHES)
+        # 0.7 s a GB; a probe that learns from features of another face would say nothing.
+        files.drop_damaged(lambda n: all(hashes.get(file.name) == file_digest(file) for file in files.paths(n)))
         for number in range(files.count()):
             broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
         if files.rows() < rows:
@@ -120,29 +117,12 @@ def cached_features(
     return FeatureTable(features, dict(broken))
 
 
-def _drop_damaged(files: FeatureFiles) -> dict[str, str]:
-    """Remove every shard from the first on of which a file is not what was written.
-
-    Returns:
-        The hashes of the files that are left, by name.
-    """
-    path = files.folder / HASHES
+def _read_hashes(path: Path) -> dict[str, str]:
+    """The hashes of the shards' files, by name; none if the file is damaged itself, or from before there were any."""
     try:
-        recorded = dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
-        recorded = {}  # Damaged itself, or from before there were any: then nothing tells what is whole.
-    hashes = {}
-    for number in range(files.count()):
-        # 0.7 s a GB; a probe that learns from features of another face would say nothing.
-        found = {file.name: file_digest(file) for file in files.paths(number)}
-        if any(recorded.get(name) != digest for name, digest in found.items()):
-            logger.warning(
-                "%s is damaged, or was not finished: features are computed again from there on", files.path(number)
-            )
-            files.remove_from(number)
-            break
-        hashes |= found
-    return hashes
+        return {}
 
 
 def _write_missing(
@@ -160,8 +140,8 @@ def _write_missing(
         features = {name: torch.cat([batch[name] for batch in waiting]) for name in FEATURES}
         numbers = range(first, first + size)
         notes = {str(row): reason for row, reason in list(broken.items()) if row in numbers}
-        shard = {name: tensor[:size] for name, tensor in features.items()}
         number = files.count()
+        shard = {name: tensor[:size] for name, tensor in features.items()}
         files.write(number, [{"row": row} for row in numbers], shard, {"broken": notes})
         hashes.update({file.name: file_digest(file) for file in files.paths(number)})
         write_json(files.folder / HASHES, hashes)
@@ -176,7 +156,5 @@ def _write_missing(
             size = rows_of_a_file(sum(batch[name].shape[1] for name in FEATURES))
             while count >= size:
                 write_shard(size)
-    if first + count != rows:
-        raise ValueError(f"The features must be of {rows} rows, got {first + count}.")
     if count:
         write_shard(count)

@@ -9,7 +9,8 @@ or
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +23,13 @@ from safetensors.torch import save
 
 from ..files import replacing
 
+logger = logging.getLogger(__name__)
+
 Format = Literal["parquet", "safetensors"]
 
 NOTES = b"notes"
 FILE_BYTES = 2**28  # Of features, which lie in memory until their file is written.
-ROWS_PER_GROUP = 1000
+ROWS_PER_GROUP = 1000  # Readers take whole groups: small ones let them skip rows, and hold few in memory.
 
 
 def rows_of_a_file(width: int) -> int:
@@ -79,10 +82,14 @@ class FeatureFiles:
             return False
         return True
 
-    def remove_from(self, number: int):
-        """Remove a shard and all behind it: the last one first, so that a stop leaves no gap."""
-        for doomed in reversed(range(number, self.count())):
-            for path in reversed(self.paths(doomed)):
+    def drop_damaged(self, is_whole: Callable[[int], bool]):
+        """Remove every shard from the first on that is not whole, so that the same call writes them again."""
+        damaged = next((number for number in range(self.count()) if not is_whole(number)), None)
+        if damaged is None:
+            return
+        logger.warning("%s is damaged, or was not finished: made again from there on", self.path(damaged))
+        for number in reversed(range(damaged, self.count())):  # The last one first, so that a stop leaves no gap.
+            for path in reversed(self.paths(number)):
                 path.unlink()
 
     def rows(self) -> int:
@@ -113,28 +120,23 @@ class FeatureFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         columns = {name: [row[name] for row in rows] for name in self.columns}
         table = Dataset.from_dict(columns, features=self.columns).with_format("arrow")[:]
-        if self.file_format == "parquet":
-            _write_parquet(self.path(number), table, self.columns, features, notes)
-            return
-        _write_parquet(self._rows_path(number), table, self.columns, {}, notes)
-        content = save({name: tensor.contiguous() for name, tensor in features.items()})
-        with replacing(self.path(number)) as unfinished:
-            unfinished.write_bytes(content)
-
-
-def _write_parquet(path: Path, table: pa.Table, columns: Features, features: Mapping, notes: dict):
-    for name, tensor in features.items():
-        values = pa.array(tensor.float().numpy().ravel())
-        table = table.append_column(name, pa.FixedSizeListArray.from_arrays(values, tensor.shape[1]))
-    lists = {name: List(Value("float32"), length=tensor.shape[1]) for name, tensor in features.items()}
-    schema = Features({**columns, **lists}).arrow_schema
-    schema = schema.with_metadata({**schema.metadata, NOTES: json.dumps(notes).encode()})
-    with replacing(path) as unfinished:
-        pq.write_table(
-            table.cast(schema),
-            unfinished,
-            row_group_size=ROWS_PER_GROUP,
-            compression="zstd",
-            use_dictionary=list(columns),
-            use_byte_stream_split=[f"{name}.list.element" for name in features],
-        )
+        beside = features if self.file_format == "parquet" else {}
+        for name, tensor in beside.items():
+            values = pa.array(tensor.float().numpy().ravel())
+            table = table.append_column(name, pa.FixedSizeListArray.from_arrays(values, tensor.shape[1]))
+        lists = {name: List(Value("float32"), length=tensor.shape[1]) for name, tensor in beside.items()}
+        schema = Features({**self.columns, **lists}).arrow_schema
+        schema = schema.with_metadata({**schema.metadata, NOTES: json.dumps(notes).encode()})
+        with replacing(self._rows_path(number)) as unfinished:
+            pq.write_table(
+                table.cast(schema),
+                unfinished,
+                row_group_size=ROWS_PER_GROUP,
+                compression="zstd",
+                use_dictionary=list(self.columns),
+                use_byte_stream_split=[f"{name}.list.element" for name in beside],
+            )
+        if self.file_format == "safetensors":
+            content = save({name: tensor.contiguous() for name, tensor in features.items()})
+            with replacing(self.path(number)) as unfinished:
+                unfinished.write_bytes(content)

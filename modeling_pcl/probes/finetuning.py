@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,50 +14,17 @@ from ..features_pcl import feature_parts
 from ..modeling_pcl import PCLForHeadPoseEstimation
 from ..progress import progress
 from .heads import Head
-from .objectives import Objective
-from .selection import Selection, in_words
+from .objectives import Objective, Selection, in_words
 
 logger = logging.getLogger(__name__)
+
+WEIGHT_DECAY = 0.05  # AdamW's, of all weights but the biases.
+WARMUP_SHARE = 0.05  # Of all steps, in which the rates rise from zero. Then they fall to zero along a cosine.
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class FinetuningRecipe:
-    """How a whole model is trained: every learning rate with every layer decay, of which the best is kept.
-
-    Args:
-        learning_rates: Candidates, of the head, positive.
-        layer_decays: Candidates, in (0, 1]: each layer's rate is this times the rate of the layer above it.
-        epochs: Passes over the images, at least 1.
-        weight_decay: AdamW's, of all weights but the biases, 0 or positive.
-        warmup_share: Share of all steps in which the rates rise from zero, in [0, 1). Then they fall to zero along a
-            cosine.
-
-    Raises:
-        ValueError: If a value is out of its range, or there are no candidates.
-    """
-
-    learning_rates: tuple[float, ...] = (1e-3, 3e-4)
-    layer_decays: tuple[float, ...] = (1.0, 0.7)
-    epochs: int = 20
-    weight_decay: float = 0.05
-    warmup_share: float = 0.05
-
-    def __post_init__(self):
-        if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
-            raise ValueError(f"`learning_rates` must be one or more positive numbers, got {self.learning_rates}.")
-        if not self.layer_decays or not all(0 < decay <= 1 for decay in self.layer_decays):
-            raise ValueError(f"`layer_decays` must be one or more numbers in (0, 1], got {self.layer_decays}.")
-        if self.epochs < 1:
-            raise ValueError(f"`epochs` must be at least 1, got {self.epochs}.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"`weight_decay` must be 0 or a positive number, got {self.weight_decay}.")
-        if not 0 <= self.warmup_share < 1:
-            raise ValueError(f"`warmup_share` must be in [0, 1), got {self.warmup_share}.")
-
-
-def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_decay: float) -> list[dict]:
+def layer_groups(model: Head, learning_rate: float, layer_decay: float) -> list[dict]:
     """AdamW's parameter groups. The layers are the head, the branch or branches that it reads, and the trunk's stages.
 
     Args:
@@ -65,7 +32,6 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
         learning_rate: Of the head.
         layer_decay: Factor of the rate from each layer to the one below it: the head's neighbour has
             `learning_rate * layer_decay`.
-        weight_decay: Of all weights; the biases have none.
     """
     head = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
     parts = feature_parts(model.config.head_feature)
@@ -77,7 +43,7 @@ def layer_groups(model: Head, learning_rate: float, layer_decay: float, weight_d
         trainable = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         weights = [parameter for parameter in trainable if parameter.dim() > 1]
         biases = [parameter for parameter in trainable if parameter.dim() == 1]
-        for parameters, decay in ((weights, weight_decay), (biases, 0.0)):
+        for parameters, decay in ((weights, WEIGHT_DECAY), (biases, 0.0)):
             if parameters:
                 groups.append({"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": decay})
     return groups
@@ -100,27 +66,24 @@ class Finetuning:
         held_out_batches: Gives batches of the same kind. If they are the test set, the score is no estimate for new
             images.
         objective: Loss and score.
-        recipe: Candidates and schedule.
         seed: Of which images are mirrored.
         steps_per_epoch: How many batches each epoch has, at least 1.
-        mirror_targets: From targets `(images, ...)` to those of the images flipped along the width. With it each
-            training image is flipped with probability 0.5; None flips none.
-
-    Raises:
-        ValueError: If `steps_per_epoch` is less than 1.
+        mirror_targets: From targets `(images, ...)` to those of the images flipped along the width. Each training image
+            is flipped with probability 0.5.
+        learning_rates: Candidates, of the head, positive.
+        layer_decays: Candidates, in (0, 1]: each layer's rate is this times the rate of the layer above it.
+        epochs: Passes over the images, at least 1.
     """
 
     train_batches: Callable[[int], Batches]
     held_out_batches: Callable[[], Batches]
     objective: Objective
-    recipe: FinetuningRecipe
     seed: int
     steps_per_epoch: int
-    mirror_targets: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-    def __post_init__(self):
-        if self.steps_per_epoch < 1:
-            raise ValueError(f"`steps_per_epoch` must be at least 1, got {self.steps_per_epoch}.")
+    mirror_targets: Callable[[torch.Tensor], torch.Tensor]
+    learning_rates: Sequence[float] = (1e-3, 3e-4)
+    layer_decays: Sequence[float] = (1.0, 0.7)
+    epochs: int = 20
 
     def run(self, make_model: Callable[[], Head]) -> tuple[Head, Selection]:
         """Train all candidates.
@@ -132,11 +95,10 @@ class Finetuning:
             The best model, in eval mode, and which it is.
 
         Raises:
-            ValueError: If an epoch has another number of batches, there are no held-out images, images are not uint8,
-                or every candidate diverges.
+            ValueError: If every candidate diverges.
         """
         selection, weights = Selection(), None
-        for rate, decay in product(self.recipe.learning_rates, self.recipe.layer_decays):
+        for rate, decay in product(self.learning_rates, self.layer_decays):
             candidate = {"learning_rate": rate, "layer_decay": decay}
             selection.history[in_words(candidate)] = []
             model = make_model().to(memory_format=torch.channels_last)
@@ -147,49 +109,34 @@ class Finetuning:
             except _DivergenceError as divergence:
                 logger.warning("Learning rate %g with layer decay %g diverged: %s.", rate, decay, divergence)
         if weights is None:
-            rates = self.recipe.learning_rates
-            raise ValueError(f"Every candidate diverged; lower the recipe's `learning_rates`, {rates}.")
+            raise ValueError(f"Every candidate diverged; lower `--learning_rates`, {self.learning_rates}.")
         model.load_state_dict(weights)
         return model.eval(), selection
 
     def _train(self, model: Head, candidate: dict[str, float]) -> Iterator[float]:
         """Train a model, and give its held-out score after each epoch."""
-        steps = self.recipe.epochs * self.steps_per_epoch
-        optimizer = torch.optim.AdamW(
-            layer_groups(model, **candidate, weight_decay=self.recipe.weight_decay), fused=True
-        )
-        schedule = get_cosine_schedule_with_warmup(optimizer, round(self.recipe.warmup_share * steps), steps)
+        steps = self.epochs * self.steps_per_epoch
+        groups = layer_groups(model, **candidate)
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        schedule = get_cosine_schedule_with_warmup(optimizer, round(WARMUP_SHARE * steps), steps)
         generator = torch.Generator().manual_seed(self.seed)
         with progress(total=steps, desc=in_words(candidate), unit="step", leave=False) as bar:
-            for epoch in range(1, self.recipe.epochs + 1):
+            for epoch in range(1, self.epochs + 1):
                 model.train()
-                for images, targets in self._batches(epoch, generator):
-                    loss = self._step(model, optimizer, images, targets)
-                    schedule.step()
-                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                    bar.update()
+                for images, targets in self.train_batches(epoch):
+                    if len(images):
+                        loss = self._step(model, optimizer, *self._mirror(images, targets, generator))
+                        schedule.step()
+                        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                        bar.update()
                 yield self._score(model)
 
-    def _batches(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """An epoch's batches, mirrored where asked for. Another number of them would bend the schedule."""
-        count = 0
-        for images, targets in self.train_batches(epoch):
-            count += 1
-            if count > self.steps_per_epoch:
-                break
-            if len(images) and self.mirror_targets:
-                mirrored = torch.rand(len(images), generator=generator) < 0.5
-                images, targets = images.clone(), targets.clone()  # What the caller holds stays as it is.
-                images[mirrored] = images[mirrored].flip(3)
-                targets[mirrored] = self.mirror_targets(targets[mirrored])
-            if len(images):
-                yield images, targets
-        if count != self.steps_per_epoch:
-            counted = "more" if count > self.steps_per_epoch else count
-            raise ValueError(
-                f"`steps_per_epoch` must be the number of batches that `train_batches` yields, got "
-                f"{self.steps_per_epoch}, but epoch {epoch} has {counted}."
-            )
+    def _mirror(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator):
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images, targets = images.clone(), targets.clone()  # What the caller holds stays as it is.
+        images[mirrored] = images[mirrored].flip(3)
+        targets[mirrored] = self.mirror_targets(targets[mirrored])
+        return images, targets
 
     def _step(self, model: Head, optimizer: torch.optim.Optimizer, images, targets) -> float:
         optimizer.zero_grad()
@@ -206,9 +153,7 @@ class Finetuning:
     @torch.no_grad()
     def _score(self, model: Head) -> float:
         model.eval()
-        rows = [(_logits(model, images).cpu(), targets.cpu()) for images, targets in self.held_out_batches()]
-        if not rows:
-            raise ValueError("`held_out_batches` must yield at least one batch to choose the best epoch on, got none.")
+        rows = [(_logits(model, images).cpu(), targets) for images, targets in self.held_out_batches()]
         logits, targets = (torch.cat(parts) for parts in zip(*rows))
         score = self.objective.score(logits, targets)
         # An accuracy is a number even of logits that are none.
@@ -218,7 +163,5 @@ class Finetuning:
 
 
 def _logits(model: Head, images: torch.Tensor) -> torch.Tensor:
-    if images.dtype != torch.uint8:
-        raise ValueError(f"Images must be uint8, got {images.dtype}; they are divided by 255 here.")
     pixel_values = images.to(model.device, memory_format=torch.channels_last).float() / 255
     return model(pixel_values, return_dict=True).logits

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..pictures.charts import draw_histories
@@ -13,9 +14,9 @@ from .encoder import Encoder
 from .groups import Groups, group_tables, measure_groups, read_groups
 from .head_training import HeadProbe, TrainedHead
 from .heads import save_head
-from .results import over_folds, over_seeds, results_table, write_predictions
-from .selection import in_words
-from .subset import open_rounds
+from .objectives import in_words
+from .results import over_folds, over_seeds, results_table
+from .subset import open_rounds, spread_rows
 from .tasks import HeadTask, head_task
 
 SELECTION = {
@@ -34,10 +35,12 @@ def run_head_probe(arguments: HeadArguments, encoder: Encoder, folder: Path) -> 
     train = HeadProbe.finetune_heads if arguments.finetune else HeadProbe.train_linear_heads
     trained = [list(train(probe)) for probe in probes]
     kind = "fine-tuned" if arguments.finetune else "linear"
-    results = {}
+    names, results = probes[0].names, {}
     for feature in arguments.feature_names():
-        of_seeds = heads_by_seed(trained, feature).values()
-        measures = [over_folds([_measure(task, head) for head in folds]) for folds in of_seeds]
+        measures = [
+            over_folds([task.measure(head.logits, head.test.targets(), names) for head in folds])
+            for folds in heads_by_seed(trained, feature).values()
+        ]
         results[feature] = {kind: over_seeds(measures)}
         # They read features as they are, so they say what a head's training adds.
         if arguments.task == "expression" and not (arguments.finetune or arguments.linear_only):
@@ -51,7 +54,7 @@ def run_head_probe(arguments: HeadArguments, encoder: Encoder, folder: Path) -> 
         "metric": task.metric,
         "selection": SELECTION[arguments.protocol].format(metric=probes[0].objective.metric),
         "image_size": probes[0].image_size,
-        "labels": list(probes[0].names),
+        "labels": list(names),
         "parts": [parts.describe() for parts in rounds],
         "results": results,
         "head": [head.describe() for head in chosen],
@@ -72,10 +75,6 @@ def heads_by_seed(trained: Sequence[Sequence[TrainedHead]], feature: str) -> dic
     for head in (head for fold in trained for head in fold if head.feature == feature):
         heads.setdefault(head.seed, []).append(head)
     return heads
-
-
-def _measure(task: HeadTask, head: TrainedHead) -> dict:
-    return task.measure(head.logits, head.test.targets(), head.test.labels.names)
 
 
 def _measure_groups(
@@ -115,14 +114,13 @@ def _save(folder: Path, task: HeadTask, arguments: HeadArguments, chosen: Sequen
     logits = torch.cat([head.logits for head in chosen])
     targets = torch.cat([head.test.targets() for head in chosen])
     title = f"{arguments.task} from {first.feature}, {arguments.protocol} protocol, {len(logits)} test images"
-    for name, picture in task.draw(logits, targets, first.test.labels.names, title).items():
-        picture.save(folder / name)
+    task.draw(logits, targets, first.test.labels.names, title).save(folder / task.picture)
     best = in_words(first.selection.candidate), first.selection.epoch
     draw_histories(first.selection.history, best, title, "score on held-out images").save(folder / "epochs.png")
     if arguments.task in ("expression", "head_pose"):
         _draw_faces(first, title, folder / "faces.png")
-    folds = [_predictions(task, head, number) for number, head in enumerate(chosen, 1)]
-    write_predictions(folder, {name: [value for fold in folds for value in fold[name]] for name in folds[0]})
+    tables = [pd.DataFrame(_predictions(task, head, number)) for number, head in enumerate(chosen, 1)]
+    pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
 
 
 def _predictions(task: HeadTask, head: TrainedHead, fold: int) -> dict[str, list]:
@@ -141,8 +139,7 @@ def _draw_faces(head: TrainedHead, title: str, path: Path):
     targets, names = head.test.targets(), head.test.labels.names
     is_pose = targets.dim() == 2
     order = torch.argsort(targets[:, 0] if is_pose else targets, stable=True)
-    count = min(SAMPLES // targets.dim(), len(order))
-    chosen = order[torch.linspace(0, len(order) - 1, count).long()]
+    chosen = order[spread_rows(len(order), SAMPLES // targets.dim())]
     images = list(head.test.corpus.with_format(None).select(head.test.rows[chosen.numpy()])["image"])
     if is_pose:
         picture = draw_pose_predictions(images, targets[chosen].tolist(), head.logits[chosen].tolist(), title)

@@ -14,19 +14,17 @@ from sklearn.neighbors import KNeighborsClassifier
 from ..data.image_decoder import CorpusImages
 from .arguments import HeadArguments
 from .encoder import Encoder
-from .finetuning import Finetuning, FinetuningRecipe
+from .finetuning import Finetuning
 from .heads import Head, build_head, set_head
-from .linear import PUBLISHED, LinearProbe, train_linear
+from .linear import PUBLISHED, LinearProbe, train_linear, with_best_thresholds
 from .logistic_regression import fit_logistic_regression
-from .objectives import OBJECTIVES
+from .objectives import OBJECTIVES, Selection
 from .scores import classification_scores
-from .selection import Selection
-from .subset import EncodedSubset, Round, Subset, encode_subset
+from .subset import Round, Subset, encode_subset
 from .tasks import HeadTask
-from .thresholds import with_best_thresholds
 
 NEIGHBOURS = (5, 20)
-FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50
+FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50  # The probe is a start that is trained on, not a result.
 MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll
 
 
@@ -51,9 +49,7 @@ class TrainedHead:
     make: Callable[[], Head]
 
     def describe(self) -> dict:
-        chosen = self.selection
-        facts = {"feature": self.feature, "seed": self.seed, "score": chosen.score}
-        return facts | chosen.candidate | {"epoch": chosen.epoch}
+        return {"feature": self.feature, "seed": self.seed} | self.selection.describe()
 
 
 class HeadProbe:
@@ -66,16 +62,16 @@ class HeadProbe:
         self.names = parts.train.labels.names
 
     @cached_property
-    def train(self) -> EncodedSubset:
+    def train(self) -> Subset:
         return encode_subset(self.encoder, self.parts.train, self.image_size, "bf16")
 
     @cached_property
-    def test(self) -> EncodedSubset:
+    def test(self) -> Subset:
         # In the precision of a pipeline, and in no other.
         return encode_subset(self.encoder, self.parts.test, self.image_size, "float32")
 
     @cached_property
-    def held_out(self) -> EncodedSubset:
+    def held_out(self) -> Subset:
         """What the epoch is chosen on."""
         if self.parts.validation is None:
             return self.test
@@ -84,9 +80,9 @@ class HeadProbe:
     def train_linear_heads(self) -> Iterator[TrainedHead]:
         """Train and test a linear head for each feature and seed."""
         for feature, seed, probe in self._train_probes(self.arguments.epochs):
-            logits = probe.logits(self.test.rows(feature))
+            logits = probe.logits(self.test.feature(feature))
             make = partial(self._make_head, feature, probe)
-            yield TrainedHead(feature, seed, probe.selection, logits, self.test.part, make)
+            yield TrainedHead(feature, seed, probe.selection, logits, self.test, make)
 
     def finetune_heads(self) -> Iterator[TrainedHead]:
         """Train the whole network for each feature and seed, and test it.
@@ -101,6 +97,8 @@ class HeadProbe:
             SubsetImages(part, self.image_size, batch_size)
             for part in (self.parts.train, self.parts.validation, self.parts.test)
         )
+        names = ("learning_rates", "layer_decays", "epochs")
+        given = {name: getattr(self.arguments, name) for name in names if getattr(self.arguments, name)}
         # Classes and units are those of the mirrored images, too.
         signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
         for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
@@ -108,10 +106,10 @@ class HeadProbe:
                 partial(train.shuffled, seed),
                 held_out.in_order,
                 self.objective,
-                finetuning_recipe(self.arguments),
                 seed,
                 train.steps,
                 lambda targets: targets * signs,
+                **given,
             ).run(partial(self._make_head, feature, probe))
             logits, tested = test.logits(model)
             yield TrainedHead(feature, seed, selection, logits, tested, lambda model=model: model)
@@ -137,30 +135,20 @@ class HeadProbe:
 
     def measure_others(self, feature: str) -> dict[str, dict]:
         """Measure nearest neighbours, by cosine, and logistic regression; they have no seed."""
-        rows, labels, test_rows = self.train.rows(feature), self.train.part.targets(), self.test.rows(feature)
+        (rows, labels), test_rows = self.train.labelled(feature), self.test.feature(feature)
         results = {}
         for k in NEIGHBOURS:
             if k <= len(rows):
                 classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
                 classifier.fit(rows.float().numpy(), labels.numpy())
                 results[f"{k} nearest neighbours"] = self._measure(classifier.predict(test_rows.float().numpy()))
-        validation = None
-        if self.parts.validation is not None:
-            validation = self.held_out.rows(feature), self.held_out.part.targets()
+        validation = None if self.parts.validation is None else self.held_out.labelled(feature)
         logistic = fit_logistic_regression(rows, labels, validation)
-        predicted = logistic.classes[logistic.logits(test_rows).argmax(dim=1).numpy()]
-        facts = {"inverse_penalty": logistic.inverse_penalty, "converged": logistic.converged}
-        return results | {"logistic regression": self._measure(predicted) | facts}
+        facts = {"inverse_penalty": logistic.model.C, "converged": logistic.converged}
+        return results | {"logistic regression": self._measure(logistic.predict(test_rows)) | facts}
 
     def _measure(self, predictions: np.ndarray) -> dict:
-        return classification_scores(predictions.tolist(), self.test.part.targets().tolist())
-
-
-def finetuning_recipe(arguments: HeadArguments) -> FinetuningRecipe:
-    """The recipe that the options ask for."""
-    given = {"learning_rates": tuple(arguments.learning_rates), "layer_decays": tuple(arguments.layer_decays)}
-    given |= {"epochs": arguments.epochs}
-    return FinetuningRecipe(**{name: value for name, value in given.items() if value})
+        return classification_scores(predictions, self.test.targets().numpy())
 
 
 class SubsetImages:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -10,7 +9,6 @@ from ..configuration_pcl import PCLConfig
 from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
 
-HeadTask = Literal["expression", "action_units", "head_pose", "regression", "embedding"]
 PROBLEM_TYPES = {
     "expression": "single_label_classification",
     "action_units": "multi_label_classification",
@@ -20,18 +18,15 @@ PROBLEM_TYPES = {
 Head = PCLForImageClassification | PCLForHeadPoseEstimation
 
 
-def build_head(
-    encoder: PCLModel, task: HeadTask, labels: Sequence[str], feature: str, image_size: int, seed: int = 0
-) -> Head:
+def build_head(encoder: PCLModel, task: str, labels: Sequence[str], feature: str, image_size: int) -> Head:
     """The encoder's weights under a head that is not trained yet; torch's random state stays as it was.
 
     Args:
         encoder: Its weights are copied.
-        task: What the head says: one class, several units, three angles, a number, or an embedding.
+        task: What the head says: `head_pose` three angles, or one of `PROBLEM_TYPES`.
         labels: Names of the classes or units, in order, or of the number.
         feature: What the head reads: `trunk`, `face`, `pose` or `face+pose`.
         image_size: Side of the images it reads, in px.
-        seed: Of the head's weights.
 
     Raises:
         ValueError: If two labels have one name.
@@ -45,7 +40,7 @@ def build_head(
         changes |= {"label2id": {label: number for number, label in enumerate(labels)}}
     # The caller's random state must not depend on how many heads were built.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = model_class(PCLConfig(**(encoder.config.to_dict() | changes)))
     model.pcl.load_state_dict(encoder.state_dict())
     model.config.name_or_path = encoder.config.name_or_path  # Whose crop of faces the head goes on with.

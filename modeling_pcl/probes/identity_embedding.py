@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,28 +10,14 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from ..progress import progress
-from .linear import LinearLayer
+from .linear import LinearProbe
+from .objectives import Selection
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
 # The loss cannot fall below a bound (NormFace, proposition 2): with 1,000 identities 5.9 at a scale of 1, 1e-4 at 16.
 SCALE = 16.0
-
-
-@dataclass(frozen=True)
-class IdentityEmbedding(LinearLayer):
-    """A linear layer `(dim, features)`, whose outputs, of any length, are compared by their cosine.
-
-    Args:
-        learning_rate: The candidate that was kept.
-        epoch: Its epoch, from 1.
-        score: What the held-out people gave; None without.
-    """
-
-    learning_rate: float
-    epoch: int
-    score: float | None
 
 
 def normalised_softmax_loss(embeddings: torch.Tensor, centres: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
@@ -61,8 +46,8 @@ def train_identity_embedding(
     epochs: int = 50,
     learning_rates: Sequence[float] = (3e-2, 1e-2),
     seed: int = 0,
-) -> IdentityEmbedding:
-    """Train a linear layer on standardised features to tell people apart.
+) -> LinearProbe:
+    """Train a linear layer on standardised features, whose outputs are compared by their cosine, to tell people apart.
 
     People with a single image are left out.
 
@@ -78,10 +63,9 @@ def train_identity_embedding(
         seed: Of the initial weights and the order of the images; the same for each learning rate.
 
     Raises:
-        ValueError: If `subjects` does not name every image, fewer than two of them have two images, or no epoch has a
-            score above minus infinity.
+        ValueError: If fewer than two people have two images, or no epoch has a score above minus infinity.
     """
-    rows, identities = _usable(features, subjects)
+    rows, identities = _usable(subjects)
     scaler = StandardScaler()
     for some in rows.split(BATCH_SIZE):  # Without a copy of all features.
         scaler.partial_fit(features[some].float().numpy())
@@ -106,26 +90,27 @@ def train_identity_embedding(
             folded = weight.detach() / scale
             yield folded, bias.detach() - folded @ mean
 
-    kept, highest = None, -math.inf
+    selection, kept = Selection(), None
     for rate in learning_rates if held_out_score else learning_rates[:1]:
+        candidate = {"learning_rate": rate}
         for epoch, (weight, bias) in enumerate(train(rate), start=1):
-            score = held_out_score(weight, bias) if held_out_score else None
-            if score is None or score > highest:
-                kept, highest = IdentityEmbedding(weight, bias, rate, epoch, score), score
+            if held_out_score is None:
+                kept = LinearProbe(weight, bias, Selection(candidate, epoch, score=None))
+            elif selection.add(candidate, epoch, held_out_score(weight, bias)):
+                kept = LinearProbe(weight, bias, selection)
     if kept is None:
         raise ValueError("No epoch of the identity embedding has a score; lower `learning_rates`.")
     return kept
 
 
-def _usable(features: torch.Tensor, subjects: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def _usable(subjects: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of people with two images or more, and their numbers from 0, both `(usable images,)`."""
-    if len(subjects) != features.shape[0]:
-        raise ValueError(f"`subjects` must name {features.shape[0]} images, got {len(subjects)}.")
     _, people, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
     usable = counts >= 2
     if usable.sum() < 2:
         raise ValueError(
-            f"`subjects` must name at least 2 people with at least 2 images each, got {usable.sum()} of {len(counts)}."
+            f"There must be at least 2 people with at least 2 images each, got {usable.sum()} of {len(counts)}; give "
+            "another `--train`."
         )
     if not usable.all():
         logger.warning("%d of %d people have a single image and are left out.", (~usable).sum(), len(counts))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from ..data import label_columns
 from ..data.schema import action_units, presence
 from ..head_pose_pcl import ANGLES
 
-MAX_ANGLE_DEG = 99
+MAX_ANGLE_DEG = 99  # As the field does on AFLW2000-3D, whose angles beyond are faults.
 CLASS_COLUMNS = ("expression", "label")
 
 
@@ -33,6 +33,15 @@ class Labels:
     names: tuple[str, ...]
     strata: list
 
+    def at(self, rows: np.ndarray) -> "Labels":
+        """Of some rows."""
+        return replace(
+            self,
+            targets=self.targets[torch.from_numpy(rows)],
+            known=self.known[rows],
+            strata=[self.strata[row] for row in rows],
+        )
+
 
 def read_classes(corpus: Dataset, column: str | None, names: Sequence[str] = ()) -> Labels:
     """A column of classes.
@@ -40,52 +49,47 @@ def read_classes(corpus: Dataset, column: str | None, names: Sequence[str] = ())
     Args:
         corpus: With class labels, whole numbers from 0, or names.
         column: None takes the first of `CLASS_COLUMNS` that is there.
-        names: Of the classes, for a column of numbers; None numbers them.
+        names: Of the classes, in the order of their numbers; none numbers them, or takes those that are found.
 
     Raises:
         ValueError: If there is no such column, or a number without a name.
     """
     column = column or next((name for name in CLASS_COLUMNS if name in corpus.column_names), None)
-    if column is None or column not in corpus.column_names:
+    if column not in corpus.column_names:
         wanted = f"`{column}`" if column else " or ".join(f"`{name}`" for name in CLASS_COLUMNS)
         raise ValueError(
             f"The corpus has no column {wanted}, only {corpus.column_names}; name the one of the classes with "
             "`--label_column`."
         )
-    feature = corpus.features[column]
+    feature, names = corpus.features[column], list(names)
     if not isinstance(feature, (ClassLabel, Value)):
         raise ValueError(f"The column `{column}` must hold classes, not {feature}.")
-    values = [None if value is None or value != value else value for value in corpus.select_columns(column)[:][column]]
-    if isinstance(feature, ClassLabel):
-        values = [None if value == -1 else value for value in values]  # How `datasets` marks a class not known.
-        names = names or feature.names
-    else:
-        names, values = _number_classes(values, names, column)
-    known = np.array([value is not None for value in values])
-    if not known.any():
+    unknown = -1 if isinstance(feature, ClassLabel) else None  # How `datasets` marks a class that is not known.
+    values = [
+        None if label_columns.is_missing(value) or value == unknown else value
+        for value in corpus.select_columns(column)[:][column]
+    ]
+    classes = sorted(set(values) - {None}, key=lambda value: (isinstance(value, str), value))
+    if not classes:
         raise ValueError(f"The column `{column}` holds no label.")
-    beyond = [value for value in values if value is not None and not 0 <= value < len(names)]
+    if isinstance(feature, ClassLabel):
+        names = names or feature.names
+    elif all(isinstance(value, str) for value in classes):
+        names = names or classes
+        odd = [value for value in classes if value not in names]
+        if odd:
+            raise ValueError(f"The column `{column}` holds {odd[0]!r}, which is not one of {names}.")
+        classes, values = [0], [None if value is None else names.index(value) for value in values]
+    else:
+        odd = [value for value in classes if not math.isfinite(value) or value != int(value) or value < 0]
+        if odd:
+            raise ValueError(f"The column `{column}` must hold numbers of classes, from 0, or names, not {odd[0]}.")
+        names = names or [str(number) for number in range(int(classes[-1]) + 1)]
+    beyond = [value for value in (classes[0], classes[-1]) if not 0 <= value < len(names)]
     if beyond:
         raise ValueError(f"The column `{column}` holds the class {beyond[0]}, but there are {len(names)} names.")
     targets = torch.tensor([0 if value is None else int(value) for value in values])
-    return Labels(targets, known, tuple(names), values)
-
-
-def _number_classes(values: list, names: Sequence[str], column: str) -> tuple[list[str], list]:
-    """Names of the classes, and every value as the number of its class."""
-    classes = sorted(
-        {value for value in values if value is not None}, key=lambda value: (isinstance(value, str), value)
-    )
-    if all(isinstance(value, str) for value in classes):
-        names = list(names) or classes
-        unknown = [value for value in classes if value not in names]
-        if unknown:
-            raise ValueError(f"The column `{column}` holds {unknown[0]!r}, which is not one of {names}.")
-        return names, [None if value is None else names.index(value) for value in values]
-    odd = [value for value in classes if not math.isfinite(value) or value != int(value) or value < 0]
-    if odd:
-        raise ValueError(f"The column `{column}` must hold numbers of classes, from 0, or names, not {odd[0]}.")
-    return list(names) or [str(number) for number in range(int(classes[-1]) + 1)], values
+    return Labels(targets, np.array([value is not None for value in values]), tuple(names), values)
 
 
 def read_head_pose(corpus: Dataset) -> Labels:

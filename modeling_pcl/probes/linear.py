@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import nn
+from sklearn.metrics import precision_recall_curve
 from torch.nn import functional as F
 
 from ..progress import progress
 from .feature_cache import ShardedFeatures
-from .objectives import Objective
-from .selection import Selection
+from .objectives import Objective, Selection
 
 MOMENTUM, EPS = 0.1, 1e-5  # torch's defaults for batch norm
 
@@ -48,11 +48,10 @@ class LinearRecipe:
 
 
 # Of action units the optimizer is not published, and other numbers are not probed there; they have that of head pose.
+_OF_HEAD_POSE = LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False)
 PUBLISHED = {
     "expression": LinearRecipe("adam", (1e-2,), batch_size=256, batch_norm=False, cosine=True),
-    "head_pose": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
-    "regression": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
-    "action_units": LinearRecipe("adamw", (1e-3,), batch_size=128, batch_norm=True, cosine=False),
+    **dict.fromkeys(("head_pose", "regression", "action_units"), _OF_HEAD_POSE),
 }
 
 
@@ -86,27 +85,22 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class LinearLayer:
+class LinearProbe:
     """A linear layer on raw features: what they were normalised by is folded in.
 
     Args:
         weight: `(outputs, dim)` float32.
         bias: `(outputs,)` float32.
+        selection: The learning rate and the epoch that were kept.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
+    selection: Selection
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """`(images, outputs)` float32 of features `(images, dim)`, any floating dtype."""
         return F.linear(features.float(), self.weight, self.bias)
-
-
-@dataclass(frozen=True)
-class LinearProbe(LinearLayer):
-    """A trained linear probe, with the learning rate and the epoch that were kept."""
-
-    selection: Selection
 
 
 def train_linear(
@@ -137,10 +131,11 @@ def train_linear(
         raise ValueError(f"A linear probe needs 2 examples and 1 held out, got {len(train)} and {len(held_out)}.")
     generator = torch.Generator().manual_seed(seed)
     heads = _CandidateHeads(train.features.shape[1], outputs, recipe, generator)
-    if objective.has_units:
+    if objective.has_units:  # A step is then as large in any unit.
         _, targets = train.at(torch.arange(len(train)))
-        heads.begin_at(targets.mean(dim=0), targets.std(dim=0))
-    optimizer = heads.optimizer(recipe)
+        heads.mean, heads.spread = targets.mean(dim=0), targets.std(dim=0)
+    groups = [{"params": list(head.values()), "lr": rate} for head, rate in zip(heads.heads, recipe.learning_rates)]
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, fused=True)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
     held_features, held_targets = held_out.at(torch.arange(len(held_out)))
@@ -162,35 +157,28 @@ def train_linear(
     return kept
 
 
-class _CandidateHeads(nn.Module):
-    """Linear layers on the same features, one a learning rate, computed by one matrix product."""
+class _CandidateHeads:
+    """Linear layers on the same features, one a learning rate, computed by one matrix product.
+
+    Attributes:
+        heads: Parameters of each, by name.
+        mean, spread: `(outputs,)`; the layers' outputs are so many spreads from the mean.
+    """
 
     def __init__(self, dim: int, outputs: int, recipe: LinearRecipe, generator: torch.Generator):
-        super().__init__()
         self.batch_norm, self.one_scale = recipe.batch_norm, recipe.one_scale
         bound = 1 / math.sqrt(dim)  # torch's default for linear layers
         weight, bias = ((2 * torch.rand(shape, generator=generator) - 1) * bound for shape in ((outputs, dim), outputs))
-        heads = {"weight": weight, "bias": bias}
+        first = {"weight": weight, "bias": bias}
         if recipe.batch_norm:
-            heads |= {"scale": torch.ones(dim), "shift": torch.zeros(dim)}
-        parameters = [
-            {name: nn.Parameter(value.clone()) for name, value in heads.items()} for _ in recipe.learning_rates
+            first |= {"scale": torch.ones(dim), "shift": torch.zeros(dim)}
+        self.heads = [
+            {name: value.clone().requires_grad_() for name, value in first.items()} for _ in recipe.learning_rates
         ]
-        self.heads = nn.ModuleList(map(nn.ParameterDict, parameters))
-        self.batches = 0
-        self.begin_at(torch.zeros(outputs), torch.ones(outputs))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_var", torch.ones(dim))
+        self.mean, self.spread = torch.zeros(outputs), torch.ones(outputs)
+        self.batches, self.running_mean, self.running_var = 0, torch.zeros(dim), torch.ones(dim)
 
-    def begin_at(self, mean: torch.Tensor, spread: torch.Tensor):
-        """Take the outputs for so many spreads from the mean, each `(outputs,)`: a step is as large in any unit."""
-        self.mean, self.spread = mean, spread
-
-    def optimizer(self, recipe: LinearRecipe) -> torch.optim.Optimizer:
-        groups = [{"params": list(head.values()), "lr": rate} for head, rate in zip(self.heads, recipe.learning_rates)]
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, fused=True)
-
-    def forward(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
+    def __call__(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
         """Logits `(batch, outputs)` of each candidate, in training mode."""
         if self.batch_norm:
             self.batches += 1
@@ -210,7 +198,7 @@ class _CandidateHeads(nn.Module):
         self.running_var.lerp_(variance.expand_as(self.running_var), momentum)
         return (features - mean) * (variance + EPS).rsqrt()
 
-    def _affine(self, head: nn.ParameterDict) -> tuple[torch.Tensor, torch.Tensor]:
+    def _affine(self, head: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The linear layer with the scale and shift of its batch norm, in the targets' units."""
         weight, bias = head["weight"], head["bias"]
         if self.batch_norm:
@@ -226,3 +214,36 @@ class _CandidateHeads(nn.Module):
                 weight = weight * (self.running_var + EPS).rsqrt()
                 bias = bias - weight @ self.running_mean
             yield weight, bias
+
+
+def with_best_thresholds(probe: LinearProbe, held_out: Examples) -> LinearProbe:
+    """The probe with a bias such that 0.5 is each unit's threshold of the best F1 on held-out images.
+
+    A unit that is active in none of them keeps its bias.
+
+    Args:
+        probe: Of several units.
+        held_out: With targets `(images, units)`, 1, 0 or NaN where not known.
+    """
+    features, targets = held_out.at(torch.arange(len(held_out)))
+    logits, targets = probe.logits(features).numpy(), targets.numpy()
+    bias = probe.bias.clone()
+    for unit in range(targets.shape[1]):
+        known = ~np.isnan(targets[:, unit])
+        active = targets[known, unit] == 1
+        if active.any():
+            bias[unit] -= best_f1_threshold(active, logits[known, unit])
+    return replace(probe, bias=bias)
+
+
+def best_f1_threshold(active: np.ndarray, logits: np.ndarray) -> float:
+    """The number half way to the next lower logit, from which on saying "active" gives the best F1.
+
+    Args:
+        active: `(images,)` booleans, one at least true.
+        logits: `(images,)`.
+    """
+    precision, recall, levels = precision_recall_curve(active, logits)
+    scores = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(np.argmax(scores[:-1]))  # The last point of the curve has no threshold.
+    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..files import write_json
 from ..training.record import describe_run
 from .arguments import DisentanglementArguments, HeadArguments, ProbeArguments, VerificationArguments
-from .disentanglement_probe import run_disentanglement_probe
+from .disentanglement import run_disentanglement_probe
 from .encoder import Encoder
 from .head_probe import run_head_probe
 from .verification_probe import run_verification_probe

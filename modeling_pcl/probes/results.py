@@ -2,12 +2,13 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from datasets import Dataset
 from tabulate import tabulate
 
 Measures = Mapping[str, float | None]
+# Which way a measure is better: 1 up, -1 down, 0 neither. Behind its name in tables, and in words in pictures.
+ARROWS = {1: " ↑", -1: " ↓", 0: ""}
+DIRECTIONS = {1: "higher is better", -1: "lower is better", 0: "neither is better"}
 
 
 def over_seeds(measures: Sequence[Measures]) -> dict[str, dict]:
@@ -37,11 +38,6 @@ def over_folds(measures: Sequence[Measures]) -> dict[str, float | None]:
     return result
 
 
-def write_predictions(folder: Path, columns: Mapping[str, Sequence]):
-    """Write `predictions.csv`, a line for each image or pair."""
-    Dataset.from_dict(dict(columns)).to_pandas().to_csv(folder / "predictions.csv", index=False)
-
-
 def results_table(results: Mapping[str, Mapping[str, Mapping]], measures: Sequence[str]) -> str:
     """A line for each feature and probe: mean and spread of some measures."""
     rows = []
@@ -61,3 +57,8 @@ def mean_and_spread(summary: Mapping | None) -> str:
     digits = 3 if abs(summary["mean"]) < 2 else 2
     spread = "" if summary["spread"] is None else f" ± {summary['spread']:.{digits}f}"
     return f"{summary['mean']:.{digits}f}{spread}"
+
+
+def bars(summaries: Mapping[str, Mapping]) -> dict[str, tuple[float | None, float | None]]:
+    """Mean and spread of each feature, as pictures take them."""
+    return {feature: (summary["mean"], summary["spread"]) for feature, summary in summaries.items()}

@@ -1,4 +1,4 @@
-"""Measures of predictions, as pure functions: what probes choose by, and what they report."""
+"""Measures of predictions, as pure functions: what probes report, what heads are chosen by, what `metrics` wraps."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,11 +7,6 @@ import numpy as np
 from sklearn import metrics
 
 from ..head_pose_pcl import ANGLES
-
-
-def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Share of equal classes, in [0, 1]; both `(images,)`."""
-    return float(np.mean(predictions == references))
 
 
 def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]:
@@ -27,6 +22,12 @@ def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]
     counts = predicted.sum(axis=0) + active.sum(axis=0)  # (images, units) -> (units,)
     hits = (predicted & active).sum(axis=0)
     return [float(2 * hit / count) if count else None for hit, count in zip(hits, counts)]
+
+
+def mean_f1(by_unit: Sequence[float | None]) -> float | None:
+    """Mean over the units that have an F1; None if there is none."""
+    existing = [score for score in by_unit if score is not None]
+    return float(np.mean(existing)) if existing else None
 
 
 def classification_scores(
@@ -60,7 +61,7 @@ def classification_scores(
     predictions, references = _class_numbers("predictions", predictions), _class_numbers("references", references)
     occurring, in_references = np.union1d(predictions, references), np.unique(references)
     results = {
-        "accuracy": accuracy(predictions, references),
+        "accuracy": float(np.mean(predictions == references)),
         "mean_class_accuracy": float(
             metrics.recall_score(references, predictions, labels=in_references, average="macro")
         ),
@@ -239,9 +240,8 @@ def action_unit_scores(
     if not ((probabilities[known] >= 0) & (probabilities[known] <= 1)).all():
         raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
     scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
-    existing = [score for score in scores if score is not None]
     return {
-        "f1": float(np.mean(existing)) if existing else None,
+        "f1": mean_f1(scores),
         "f1_per_unit": dict(zip(names, scores)),
         "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
         "frames": int(known.any(axis=1).sum()),

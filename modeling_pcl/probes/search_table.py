@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from ..pictures.comparison import draw_comparison
 from .arguments import TableArguments
-from .results import mean_and_spread, over_seeds
+from .results import ARROWS, DIRECTIONS, bars, mean_and_spread, over_seeds
 
 SEED = re.compile(r"-\d+$")  # At the end of a variant's name.
 # By score: what it is called, its feature or features, and which way is better.
@@ -21,13 +21,9 @@ SCORES = {
     "yaw_r2": ("yaw R²", ("trunk", "face", "pose"), 1),
     "mirror_movement": ("mirror movement", ("face", "pose"), 0),
 }
-ARROWS = {1: " ↑", -1: " ↓", 0: ""}
-DIRECTIONS = {1: "higher is better", -1: "lower is better", 0: "neither is better"}
-
-Summary = dict[str, dict[str, dict[str, dict]]]
 
 
-def summarise_variants(rows: Sequence[Mapping[str, str]], side: str) -> Summary:
+def summarise_variants(rows: Sequence[Mapping[str, str]], side: str) -> dict[str, dict[str, dict[str, dict]]]:
     """Mean and spread over seeds, of rows of a table of `pcl search run`, at one side.
 
     Returns:
@@ -45,7 +41,7 @@ def summarise_variants(rows: Sequence[Mapping[str, str]], side: str) -> Summary:
     }
 
 
-def as_markdown(summary: Summary) -> str:
+def as_markdown(summary: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> str:
     """A line for each variant, a column for each score and feature."""
     lines = []
     for variant, features in summary.items():
@@ -77,18 +73,13 @@ def tabulate_search(arguments: TableArguments) -> str:
     for side in sorted({row["side"] for row in rows}, key=int):
         summary = summarise_variants(rows, side)
         tables.append(f"At {side} px:\n\n{as_markdown(summary)}")
-    measures = {f"{words}, {side} px": (score, sign) for score, (words, _, sign) in SCORES.items()}
-    drawn = {
-        measure: {
-            variant: {
-                feature: (scores[score]["mean"], scores[score]["spread"])
-                for feature, scores in features.items()
-                if feature in SCORES[score][1]
-            }
+    # The picture is of the last side, the largest, at which models are told apart best.
+    drawn, directions = {}, {}
+    for score, (words, names, sign) in SCORES.items():
+        directions[f"{words}, {side} px"] = DIRECTIONS[sign]
+        drawn[f"{words}, {side} px"] = {
+            variant: bars({name: features[name][score] for name in names if name in features})
             for variant, features in summary.items()
         }
-        for measure, (score, _) in measures.items()
-    }
-    directions = {measure: DIRECTIONS[sign] for measure, (_, sign) in measures.items()}
     draw_comparison(drawn, directions).save(path.with_suffix(".png"))
     return "\n\n".join(tables)

@@ -16,9 +16,8 @@ from ..data.splits import cut_off, subject_folds
 from ..data.subjects import select_subjects
 from ..progress import progress
 from .arguments import HeadArguments
-from .encoder import Encoder
+from .encoder import Encoder, Precision
 from .feature_cache import ShardedFeatures
-from .features import Precision
 from .labels import Labels
 from .linear import Examples
 
@@ -27,7 +26,15 @@ logger = logging.getLogger(__name__)
 ROW = "row in its split"  # A column of what is opened, so that predictions can name their image.
 NO_LABELS = Labels(torch.empty(0), np.empty(0), (), [])
 TEST_SHARE, VALIDATION_SHARE, CUT_SEED = 0.2, 0.1, 0
-UNIT_FOLDS = 3
+UNIT_FOLDS = 3  # As the field's tables of action units have it.
+
+
+def spread_rows(rows: int, count: int) -> list[int]:
+    """So many of a number of rows at equal distances, all if there are fewer.
+
+    The last is the last row, so that of subjects with ten images each not all show their first.
+    """
+    return torch.linspace(0, rows - 1, min(count, rows)).long().tolist()
 
 
 @lru_cache(maxsize=4)  # Training and test set are compared more than once, in each fold anew.
@@ -53,6 +60,7 @@ class Subset:
         labels: Of the whole corpus.
         source: Where it is from, in words.
         revision: Of the split that was opened.
+        features: Of the whole corpus, by name; None before they are extracted.
     """
 
     corpus: Dataset
@@ -60,6 +68,7 @@ class Subset:
     labels: Labels
     source: str
     revision: str | None = None
+    features: Mapping[str, ShardedFeatures] | None = None
 
     def keeping(self, rows: np.ndarray, source: str | None = None) -> "Subset":
         return replace(self, rows=rows, source=source or self.source)
@@ -90,6 +99,18 @@ class Subset:
     def targets(self) -> torch.Tensor:
         return self.labels.targets[torch.from_numpy(self.rows)]
 
+    def feature(self, name: str) -> torch.Tensor:
+        """A feature of the subset's images, `(images, dim)`."""
+        return self.features[name][torch.from_numpy(self.rows)]
+
+    def labelled(self, feature: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A feature of the subset's images, with their targets."""
+        return self.feature(feature), self.targets()
+
+    def examples(self, feature: str) -> Examples:
+        """A feature, which is read when it is needed, with the targets."""
+        return Examples(self.features[feature], self.labels.targets, torch.from_numpy(self.rows))
+
     def column(self, name: str) -> np.ndarray:
         """Values of a column, `(rows,)`."""
         return np.array(self.corpus.select_columns(name)[:][name], dtype=object)[self.rows]
@@ -107,31 +128,10 @@ class Subset:
         return {"source": self.source, "images": len(self.rows), "revision": self.revision}
 
 
-@dataclass(frozen=True)
-class EncodedSubset:
-    """What of a subset decodes, with its features.
-
-    Args:
-        part: The subset, without the images that do not decode.
-        features: Of the whole corpus, by name.
-    """
-
-    part: Subset
-    features: Mapping[str, ShardedFeatures]
-
-    def rows(self, feature: str) -> torch.Tensor:
-        """A feature of the subset's images, `(images, dim)`."""
-        return self.features[feature][torch.from_numpy(self.part.rows)]
-
-    def examples(self, feature: str) -> Examples:
-        """A feature, which is read when it is needed, with the targets."""
-        return Examples(self.features[feature], self.part.labels.targets, torch.from_numpy(self.part.rows))
-
-
-def encode_subset(encoder: Encoder, part: Subset, image_size: int, precision: Precision) -> EncodedSubset:
-    """Extract a subset's features, or take them from the cache."""
+def encode_subset(encoder: Encoder, part: Subset, image_size: int, precision: Precision) -> Subset:
+    """What of a subset decodes, with its features, extracted or from the cache."""
     table = encoder.table(part.corpus, image_size, precision, part.source)
-    return EncodedSubset(part.without(table.broken), table.features)
+    return replace(part.without(table.broken), features=table.features)
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,9 @@ def open_subset(
         corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
     labels = NO_LABELS if read is None else read(corpus.remove_columns(ROW))
     if not labels.known.all():
-        corpus, dropped = corpus.select(np.flatnonzero(labels.known)), int((~labels.known).sum())
-        labels, source = read(corpus.remove_columns(ROW)), f"{source}, without {dropped} rows that cannot be used"
+        rows = np.flatnonzero(labels.known)
+        source = f"{source}, without {len(corpus) - len(rows)} rows that cannot be used"
+        corpus, labels = corpus.select(rows), labels.at(rows)
     return Subset(corpus, np.arange(len(corpus)), labels, source, revision)
 
 
@@ -279,11 +280,9 @@ def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Sub
 
 
 def _with_own_corpus(subset: Subset) -> Subset:
-    rows = subset.rows
-    strata = [subset.labels.strata[row] for row in rows]
-    labels = Labels(subset.targets(), subset.labels.known[rows], subset.labels.names, strata)
     # Test features are float32 and training features bfloat16: of one corpus both would be extracted of all rows.
-    return replace(subset, corpus=subset.corpus.select(rows), rows=np.arange(len(rows)), labels=labels)
+    corpus, labels = subset.corpus.select(subset.rows), subset.labels.at(subset.rows)
+    return replace(subset, corpus=corpus, rows=np.arange(len(corpus)), labels=labels)
 
 
 def _fold_subsets(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]:

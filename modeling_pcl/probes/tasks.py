@@ -9,11 +9,11 @@ from datasets import Dataset
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from ..head_pose_pcl import ANGLES
 from ..pictures.charts import draw_confusion, draw_errors, draw_unit_scores
 from .arguments import HeadArguments
 from .labels import Labels, read_action_units, read_classes, read_head_pose, read_numbers
-from .scores import action_unit_scores, angular_errors, classification_scores, regression_scores
+from .objectives import f1_of_logits
+from .scores import angular_errors, classification_scores, mean_f1, regression_scores
 
 
 @dataclass(frozen=True)
@@ -24,40 +24,43 @@ class HeadTask:
         image_size: Side of the images, in px, where none is asked for.
         metric: The first of its measures, by which models are compared.
         read: From a corpus to its labels.
-        measure: From logits, targets and names to numbers (and, for pictures, tables).
-        draw: From logits, targets, names and a title to a picture, under the name of its file.
+        measure: From logits, targets and names to numbers.
+        draw: From logits, targets, names and a title to a picture.
         predict: From logits and names to columns of predictions.
+        picture: Name of the picture's file.
     """
 
     image_size: int
     metric: str
     read: Callable[[Dataset], Labels]
     measure: Callable[[torch.Tensor, torch.Tensor, tuple[str, ...]], dict]
-    draw: Callable[[torch.Tensor, torch.Tensor, tuple[str, ...], str], dict[str, Image.Image]]
+    draw: Callable[[torch.Tensor, torch.Tensor, tuple[str, ...], str], Image.Image]
     predict: Callable[[torch.Tensor, tuple[str, ...]], dict[str, list]]
+    picture: str
 
 
 def head_task(arguments: HeadArguments) -> HeadTask:
     """Give the task that the options name."""
     # 100 and 256 px are the sides at which the paper reads expressions and head pose.
     if arguments.task == "head_pose":
-        return HeadTask(256, "mae", read_head_pose, _measure_pose, _draw_pose, _predict_numbers)
+        draw = partial(_draw_errors, unit="degrees")
+        return HeadTask(256, "mae", read_head_pose, _measure_pose, draw, _predict_numbers, "head_pose.png")
     if arguments.task == "action_units":
-        return HeadTask(100, "f1", read_action_units, _measure_units, _draw_units, _predict_units)
+        return HeadTask(100, "f1", read_action_units, _measure_units, _draw_units, _predict_units, "f1.png")
     if arguments.task == "regression":
         read = partial(read_numbers, column=arguments.label_column)
-        return HeadTask(100, "mae", read, _measure_numbers, _draw_numbers, _predict_numbers)
+        return HeadTask(100, "mae", read, _measure_numbers, _draw_errors, _predict_numbers, "regression.png")
     read = partial(read_classes, column=arguments.label_column, names=tuple(arguments.label_names))
-    return HeadTask(100, "accuracy", read, _measure_classes, _draw_classes, _predict_classes)
+    return HeadTask(100, "accuracy", read, _measure_classes, _draw_classes, _predict_classes, "confusion.png")
 
 
 def _measure_classes(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
-    return classification_scores(logits.argmax(dim=1).tolist(), targets.tolist())
+    return classification_scores(logits.argmax(dim=1).numpy(), targets.numpy())
 
 
-def _draw_classes(logits, targets, names, title) -> dict[str, Image.Image]:
+def _draw_classes(logits, targets, names, title) -> Image.Image:
     counts = confusion_matrix(targets, logits.argmax(dim=1), labels=range(len(names)))
-    return {"confusion.png": draw_confusion(counts, names, title)}
+    return draw_confusion(counts, names, title)
 
 
 def _predict_classes(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:
@@ -69,34 +72,29 @@ def _predict_classes(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, 
 
 
 def _measure_pose(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
-    return angular_errors(logits.tolist(), targets.tolist())
+    return angular_errors(logits.numpy(), targets.numpy())
 
 
-def _draw_pose(logits, targets, names, title) -> dict[str, Image.Image]:
-    return {"head_pose.png": draw_errors(logits.numpy(), targets.numpy(), ANGLES, title, unit="degrees")}
+def _measure_numbers(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
+    return regression_scores(logits[:, 0].numpy(), targets[:, 0].numpy())
+
+
+def _draw_errors(logits, targets, names, title, unit: str = "") -> Image.Image:
+    return draw_errors(logits.numpy(), targets.numpy(), names, title, unit)
 
 
 def _predict_numbers(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:
     return {f"predicted_{name}": column.tolist() for name, column in zip(names, logits.T)}
 
 
-def _measure_numbers(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
-    return regression_scores(logits[:, 0].tolist(), targets[:, 0].tolist())
-
-
-def _draw_numbers(logits, targets, names, title) -> dict[str, Image.Image]:
-    return {"regression.png": draw_errors(logits.numpy(), targets.numpy(), names, title)}
-
-
 def _measure_units(logits: torch.Tensor, targets: torch.Tensor, names: tuple[str, ...]) -> dict:
-    results = action_unit_scores(logits.sigmoid().tolist(), targets.tolist(), names)
-    units = {f"f1_{name}": score for name, score in results["f1_per_unit"].items()}
-    return {"f1": results["f1"], **units, "images": results["frames"]}
+    by_unit = f1_of_logits(logits, targets)
+    units = {f"f1_{name}": score for name, score in zip(names, by_unit)}
+    return {"f1": mean_f1(by_unit), **units, "images": len(targets)}
 
 
-def _draw_units(logits, targets, names, title) -> dict[str, Image.Image]:
-    results = _measure_units(logits, targets, names)
-    return {"f1.png": draw_unit_scores({name: results[f"f1_{name}"] for name in names}, title, "F1")}
+def _draw_units(logits, targets, names, title) -> Image.Image:
+    return draw_unit_scores(dict(zip(names, f1_of_logits(logits, targets))), title, "F1")
 
 
 def _predict_units(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:

@@ -1,11 +1,9 @@
 """The verification probe: cosines of features, or of a linear embedding of them, in folds that share no person."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -14,23 +12,23 @@ from .arguments import VerificationArguments
 from .encoder import Encoder
 from .groups import group_tables, measure_groups, read_groups
 from .heads import save_embedding, save_head
-from .identity_embedding import IdentityEmbedding, train_identity_embedding
-from .results import over_seeds, results_table, write_predictions
+from .identity_embedding import train_identity_embedding
+from .linear import LinearProbe
+from .results import over_seeds, results_table
 from .subset import VALIDATION_SHARE, Subset, encode_subset, open_subset, split_off
 from .verification import PAIR_SEED, TestPairs, open_pairs, pair_cosines
 
-MOST_HELD_OUT_PAIRS = 1_000_000
+MOST_HELD_OUT_PAIRS = 1_000_000  # Those of 1,414 images; every epoch is judged by all of them.
 MEASURES = ("accuracy", "accuracy_standard_error", "auc", "tar_at_far_0.01", "tar_at_far_0.001", "equal_error_rate")
 
 
 def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, folder: Path) -> tuple[dict, str]:
     """Measure how well features, and embeddings where asked for, tell people apart; as `probe.RUNS` says."""
-    image_size = arguments.image_size or encoder.image_size
+    image_size, features = arguments.image_size or encoder.image_size, arguments.feature_names()
     pairs = open_pairs(arguments, arguments.test)
     groups = read_groups(pairs.corpus, arguments.group_by, pairs.source)
     table = encoder.table(pairs.corpus, image_size, "float32", pairs.source)
     pairs = pairs.without(table.broken)
-    features = arguments.feature_names()
     cosines = {feature: pairs.cosines(table.features[feature]) for feature in features}
     measured = {feature: pairs.measure(cosines[feature]) for feature in features}
     facts = {
@@ -45,41 +43,37 @@ def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, f
     config = encoder.model.config
     if arguments.identity_embedding:
         trained, parts = train_embeddings(arguments, encoder, image_size, pairs)
-        facts["parts"][0] |= parts
-        facts["seeds"] = arguments.seeds
-        embedded = {
-            (feature, seed): pairs.cosines(embedding.logits(table.features[feature][:]))
-            for (feature, seed), embedding in trained.items()
-        }
+        embedded = {key: pairs.cosines(probe.logits(table.features[key[0]][:])) for key, probe in trained.items()}
         for feature in features:
             of_seeds = [pairs.measure(embedded[feature, seed]) for seed in arguments.seeds]
             facts["results"][feature]["identity embedding"] = over_seeds(of_seeds)
-        feature, seed = best = max(trained, key=lambda key: trained[key].score or 0)
-        embedding = trained[best]
-        chosen = {"learning_rate": embedding.learning_rate, "epoch": embedding.epoch}
-        facts["head"] = [{"feature": feature, "seed": seed, "score": embedding.score} | chosen]
+        feature, seed = best = max(trained, key=lambda key: trained[key].selection.score or 0)
+        chosen = trained[best]
+        facts["parts"][0] |= parts
+        facts["seeds"] = arguments.seeds
+        facts["head"] = [{"feature": feature, "seed": seed} | chosen.selection.describe()]
         columns[f"{feature} identity embedding"] = embedded[best]
         config.verification_threshold = pairs.measure(embedded[best])["threshold"]
-        save_embedding(encoder.model, embedding.weight, embedding.bias, feature, image_size, folder)
+        save_embedding(encoder.model, chosen.weight, chosen.bias, feature, image_size, folder)
     else:
         best = max(features, key=lambda feature: measured[feature]["accuracy"])
         config.verification_feature, config.verification_threshold = best, measured[best]["threshold"]
         config.image_size = image_size  # For which the threshold holds; the encoder takes any.
         save_head(encoder.model, folder)
-    curves = {name: roc_curve(pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()}
-    draw_roc(curves, f"{len(pairs.same):,} pairs of {encoder.name}").save(folder / "roc.png")
-    write_predictions(folder, pairs.columns() | columns)
     tables = [results_table(facts["results"], MEASURES)]
     if groups:
         best = max(columns, key=lambda name: pairs.measure(columns[name])["accuracy"])
         facts["groups"] = _measure_groups(pairs, groups, best, columns[best])
         tables.append(group_tables(facts["groups"], MEASURES, "pairs"))
+    curves = {name: roc_curve(pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()}
+    draw_roc(curves, f"{len(pairs.same):,} pairs of {encoder.name}").save(folder / "roc.png")
+    pd.DataFrame(pairs.columns() | columns).to_csv(folder / "predictions.csv", index=False)
     return facts, "\n\n".join(tables)
 
 
 def train_embeddings(
     arguments: VerificationArguments, encoder: Encoder, image_size: int, pairs: TestPairs
-) -> tuple[dict[tuple[str, int], IdentityEmbedding], dict]:
+) -> tuple[dict[tuple[str, int], LinearProbe], dict]:
     """A linear embedding for each feature and seed, its epoch chosen by AUC on people held out of `--train`.
 
     Returns:
@@ -92,15 +86,19 @@ def train_embeddings(
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
     people = open_subset(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
     people = _without_people_of(people.without_images_of(pairs.images()), pairs)
-    encoded = encode_subset(encoder, people, image_size, "bf16")
-    people, held_out, judge = encoded.part, None, None
+    people, held_out, score = encode_subset(encoder, people, image_size, "bf16"), None, None
     if arguments.protocol == "strict":
         people, held_out = split_off(people, VALIDATION_SHARE)
-        judge = make_judge(held_out.subjects())
+        first, second, same = held_out_pairs(held_out.subjects())
     trained = {}
     for feature in arguments.feature_names():
-        rows = replace(encoded, part=people).rows(feature)
-        score = judge and partial(judge, replace(encoded, part=held_out).rows(feature).float())
+        rows = people.feature(feature)
+        if held_out is not None:
+            held_rows = held_out.feature(feature).float()
+
+            def score(weight: torch.Tensor, bias: torch.Tensor, held_rows=held_rows) -> float:
+                return float(roc_auc_score(same, pair_cosines(held_rows @ weight.T + bias, first, second)))
+
         for seed in arguments.seeds:
             trained[feature, seed] = train_identity_embedding(rows, people.subjects(), score, seed=seed)
     return trained, {"train": people.describe(), "validation": held_out and held_out.describe()}
@@ -119,11 +117,14 @@ def _without_people_of(people: Subset, pairs: TestPairs) -> Subset:
     return people.keeping(people.rows[kept], f"{people.source}, without the people of the test pairs")
 
 
-def make_judge(subjects: list) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]:
-    """From features, `(images, dim)`, and weight and bias of an embedding to its AUC over pairs of held-out images.
+def held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of held-out images, or a million of them, on which the epoch of an embedding is chosen.
 
     Args:
-        subjects: Who each image shows. All pairs are taken, or a million of them.
+        subjects: Who each image shows.
+
+    Returns:
+        The two images, and whether they show one person, each `(pairs,)`.
 
     Raises:
         ValueError: If the pairs are all of one kind.
@@ -139,9 +140,7 @@ def make_judge(subjects: list) -> Callable[[torch.Tensor, torch.Tensor, torch.Te
             f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch: that must be two, and "
             "two images of one of them. Give a larger `--train`."
         )
-    return lambda features, weight, bias: float(
-        roc_auc_score(same, pair_cosines(features @ weight.T + bias, first, second))
-    )
+    return first, second, same
 
 
 def _measure_groups(pairs: TestPairs, groups: dict[str, np.ndarray], name: str, cosines: np.ndarray) -> dict:

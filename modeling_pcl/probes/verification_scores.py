@@ -92,15 +92,14 @@ def _fold_accuracies(similarities: np.ndarray, same: np.ndarray, folds: np.ndarr
 
 
 def _best_threshold(similarities: np.ndarray, same: np.ndarray) -> float:
-    levels, places = np.unique(similarities, return_inverse=True)
-    gains = np.bincount(places, weights=np.where(same, 1, -1))  # right answers more when a level is said to be same
-    levels, gains = levels[::-1], gains[::-1]
-    accepted = int(np.argmax(np.concatenate([[0], np.cumsum(gains)])))  # how many levels, from the highest
-    if accepted == 0:
-        return float(np.nextafter(levels[0], np.inf))
-    lowest = levels[accepted - 1]
-    if accepted == len(levels):
-        return float(lowest)
-    middle = (lowest + levels[accepted]) / 2
+    false_accepts, true_accepts, levels = roc_curve(same, similarities, drop_intermediate=False)
+    # In whole pairs, since equal numbers of right answers are not equal as sums of shares.
+    right = np.rint(true_accepts * same.sum()) - np.rint(false_accepts * (~same).sum())
+    best = int(np.argmax(right))
+    if best == 0:  # The first level is infinity.
+        return float(np.nextafter(levels[1], np.inf))
+    if best + 1 == len(levels):
+        return float(levels[best])
+    middle = (levels[best] + levels[best + 1]) / 2
     # Between neighbouring floats there is no middle.
-    return float(middle if middle > levels[accepted] else lowest)
+    return float(middle if middle > levels[best + 1] else levels[best])

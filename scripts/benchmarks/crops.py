@@ -26,7 +26,7 @@ from modeling_pcl.head_pose_pcl import ANGLES, turn_back
 from modeling_pcl.image_processing_pcl import PCLImageProcessor
 from modeling_pcl.images_pcl import open_bytes, to_rgb
 from modeling_pcl.options import option
-from modeling_pcl.probes.features import extract_features
+from modeling_pcl.probes.encoder import extract_features
 from modeling_pcl.probes.quick_scores import linear_accuracy, ridge, verification_auc
 
 from . import report

@@ -21,8 +21,7 @@ from modeling_pcl.hub.models import open_encoder
 from modeling_pcl.hub.onnx_encoder import OnnxEncoder
 from modeling_pcl.hub.onnx_export import export_onnx, quantise_onnx
 from modeling_pcl.options import option
-from modeling_pcl.probes.encoder import on_every_core
-from modeling_pcl.probes.features import Precision, encode
+from modeling_pcl.probes.encoder import Precision, encode, on_every_core
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 
 from . import report
@@ -71,7 +70,7 @@ class Encoders:
                 self.onnx = {name: OnnxEncoder(path) for name, path in files.items()}
 
     def ours(self, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
-        return next(encode(self.model, [images], precision))
+        return encode(self.model, images, precision)
 
     @torch.no_grad()
     def eager(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -159,9 +158,9 @@ def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> dict:
 def prepare_growth(model: str | None, batch: int, side: int) -> Callable[[], object]:
     """The work on one batch, after a small one for what torch sets up once."""
     encoder = (PCLModel(PCLConfig()) if model is None else open_encoder(model)).to(report.device())
-    next(encode(encoder, [torch.zeros(1, 3, 32, 32, dtype=torch.uint8)], "bf16"))
-    images = ready_batches(batch, side, 1)
-    return lambda: next(encode(encoder, images, "bf16"))
+    encode(encoder, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "bf16")
+    (images,) = ready_batches(batch, side, 1)
+    return lambda: encode(encoder, images, "bf16")
 
 
 # What a linear probe reads.
@@ -187,8 +186,7 @@ def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> dict:
             train, validation, test = (
                 (values[torch.from_numpy(parts[part])], labels[parts[part]]) for part in ("train", "validation", "test")
             )
-            probe = fit_logistic_regression(*train, validation)
-            predicted = probe.classes[probe.logits(test[0]).argmax(dim=1).numpy()]
+            predicted = fit_logistic_regression(*train, validation).predict(test[0])
             row[f"{name}, accuracy"] = float((predicted == test[1]).mean())
             row[f"{name}, relative error"] = float((values - reference[name]).norm() / reference[name].norm())
         rows.append(row)

@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import threading
 from pathlib import Path
 
@@ -66,12 +65,6 @@ def test_face_and_pose_together_are_made_of_the_two_and_not_kept(cache):
     assert torch.equal(together[rows], expected[rows])
     assert torch.equal(together[2:5], expected[2:5])
     assert together[rows].dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("name", ["nose", "trunk+face", "pose+face"])
-def test_what_is_no_feature_is_not_there(cache, name):
-    with pytest.raises(KeyError, match=re.escape(name)):
-        table(cache, Encoded()).features[name]
 
 
 def test_a_second_probe_encodes_nothing(cache):
@@ -152,12 +145,6 @@ def test_rows_of_several_files_are_taken_as_of_one(cache, rows):
     encoded = table(cache, Encoded()).features["pose"]
     assert encoded.shape == (ROWS, DIMS["pose"])
     assert torch.equal(encoded[rows], features()["pose"][rows])
-
-
-def test_too_few_rows_are_an_error_and_no_table(cache):
-    encoded = Encoded()
-    with pytest.raises(ValueError, match="of 12 rows, got 10"):
-        cached_features(cache, KEY, 12, encoded, encoded.seen)
 
 
 def test_two_probes_at_once_encode_once(cache):

@@ -86,15 +86,6 @@ def test_what_stands_behind_a_gap_or_lacks_its_rows_does_not_count(files):
     assert files.count() == 0
 
 
-def test_the_same_features_are_the_same_bytes(files, tmp_path):
-    again = FeatureFiles(tmp_path / "again", files.file_format, COLUMNS)
-    for one in (files, again):
-        one.write(0, rows(50), features(50), {"end": 50})
-    assert [path.read_bytes() for path in sorted(files.folder.iterdir())] == [
-        path.read_bytes() for path in sorted(again.folder.iterdir())
-    ]
-
-
 def test_a_full_disk_leaves_no_half_a_shard(files, monkeypatch):
     def full(path: Path, content: bytes):
         with open(path, "wb") as opened:

@@ -60,7 +60,7 @@ def test_the_best_epoch_and_learning_rate_of_all_are_kept():
     embedding = train_identity_embedding(
         features, subjects, held_out_score, dim=4, epochs=3, learning_rates=(1e-3, 1e-1)
     )
-    assert (embedding.learning_rate, embedding.epoch, embedding.score) == (1e-1, 2, 0.5)
+    assert embedding.selection.describe() == {"learning_rate": 1e-1, "epoch": 2, "score": 0.5}
     assert torch.equal(embedding.weight, seen[4][0])
     assert torch.equal(embedding.bias, seen[4][1])
     assert not torch.equal(seen[4][0], seen[5][0])
@@ -76,7 +76,7 @@ def test_without_a_score_the_last_epoch_of_the_first_learning_rate_is_kept():
     features, subjects = faces(range(5))
     options = {"dim": 4, "epochs": 3, "learning_rates": (1e-3, 1e-1)}
     embedding = train_identity_embedding(features, subjects, None, **options)
-    assert (embedding.learning_rate, embedding.epoch, embedding.score) == (1e-3, 3, None)
+    assert embedding.selection.describe() == {"learning_rate": 1e-3, "epoch": 3, "score": None}
     train_identity_embedding(features, subjects, worse_and_worse, **options)
     assert torch.equal(embedding.weight, seen[2])
 
@@ -119,13 +119,9 @@ def test_bfloat16_features_and_a_constant_one_train():
     assert embedding.logits(features.bfloat16()).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("subjects", "message"),
-    [("aab", "at least 2 people with at least 2 images each, got 1 of 2"), ("aa", "must name 3 images, got 2")],
-)
-def test_two_people_with_two_images_and_a_name_for_each_image_are_required(subjects, message):
-    with pytest.raises(ValueError, match=message):
-        train_identity_embedding(torch.rand(3, 2), list(subjects), None)
+def test_two_people_with_two_images_are_required():
+    with pytest.raises(ValueError, match="at least 2 people with at least 2 images each, got 1 of 2"):
+        train_identity_embedding(torch.rand(3, 2), list("aab"), None)
 
 
 def test_scores_that_are_no_numbers_are_refused():

@@ -1,13 +1,22 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_pcl.probes.linear import PUBLISHED, Examples, LinearRecipe, train_linear
-from modeling_pcl.probes.objectives import OBJECTIVES, Objective
-from modeling_pcl.probes.selection import in_words
+from modeling_pcl.probes.linear import (
+    PUBLISHED,
+    Examples,
+    LinearProbe,
+    LinearRecipe,
+    best_f1_threshold,
+    train_linear,
+    with_best_thresholds,
+)
+from modeling_pcl.probes.objectives import OBJECTIVES, Objective, Selection, in_words
 
 EXPRESSION = replace(PUBLISHED["expression"], epochs=3, batch_size=16)
 DIM, CLASSES = 12, 3
@@ -164,3 +173,29 @@ def test_too_few_examples_are_refused():
 def test_a_last_batch_of_one_does_not_stop_batch_norm():
     probe = train(replace(EXPRESSION, batch_norm=True), examples(17, 1), examples(30, 2))
     assert probe.weight.isfinite().all()
+
+
+# Thresholds of several units
+
+
+def test_the_threshold_has_the_best_f1_of_all_there_are():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        active = generator.random(30) < 0.3
+        active[0] = True
+        logits = active + generator.normal(size=30)
+        best = max(f1_score(active, logits >= level) for level in logits)
+        assert f1_score(active, logits >= best_f1_threshold(active, logits)) == best
+
+
+def test_folded_into_the_bias_it_is_a_probability_of_one_half_and_a_unit_never_active_keeps_its_bias():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 4, generator=generator)
+    targets = (features[:, :3] + torch.randn(200, 3, generator=generator) > 1.5).float()
+    targets[::7, 0], targets[:, 2] = torch.nan, 0
+    probe = LinearProbe(torch.eye(3, 4), torch.tensor([-9.0, 9.0, 0.25]), Selection())
+    tuned = with_best_thresholds(probe, Examples(features, targets))
+    assert torch.equal(tuned.weight, probe.weight)
+    before, after = (OBJECTIVES["action_units"].score(one.logits(features), targets) for one in (probe, tuned))
+    assert after > before
+    assert tuned.bias[2] == 0.25

@@ -4,13 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_pcl.probes.metrics import load_metric
-from modeling_pcl.probes.objectives import (
-    OBJECTIVES,
-    masked_binary_cross_entropy,
-    mean_f1,
-    negative_error,
-)
+from modeling_pcl.probes.objectives import OBJECTIVES, masked_binary_cross_entropy, negative_error
 
 NAN = math.nan
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # In float64 two orders of summation differ by about 1e-16.
@@ -66,45 +60,12 @@ def test_binary_cross_entropy_of_very_large_logits_is_finite():
     assert loss.item() == 500.0
 
 
-# F1
-
-
-def naive_f1(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    scores = []
-    for unit in range(logits.shape[1]):
-        hits = misses = false_alarms = 0
-        for logit, label in zip(logits[:, unit].tolist(), targets[:, unit].tolist()):
-            hits += label == 1 and logit >= 0
-            misses += label == 1 and logit < 0
-            false_alarms += label == 0 and logit >= 0
-        if hits + misses + false_alarms:
-            scores.append(2 * hits / (2 * hits + misses + false_alarms))
-    return sum(scores) / len(scores)
-
-
-def test_mean_f1_equals_the_loops_with_and_without_missing_labels():
-    logits, targets = logits_and_units(40)
-    assert mean_f1(logits, targets) == pytest.approx(naive_f1(logits, targets), rel=1e-12)
-    assert mean_f1(logits, targets.nan_to_num()) == pytest.approx(naive_f1(logits, targets.nan_to_num()), rel=1e-12)
-    assert mean_f1(logits, targets) != mean_f1(logits, targets.nan_to_num())
-
-
-def test_mean_f1_is_the_metric_that_reports_the_test_set():
-    logits, targets = logits_and_units(40)
-    results = load_metric("action_unit_f1").compute(predictions=logits.sigmoid().tolist(), references=targets.tolist())
-    assert mean_f1(logits, targets) == pytest.approx(results["f1"], rel=1e-12)
-
-
-def test_a_probability_of_a_half_says_active():
-    assert mean_f1(torch.zeros(1, 1), torch.ones(1, 1)) == 1.0
+# Scores
 
 
 @pytest.mark.parametrize("label", [0.0, NAN])
-def test_mean_f1_without_any_unit_that_has_one_is_zero(label):
-    assert mean_f1(torch.full((3, 2), -1.0), torch.full((3, 2), label)) == 0.0
-
-
-# Accuracy and angles
+def test_units_of_which_none_has_an_f1_score_zero(label):
+    assert OBJECTIVES["action_units"].score(torch.full((3, 2), -1.0), torch.full((3, 2), label)) == 0.0
 
 
 def test_angular_error_is_the_mean_of_all_differences_with_a_minus():

@@ -1,9 +1,8 @@
-import pytest
 import torch
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.hub.models import model_digest
-from modeling_pcl.probes.features import encode, extract_features
+from modeling_pcl.probes.encoder import encode, extract_features
 
 CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4, projection_size=8, decoder_size=16)
 
@@ -20,34 +19,16 @@ def test_features_of_batches_equal_those_of_all_images_at_once():
     torch.testing.assert_close(features["pose"], outputs.pose_features, rtol=1e-4, atol=1e-5)
 
 
-def test_no_images_are_an_error():
-    with pytest.raises(ValueError, match="no images"):
-        extract_features(PCLModel(CONFIG), [])
-
-
 def test_bf16_features_are_near_those_of_float32_and_kept_in_bf16():
     model = PCLModel(CONFIG)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     exact = extract_features(model, [images])
-    (rough,) = encode(model, [images])
+    rough = encode(model, images)
     for name, rows in exact.items():
         assert rough[name].dtype == torch.bfloat16
         # Eight bits of mantissa through sixteen layers.
         torch.testing.assert_close(rough[name].float(), rows, rtol=0, atol=0.05 * float(rows.abs().max()))
         assert not torch.equal(rough[name].float(), rows)
-
-
-def test_the_next_batch_is_fetched_before_the_last_one_is_waited_for():
-    events = []
-
-    def batches():
-        for number in range(3):
-            events.append(f"fetch {number}")
-            yield torch.zeros(2, 3, 32, 32)
-
-    for number, _ in enumerate(encode(PCLModel(CONFIG), batches())):
-        events.append(f"use {number}")
-    assert events == ["fetch 0", "fetch 1", "use 0", "fetch 2", "use 1", "use 2"]
 
 
 def test_a_digest_is_of_the_weights_and_sizes_and_nothing_else():
