@@ -15,7 +15,7 @@ from photos import group, portrait
 from PIL import Image
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining, PCLImageProcessor
-from modeling_pcl.detection_pcl import overlaps
+from modeling_pcl.detection_pcl import compute_overlaps
 from modeling_pcl.faces_pcl import SQUARE_COLOUR
 
 SPACE = Path(__file__).parents[1] / "hub_cards" / "space"
@@ -86,7 +86,7 @@ def test_the_largest_face_is_cut_for_all_panels_as_their_models_say(models, tmp_
     rows, columns = np.nonzero((np.asarray(picture) == SQUARE_COLOUR).all(axis=-1))
     corners = processor.cut_faces(scene)[0].square.corners()
     drawn = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
-    assert overlaps(drawn, np.array([[*corners.min(axis=0), *corners.max(axis=0)]]))[0] > 0.95
+    assert compute_overlaps(drawn, np.array([[*corners.min(axis=0), *corners.max(axis=0)]]))[0] > 0.95
 
 
 def test_a_photo_without_a_face_or_unsearched_is_taken_whole_and_said_so(models, tmp_path):

@@ -1,10 +1,10 @@
-"""Write a model as ONNX files, for onnxruntime and browsers, each checked against torch before it is kept:
+"""Export a model to ONNX files for onnxruntime and browsers, and check that they compute the same as torch:
 
     pcl export runs/mine --output_dir runs/mine/onnx --int8
 
-The folder gets model.onnx; with `--int8` model_quantized.onnx, a quarter as large; of a pre-training model
-decoder_model.onnx, which draws a face in a pose; with `--face_detector` face_detector.onnx; and export.json, with how
-far the files are from torch.
+The folder gets model.onnx; with `--int8` model_quantized.onnx, a quarter of the size; for a pre-training model
+decoder_model.onnx, which draws a face in a pose; with `--face_detector` face_detector.onnx; and export.json with the
+differences from torch.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,17 @@ from .main import main
 
 @dataclass
 class ExportArguments:
-    """What to write."""
+    """The files to write."""
 
     model: str = positional("Folder or Hub id of a PCL model of any class.", "MODEL")
-    output_dir: Path = required("Folder of the ONNX files; made.")
+    output_dir: Path = required("Folder for the ONNX files; created if it does not exist.")
     int8: bool = option(
         False,
-        "Also write model_quantized.onnx: 8-bit weights, and inputs of convolutions quantised to 8 bits as they come.",
+        "Also write model_quantized.onnx, with 8-bit weights and dynamic 8-bit quantisation of convolution inputs.",
     )
-    face_detector: bool = option(False, "Also write face_detector.onnx, 7 MB, with which the static page finds faces.")
+    face_detector: bool = option(
+        False, "Also write face_detector.onnx (7 MB), which the static page needs to find faces."
+    )
 
 
 def parse(words: list[str], prog: str) -> ExportArguments:

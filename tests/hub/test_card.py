@@ -22,7 +22,7 @@ from modeling_pcl.data.collections.layouts import LAYOUTS, TERMS
 from modeling_pcl.hub import push
 from modeling_pcl.hub.card import gather_facts, lint, model_card
 from modeling_pcl.hub.models import model_kind
-from modeling_pcl.hub.published import in_markdown, without_private
+from modeling_pcl.hub.published import escape_markdown, remove_private
 
 TEMPLATES = {path.name: path.read_text() for path in push.TEMPLATES.glob("*.md")}
 
@@ -182,7 +182,7 @@ def test_stored_outputs_are_the_widgets(folder):
     ],
 )
 def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expected):
-    assert without_private({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
+    assert remove_private({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expe
     ],
 )
 def test_no_password_and_no_token_is_published(text, expected):
-    assert without_private({"command": [text]}) == {"command": [expected]}
+    assert remove_private({"command": [text]}) == {"command": [expected]}
 
 
 MARKUP = {
@@ -232,7 +232,7 @@ def test_text_from_data_is_shown_as_it_is(folder, what, place):
     if place == "label":
         facts = facts | {"config": facts["config"] | {"id2label": {0: text, 1: "glad"}}}
     body, plain_body = (model_card(TEMPLATES, given).split("---\n", 2)[2] for given in (facts, plain))
-    assert "".join(in_markdown(text).split()) in "".join(body.split())
+    assert "".join(escape_markdown(text).split()) in "".join(body.split())
     rendered, plain = (MarkdownIt("commonmark").enable("table").render(text) for text in (body, plain_body))
     assert "evil.example" not in re.sub(r">[^<]*<", "><", rendered)
     for tag in ("<h1", "<h2", "<h3", "<img", "<em>", "<ul>", "<td", "<a ", "<script"):

@@ -37,17 +37,17 @@ def test_counts_and_columns_stand_in_it():
     assert "12,345 images in `train`; 6 images in `test`; 24 pairs in `test`" in card
     assert "| `yaw` | degrees, right-handed |\n| `expression` | calm, glad |" in card
     facts = " ".join(card.split())
-    assert "could not be used: 17. Images equal byte for byte to another one: 31, 4 of them dropped." in facts
+    assert "could not be used: 17. Images that are byte for byte equal to another one: 31, of which 4 were" in facts
     assert "Subjects in more than one split: 5." in facts
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "Images are the collection's own bytes."),
+        ({}, "Images are the unchanged files of the collection."),
         ({"crop": "box"}, "Images were cropped (box)."),
-        ({"size": 64}, "Images were made smaller where their shorter side was above 64 px."),
-        ({"crop": "centre:0.6", "size": 64}, "were cropped (centre:0.6) and made smaller where their shorter side"),
+        ({"size": 64}, "Images were downscaled if their shorter side was above 64 px."),
+        ({"crop": "centre:0.6", "size": 64}, "were cropped (centre:0.6) and downscaled if their shorter side"),
     ],
 )
 def test_what_was_done_to_the_images_is_told(options, text):
@@ -63,7 +63,7 @@ def test_limits_and_consent_are_told():
     card = corpus_card(TEMPLATE, "faces", report(), COLUMNS)
     assert "## Limits and consent" in card
     assert "Faces are personal data." in card
-    assert "Use it neither to identify or track people without their knowledge" in " ".join(card.split())
+    assert "Do not use it to identify or track people without their knowledge" in " ".join(card.split())
 
 
 def test_the_front_matter_lists_the_files_of_each_configuration_and_split():
