@@ -198,9 +198,7 @@ class TestOnnxEncoder:
         with pytest.raises(ValueError, match=r"text\.onnx` does not open as an ONNX file"):
             OnnxEncoder(tmp_path / "text.onnx")
         for refuses in (OnnxEncoder, lambda path: quantise_onnx(path, tmp_path / "small.onnx")):
-            with pytest.raises(
-                ValueError, match=r"decoder_model\.onnx` is no PCL encoder .*lacks \['face_features'"
-            ):
+            with pytest.raises(ValueError, match=r"decoder_model\.onnx` is no PCL encoder .*lacks \['face_features'"):
                 refuses(decoder)
         with pytest.raises(FileNotFoundError):
             OnnxEncoder(tmp_path / "none.onnx")
