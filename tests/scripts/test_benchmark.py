@@ -73,12 +73,14 @@ def colours(tmp_path, faces) -> Path:
 def memory_in_this_process(benchmark, monkeypatch):
     """A new process takes ten seconds to start; what it measures is tested once."""
     report = importlib.import_module("benchmarks.report")
-    monkeypatch.setattr(report, "peak_memory", lambda prepare, *arguments: report._peak_memory(prepare, arguments))
+    monkeypatch.setattr(
+        report, "measure_peak_memory", lambda prepare, *arguments: report._measure_peak_memory(prepare, arguments)
+    )
 
 
 def test_peak_memory_is_what_the_work_holds_above_what_was_held_before(benchmark):
     report = importlib.import_module("benchmarks.report")
-    held = report.peak_memory(holding, 2**28)
+    held = report.measure_peak_memory(holding, 2**28)
     assert 250 <= held["extra_mib"] < 300  # to the page
     assert held["total_mib"] > 512 + 100  # what was held before, and Python with torch
 
