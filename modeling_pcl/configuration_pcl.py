@@ -106,6 +106,7 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         "stage4",
     ]  # The trunk's, named as ResNet's.
 
+    # `float | int`, because strict dataclasses reject an int for a float.
     image_size: int = 64
     num_channels: int = 3
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 128, 256)

@@ -31,7 +31,8 @@ class PCLDecoderBlock(nn.Module):
         if not _is_plain_convolution(self.conv):
             size = (self.size_px, self.size_px)
             return self.conv(F.interpolate(hidden_state, size=size, mode="bilinear"))
-        # The rest of this function equals the two lines above, up to rounding.
+        # The rest of this function equals the two lines above, up to rounding. With it, a training iteration takes 1.03
+        # times as long as the plain convolutions of the network alone (hub_cards/results.md).
         batch, _, height, width = hidden_state.shape
         size_px, channels = self.size_px, self.conv.out_channels
         # Taps ordered by column, then row, of the kernel: (out, in, 3, 3) -> (3 * 3 * out, in)
@@ -87,6 +88,7 @@ class PCLDecoder(nn.Module):
         steps = math.ceil(math.log2(config.drawn_size))
         sizes_px = [math.ceil(config.drawn_size / 2**step) for step in reversed(range(steps))]
         first, middle, last = config.decoder_size, config.decoder_size // 2, config.decoder_size // 4
+        # Published: 512-256-256-256-256-128-3, from 1x1 to 64x64.
         widths = [first] + [middle] * (steps - 2) + [last, config.num_channels]
         self.fc = nn.Linear(config.feature_size, first)
         self.blocks = nn.ModuleList(

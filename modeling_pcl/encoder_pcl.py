@@ -113,6 +113,7 @@ class PCLPreTrainedModel(PreTrainedModel):
             bound = 1 / math.sqrt(module.weight[0].numel())
             init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            # Buffers too: `from_pretrained` builds the model on the meta device, where they have no values.
             init.ones_(module.weight)
             init.zeros_(module.bias)
             init.zeros_(module.running_mean)

@@ -126,8 +126,8 @@ def draw_faces(photo: Image.Image, faces: Faces, squares: Sequence[FaceSquare] =
     Returns:
         RGB picture of the size of the photo.
     """
-    drawn = photo.convert("RGB")
-    pen, width = ImageDraw.Draw(drawn), max(1, round(max(photo.size) / LINES_ACROSS))
+    picture = photo.convert("RGB")
+    pen, width = ImageDraw.Draw(picture), max(1, round(max(photo.size) / LINES_ACROSS))
     for square in squares:
         corners = [tuple(corner) for corner in square.corners().tolist()]
         pen.line([*corners, corners[0]], fill=SQUARE_COLOUR, width=width)
@@ -138,7 +138,7 @@ def draw_faces(photo: Image.Image, faces: Faces, squares: Sequence[FaceSquare] =
         pen.rectangle(box, outline=BOX_COLOUR, width=width)
         for x, y in points:
             pen.circle((x, y), 1.5 * width, fill=POINT_COLOUR)
-    return drawn
+    return picture
 
 
 def _pair_boxes_with_points(boxes: Any, points: Any) -> list[tuple]:

@@ -58,7 +58,7 @@ class PCLImageProcessor(TorchvisionBackend):
     do_resize = True
     do_center_crop = True
     do_rescale = True
-    do_normalize = False
+    do_normalize = False  # The authors' network reads values in [0, 1].
     do_convert_rgb = True
     face_crop = FaceCrop().to_dict()
     face_detector = {}

@@ -205,7 +205,7 @@ def _read_source(source: str | Path, timeout: float | None) -> bytes:
         return Path(text).read_bytes()
     try:
         if isinstance(source, Path):
-            raise ValueError("a path is no base64 text")
+            raise ValueError("a path is not base64 text")
         return decode_base64(text)
     except ValueError:
         kind = "a folder" if len(text) < 4096 and Path(text).is_dir() else "no file, and no URL or base64 text"

@@ -36,6 +36,7 @@ class PCLProjectionHead(nn.Module):
         self.norm = nn.BatchNorm1d(config.projection_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        # As published, the batch norm follows the last layer. (batch, 2048) -> (batch, 2048) -> (batch, 512)
         return self.norm(self.fc2(self.fc1(features).relu()))
 
 
@@ -166,6 +167,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
             "face_pose_loss": ("", ""),
             "mirror_face_mirror_pose_loss": ("mirror_", "mirror_"),
         }
+        # (4 * batch, feature_size), one combination after the other
         sums = torch.cat([face[face_of] + pose[pose_of] for face_of, pose_of in swaps.values()])
         decoded = self.decoder(F.normalize(sums, dim=1), groups=len(swaps)).to(pixel_values.dtype)
         targets = {name: self.resize_to_drawn_size(image) for name, image in images.items()}
@@ -198,6 +200,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         local_rows = (
             torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
         )
+        # The anchors are the rows of this process: its first views, and its second views behind all first views.
         anchors = torch.cat([local_rows, local_rows + first.shape[0]])
         return mixed_negative_loss(
             torch.cat([first, second]), mix, permutation, self.config.face_temperature, anchors=anchors
@@ -232,6 +235,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         if self.config.pose_negative_gradient:
             features = self._encode(torch.cat([views, negatives]), maps)["pose"]
             return features.split([views.shape[0], negatives.shape[0]])
+        # Without gradient through the negatives, the objective costs about a third.
         queries = self._encode(views, maps)["pose"]
         with torch.no_grad():
             return queries, self._encode(negatives, maps)["pose"]

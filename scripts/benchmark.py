@@ -29,10 +29,10 @@ def main():
         description=f"{__doc__}\nbenchmarks:\n{benchmark_list}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=argparse.SUPPRESS)
-    words = sys.argv[1:]
-    name = parser.parse_args(words[:1]).benchmark
+    argv = sys.argv[1:]
+    name = parser.parse_args(argv[:1]).benchmark
     try:
-        importlib.import_module(f"benchmarks.{name}").run(words[1:])
+        importlib.import_module(f"benchmarks.{name}").run(argv[1:])
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
 

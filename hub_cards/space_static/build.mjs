@@ -36,7 +36,7 @@ function readHead([name, [layer, problem_type]]) {
   if (!fs.existsSync(file)) return [];
   const { id2label, head_feature: feature, image_size: side, ...config } = readJson(name, "config.json");
   const labels = Object.values(id2label ?? {});
-  if (config.problem_type !== problem_type) refuse(`${name}/ is no ${problem_type}, but ${config.problem_type}`);
+  if (config.problem_type !== problem_type) refuse(`${name}/ is not a ${problem_type} head but a ${config.problem_type} head`);
   if (!isDeepStrictEqual(readJson(name, "preprocessor_config.json").face_crop, processor.face_crop)) {
     refuse(`${name}/ cuts faces out otherwise than the model`);
   }

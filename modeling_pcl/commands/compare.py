@@ -12,8 +12,8 @@ from ..probes.arguments import ComparisonArguments
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> ComparisonArguments:
-    (arguments,) = Parser(ComparisonArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> ComparisonArguments:
+    (arguments,) = Parser(ComparisonArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

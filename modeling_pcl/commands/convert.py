@@ -25,8 +25,8 @@ class ConversionArguments:
     )
 
 
-def parse(words: list[str], prog: str) -> ConversionArguments:
-    (arguments,) = Parser(ConversionArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> ConversionArguments:
+    (arguments,) = Parser(ConversionArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

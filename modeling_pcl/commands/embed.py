@@ -17,8 +17,8 @@ from ..probes.arguments import EmbeddingArguments
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> EmbeddingArguments:
-    (arguments,) = Parser(EmbeddingArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> EmbeddingArguments:
+    (arguments,) = Parser(EmbeddingArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

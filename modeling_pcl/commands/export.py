@@ -29,8 +29,8 @@ class ExportArguments:
     )
 
 
-def parse(words: list[str], prog: str) -> ExportArguments:
-    (arguments,) = Parser(ExportArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> ExportArguments:
+    (arguments,) = Parser(ExportArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

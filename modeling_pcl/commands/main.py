@@ -34,15 +34,15 @@ def main(name: str | None = None):
     Args:
         name: Name of the command; None takes it from the command line.
     """
-    words = sys.argv[1:]
+    argv = sys.argv[1:]
     if name is None:
-        name, words = _parse_command(words)
+        name, argv = _parse_command(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
         for number in STOPS:
             signal.signal(number, _stop)
         command = importlib.import_module(f".{name}", __package__)
-        options = command.parse(words, f"pcl {name}")
+        options = command.parse(argv, f"pcl {name}")
         print(_run(command, options))
     except KeyboardInterrupt as stop:
         number, message = stop.args or (signal.SIGINT, "stopped; the same command goes on where it can")
@@ -59,7 +59,7 @@ def _stop(number: int, frame):
     raise KeyboardInterrupt(number, "stopped; the same command goes on where it can")
 
 
-def _parse_command(words: list[str]) -> tuple[str, list[str]]:
+def _parse_command(argv: list[str]) -> tuple[str, list[str]]:
     """Split the arguments into the name of the command and the arguments of the command."""
     command_list = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -70,7 +70,7 @@ def _parse_command(words: list[str]) -> tuple[str, list[str]]:
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
-    return parser.parse_args(words[:1]).command, words[1:]
+    return parser.parse_args(argv[:1]).command, argv[1:]
 
 
 def _run(command, options) -> str:

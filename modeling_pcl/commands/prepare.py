@@ -17,12 +17,12 @@ from ..options import Parser
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> PreparationArguments:
+def parse(argv: list[str], prog: str) -> PreparationArguments:
     descriptions = (f"{name}\n{textwrap.indent(inspect.getdoc(read), '    ')}" for name, read in LAYOUTS.items())
     epilog = "layouts:\n\n" + "\n\n".join(descriptions)
     parser = Parser(PreparationArguments, prog=prog, description=__doc__, epilog=epilog)
     next(action for action in parser._actions if action.dest == "layout").choices = list(LAYOUTS)
-    (arguments,) = parser.parse_args_into_dataclasses(words)
+    (arguments,) = parser.parse_args_into_dataclasses(argv)
     return arguments
 
 

@@ -11,8 +11,8 @@ from ..training.options import Options, parse_options
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> Options:
-    return parse_options(words, prog, __doc__)
+def parse(argv: list[str], prog: str) -> Options:
+    return parse_options(argv, prog, __doc__)
 
 
 def run(options: Options):

@@ -14,13 +14,13 @@ from ..probes.arguments import TASKS, ProbeArguments
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> ProbeArguments:
+def parse(argv: list[str], prog: str) -> ProbeArguments:
     # The task is parsed first, because it determines the other options.
     task_parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
     task_parser.add_argument("--task", choices=TASKS, default="expression")
-    task = task_parser.parse_known_args(words)[0].task
+    task = task_parser.parse_known_args(argv)[0].task
     parser = Parser(TASKS[task], prog=prog, description=__doc__, epilog=describe_tasks())
-    (arguments,) = parser.parse_args_into_dataclasses(words)
+    (arguments,) = parser.parse_args_into_dataclasses(argv)
     return arguments
 
 

@@ -13,8 +13,8 @@ from ..options import Parser
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> PushArguments:
-    (arguments,) = Parser(PushArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> PushArguments:
+    (arguments,) = Parser(PushArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

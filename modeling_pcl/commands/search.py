@@ -21,12 +21,12 @@ KINDS = {"run": SearchArguments, "score": ScoreModelsArguments, "follow": Follow
 Arguments = SearchArguments | ScoreModelsArguments | FollowArguments | TableArguments
 
 
-def parse(words: list[str], prog: str) -> Arguments:
+def parse(argv: list[str], prog: str) -> Arguments:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("what", choices=KINDS, help="`pcl search run --help` and so on show the options of each.")
-    kind = parser.parse_args(words[:1]).what
+    kind = parser.parse_args(argv[:1]).what
     kind_parser = Parser(KINDS[kind], prog=f"{prog} {kind}", description=__doc__)
-    (arguments,) = kind_parser.parse_args_into_dataclasses(words[1:])
+    (arguments,) = kind_parser.parse_args_into_dataclasses(argv[1:])
     return arguments
 
 

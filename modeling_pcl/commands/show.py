@@ -26,8 +26,8 @@ class ShowArguments:
         check_at_least(self, images=1)
 
 
-def parse(words: list[str], prog: str) -> ShowArguments:
-    (arguments,) = Parser(ShowArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> ShowArguments:
+    (arguments,) = Parser(ShowArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

@@ -21,8 +21,8 @@ class SwapArguments:
     images: int = option(8, "Number of images, taken at equal distances from the corpus.")
 
 
-def parse(words: list[str], prog: str) -> SwapArguments:
-    (arguments,) = Parser(SwapArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> SwapArguments:
+    (arguments,) = Parser(SwapArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

@@ -195,7 +195,7 @@ def build_metadata(facts: Mapping[str, Any]) -> ModelCardData:
     optional = {"license": facts["license"], "base_model": facts["base_model"], "eval_results": results or None}
     entries = {
         "library_name": "transformers",
-        # The Hub has no task for head pose or verification.
+        # The Hub has no task for head pose or verification, and no widget runs custom code, so that answers are stored.
         "pipeline_tag": PIPELINE_TAGS.get(kind, "image-feature-extraction" if kind != "head_pose" else None),
         "tags": ["face", "self-supervised-learning", "pcl", kind.replace("_", "-"), "arxiv:2211.13490"],
         **{name: value for name, value in facts["front"].items() if name != "model-index"},
@@ -320,6 +320,7 @@ def lint(card: str, templates: Mapping[str, str], facts: Mapping[str, Any]) -> l
 
 
 def _find_metadata_faults(front: str) -> list[str]:
+    # Not `ModelCard.validate()`, which calls the Hub.
     try:
         entries = yaml.safe_load(front)
         if "model-index" in entries:

@@ -124,6 +124,7 @@ def quantise_onnx(path: str | Path, quantised_path: str | Path) -> dict[str, flo
     session = open_session(content, None, str(path))
     image_size = read_image_size(session, str(path))
     model = onnx.load_from_string(content)
+    # A file of 0.7 MB instead of 2.5 MB, with which probes lose at most 0.006 of accuracy (hub_cards/results.md).
     # onnxruntime quantises the weights of a convolution with one scale. With all channels scaled to a largest weight of
     # 1 first, that one scale fits all of them, and multiplying it by their factors gives one scale per channel.
     scales = _equalise_channels(model)

@@ -128,6 +128,7 @@ def _commit(
             deletable = filter_repo_objects(remote_names, allow_patterns=deletes)
             operations += [CommitOperationDelete(name) for name in deletable if name not in {*names, ".gitattributes"}]
             message = f"Upload {len(names)} files"
+            # With `parent_commit` the Hub refuses the commit if somebody else has pushed in the meantime.
             options = {"repo_type": kind, "revision": revision, "parent_commit": head}
             return api.create_commit(repo_id, operations, commit_message=message, **options)
         except Exception as error:

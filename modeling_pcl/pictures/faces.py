@@ -55,11 +55,11 @@ def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     # All n * n swaps in one pass, with face i in pose j at index i * n + j: (n * n, dim)
     outputs = model.pcl(images)
     faces, poses = outputs.face_features.repeat_interleave(count, dim=0), outputs.pose_features.repeat(count, 1)
-    drawn = model.decode(faces, poses).unflatten(0, (count, count)).to(images.dtype)
+    swapped = model.decode(faces, poses).unflatten(0, (count, count)).to(images.dtype)
     model.train(was_training)
     images = model.resize_to_drawn_size(images)
     rows = {"pose of": torch.cat([torch.ones_like(images[:1]), images])}
-    return rows | {f"face {i + 1}": torch.cat([images[i : i + 1], drawn[i]]) for i in range(count)}
+    return rows | {f"face {i + 1}": torch.cat([images[i : i + 1], swapped[i]]) for i in range(count)}
 
 
 def draw_face_rows(rows: dict[str, torch.Tensor], title: str = "") -> Image.Image:

@@ -45,11 +45,11 @@ class Options:
         return MAY_CHANGE | (LENGTH if self.training.lr_scheduler_type == "warmup_stable_decay" else set())
 
 
-def parse_options(words: list[str], prog: str | None = None, description: str | None = None) -> Options:
+def parse_options(argv: list[str], prog: str | None = None, description: str | None = None) -> Options:
     """Parse a command line. A recipe and a method change defaults; other options take precedence over them.
 
     Args:
-        words: Arguments of the command line.
+        argv: Arguments of the command line.
         prog: The command as the user types it, for the help.
         description: Description of the command, for the help.
 
@@ -59,12 +59,12 @@ def parse_options(words: list[str], prog: str | None = None, description: str | 
     parser = Parser(*(group.type for group in fields(Options)), prog=prog, description=description)
     # Parsed twice: first to learn the recipe and the method, then with their defaults. A third time if another
     # optimizer than the recipe's is given, whose learning rate and decay are for that optimizer only.
-    objective = parser.parse_args_into_dataclasses(words)[2]
+    objective = parser.parse_args_into_dataclasses(argv)[2]
     parser.set_defaults(**RECIPES[objective.recipe] | METHODS[objective.method])
-    options = Options(*parser.parse_args_into_dataclasses(words))
+    options = Options(*parser.parse_args_into_dataclasses(argv))
     optimizer = options.training.optimizer
     if optimizer != RECIPES[objective.recipe].get("optimizer", optimizer):
         parser.set_defaults(**OF_ADAM)
-        options = Options(*parser.parse_args_into_dataclasses(words))
+        options = Options(*parser.parse_args_into_dataclasses(argv))
     check_arguments(options.training, options.logging)
     return options

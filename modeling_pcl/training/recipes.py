@@ -13,7 +13,8 @@ RECIPES = {
         "face_temperature": 0.1,
         "pose_temperature": 0.2,
         "mixing_alpha": 0.0,
-        # A small model does not learn through gradient-magnitude views for its first half million images.
+        # A small model does not learn through gradient-magnitude views for its first half million images. Without them,
+        # FER2013 accuracy rises from 0.344 to 0.376 and AUC from 0.579 to 0.602 after 115,000 images.
         "gradient_probability": 0.0,
         # With noise of 0.4 the decoder learns to draw from noisy images, and fails on images without noise.
         "noise_std": 0.0,

@@ -25,10 +25,10 @@ def check_trackers(names: list[str]) -> list[str]:
     """
     if names == ["none"]:
         return []
-    known = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
+    supported = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
     for name in names:
-        if name not in known:
-            raise ValueError(f"`--report_to` does not know {name!r}: it takes {', '.join(known)}, or `none` alone.")
+        if name not in supported:
+            raise ValueError(f"`--report_to` does not know {name!r}: it takes {', '.join(supported)}, or `none` alone.")
         if find_spec(name) is None:
             raise ValueError(f"`--report_to {name}` needs its package: pip install {name.replace('_', '-')}")
     return names

@@ -98,18 +98,18 @@ class Setting:
             place = self.generator.uniform((120, 120), (360, 240))
             paste(scene, portrait, self.generator.uniform(*SCALES), self.generator.uniform(-25, 25), place)
             self.scenes.append(scene)
-        self.found = detect(self.scenes, detector)
+        self.detections = detect(self.scenes, detector)
         if options.head_pose:
             self.posed = load_corpus(options.head_pose)
             self.photos = [open_photo(row) for row in self.posed.with_format(None)["image"]]
-            self.found_in_photos = detect(self.photos, detector)
+            self.detections_in_photos = detect(self.photos, detector)
 
-    def cut(self, photos: Sequence[Image.Image], found: Sequence[Faces], crop: FaceCrop | None, moved=None):
+    def cut(self, photos: Sequence[Image.Image], detections: Sequence[Faces], crop: FaceCrop | None, moved=None):
         """Cut out the largest face of each photo; a photo without a face is used as a whole.
 
         Args:
             photos: Photos.
-            found: Detected faces of each photo.
+            detections: Detected faces of each photo.
             crop: Specification; None uses whole photos.
             moved: Function that changes box and points of a face; None leaves them.
 
@@ -117,7 +117,7 @@ class Setting:
             Pixels, `(photos, 3, side, side)`, and the angle of each square in degrees, `(photos,)`.
         """
         images, angles = [], []
-        for photo, faces in zip(photos, found):
+        for photo, faces in zip(photos, detections):
             if crop is None or not len(faces):
                 images.append(photo), angles.append(0.0)
                 continue
@@ -154,9 +154,9 @@ def measure_detection(setting: Setting, options: CropBenchmark) -> dict:
             scenes.append(scene), truths.append(truth)
         for longest_px in (320, 640, 960):
             detector, start = FaceDetector(longest_px=longest_px), report.now()
-            found = detect(scenes, detector)
+            detections = detect(scenes, detector)
             seconds = report.now() - start
-            errors, false = _compute_point_errors(found, truths)
+            errors, false = _compute_point_errors(detections, truths)
             rows.append(
                 {
                     "turned, degrees": turn_deg,
@@ -171,9 +171,9 @@ def measure_detection(setting: Setting, options: CropBenchmark) -> dict:
     return {"detection": ("Faces found in scenes of one to three", rows)}
 
 
-def _compute_point_errors(found: list[Faces], truths: list[list[np.ndarray]]) -> tuple[list[float], int]:
+def _compute_point_errors(detections: list[Faces], truths: list[list[np.ndarray]]) -> tuple[list[float], int]:
     errors, false = [], 0
-    for faces, truth in zip(found, truths):
+    for faces, truth in zip(detections, truths):
         matched = set()
         for points in truth:
             eyes = np.linalg.norm(points[1] - points[0])
@@ -192,7 +192,7 @@ def measure_crops(setting: Setting, options: CropBenchmark) -> dict:
     crops = [None, *(FaceCrop(align, margin) for align in ALIGNMENTS for margin in margins)]
     rows = []
     for crop in crops:
-        pixels, _ = setting.cut(setting.scenes, setting.found, crop)
+        pixels, _ = setting.cut(setting.scenes, setting.detections, crop)
         row = {"align": crop.align if crop else "whole photo", "margin": crop.margin if crop else ""}
         for name, features in setting.encode(pixels).items():
             row[f"AUC, {name}"] = verification_auc(features, setting.people)
@@ -205,7 +205,7 @@ def _measure_head_pose(setting: Setting, crop: FaceCrop | None) -> dict[str, flo
 
     Labels are rotated with the squares, and predictions are rotated back.
     """
-    pixels, angles = setting.cut(setting.photos, setting.found_in_photos, crop)
+    pixels, angles = setting.cut(setting.photos, setting.detections_in_photos, crop)
     order = np.random.default_rng(5).permutation(len(pixels))
     train = round(0.8 * len(order))
     features = setting.encode(pixels)["trunk"][order]
@@ -224,8 +224,10 @@ def measure_noise(setting: Setting, options: CropBenchmark) -> dict:
     """Measure how far features move with errors of points or scale, and between photos and between people."""
     if not hasattr(setting, "scenes"):
         setting.make_scenes(options)
-    chosen = [np.flatnonzero(setting.people == person)[:2] for person in np.unique(setting.people)]
-    pairs = np.array([rows for rows in chosen if len(rows) == 2 and all(len(setting.found[row]) for row in rows)])
+    photos_by_person = [np.flatnonzero(setting.people == person)[:2] for person in np.unique(setting.people)]
+    pairs = np.array(
+        [rows for rows in photos_by_person if len(rows) == 2 and all(len(setting.detections[row]) for row in rows)]
+    )
 
     def move_points(box, points):
         return box, points + setting.generator.normal(0, NOISE_PX, points.shape)
@@ -237,7 +239,7 @@ def measure_noise(setting: Setting, options: CropBenchmark) -> dict:
 
     def compute_features(rows, crop, moved=None):
         pixels, _ = setting.cut(
-            [setting.scenes[row] for row in rows], [setting.found[row] for row in rows], crop, moved
+            [setting.scenes[row] for row in rows], [setting.detections[row] for row in rows], crop, moved
         )
         return setting.encode(pixels)
 

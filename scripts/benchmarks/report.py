@@ -177,9 +177,9 @@ def describe_machine() -> str:
     return description
 
 
-def parse_integers(words: str) -> list[int]:
+def parse_integers(text: str) -> list[int]:
     """Parse integers separated by commas."""
-    return [int(word) for word in words.split(",")]
+    return [int(word) for word in text.split(",")]
 
 
 def read_class_names(corpus: Dataset, column: str) -> list[str | None]:
@@ -193,14 +193,14 @@ def read_class_names(corpus: Dataset, column: str) -> list[str | None]:
     return names(corpus, column)
 
 
-def parse(kind: type, name: str, words: list[str]):
+def parse(kind: type, name: str, argv: list[str]):
     """Parse the options of a benchmark into its dataclass `kind`."""
-    (options,) = Parser(kind, prog=f"benchmark.py {name}", description=kind.__doc__).parse_args_into_dataclasses(words)
+    (options,) = Parser(kind, prog=f"benchmark.py {name}", description=kind.__doc__).parse_args_into_dataclasses(argv)
     return options
 
 
 def run(
-    words: list[str],
+    argv: list[str],
     name: str,
     kind: type,
     parts: Mapping[str, Callable],
@@ -210,7 +210,7 @@ def run(
     """Run the selected parts of a benchmark, print the tables of each part, and write `results.json` after each.
 
     Args:
-        words: Arguments of the command line.
+        argv: Arguments of the command line.
         name: Name of the benchmark on the command line.
         kind: Dataclass of the options: `output_dir`, and `corpus` and `parts` if the benchmark has them.
         parts: Functions by name, which take the result of `prepare` and the options, and return tables: title and rows
@@ -222,7 +222,7 @@ def run(
     Raises:
         ValueError: If there is no such part, or an option is not valid.
     """
-    options = parse(kind, name, words)
+    options = parse(kind, name, argv)
     selected = options.parts.split(",") if hasattr(options, "parts") else list(parts)
     unknown = set(selected) - set(parts)
     if unknown:

@@ -119,8 +119,8 @@ class EndpointHandler:
         for name, value in parameters.items():
             kind = PARAMETERS[task].get(name)
             if kind is None:
-                known = ", ".join(["task", *PARAMETERS[task]])
-                raise RequestError(422, f"{task} has no parameter {shorten(name)}; it has {known}")
+                names = ", ".join(["task", *PARAMETERS[task]])
+                raise RequestError(422, f"{task} has no parameter {shorten(name)}; it has {names}")
             if not IS_VALID[kind](value):
                 raise RequestError(422, f"`{name}` must be {kind}, got {shorten(value)}")
         return task, parameters
