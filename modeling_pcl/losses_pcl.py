@@ -54,8 +54,7 @@ def orthogonality_loss(face: torch.Tensor, pose: torch.Tensor, eps: float = 1e-6
         ValueError: If the shapes differ or the batch has fewer than two rows.
 
     Source:
-        Liu et al. 2023, orthogonalizing regulation. Row lengths carry no gradient, as in their released code. At random
-        weights the value is about 1e-6.
+        Liu et al. 2023, orthogonalizing regulation. Row lengths carry no gradient. About 1e-6 at random weights.
     """
     _check_paired(face, pose, least_rows=2)
 
@@ -136,8 +135,9 @@ def mixed_negative_logits(
         Liu et al. 2023, face-aware contrastive learning, with the negatives mixed as in their released code.
     """
     anchors = _check_face_contrast(embeddings, mix, permutation, temperature, anchors)
-    dots, lengths = embeddings[anchors] @ embeddings.T, _row_lengths(embeddings)
-    return _anchor_logits(dots, lengths, _pair_dots(embeddings, permutation), mix, permutation, temperature, anchors)
+    dots, lengths = embeddings[anchors] @ embeddings.T, _compute_row_lengths(embeddings)
+    pairs = _compute_pair_dots(embeddings, permutation)
+    return _compute_anchor_logits(dots, lengths, pairs, mix, permutation, temperature, anchors)
 
 
 @_full_precision
@@ -174,7 +174,7 @@ def mixed_negative_loss(
     if block_size is None:
         entries = CPU_BLOCK_ENTRIES if embeddings.device.type == "cpu" else GPU_BLOCK_ENTRIES
         block_size = max(1, entries // embeddings.shape[0])
-    lengths, pairs = _row_lengths(embeddings), _pair_dots(embeddings, permutation)
+    lengths, pairs = _compute_row_lengths(embeddings), _compute_pair_dots(embeddings, permutation)
     return _BlockwiseInfoNCE.apply(embeddings, lengths, pairs, mix, permutation, temperature, anchors, block_size)
 
 
@@ -196,11 +196,11 @@ def _check_face_contrast(
     return anchors
 
 
-def _row_lengths(embeddings: torch.Tensor) -> torch.Tensor:
+def _compute_row_lengths(embeddings: torch.Tensor) -> torch.Tensor:
     return embeddings.norm(dim=1).clamp_min(1e-12)
 
 
-def _pair_dots(embeddings: torch.Tensor, permutation: torch.Tensor | None) -> torch.Tensor | None:
+def _compute_pair_dots(embeddings: torch.Tensor, permutation: torch.Tensor | None) -> torch.Tensor | None:
     """Compute the dot products of all pairs of rows that may be mixed, `(2N - 2, 3, 3)`.
 
     The negatives of an anchor skip two rows, the anchor and its positive, so the k-th negative is row k, k + 1 or
@@ -213,7 +213,7 @@ def _pair_dots(embeddings: torch.Tensor, permutation: torch.Tensor | None) -> to
     return windows.mT @ windows[permutation]
 
 
-def _anchor_logits(
+def _compute_anchor_logits(
     dots: torch.Tensor,
     lengths: torch.Tensor,
     pairs: torch.Tensor | None,
@@ -227,7 +227,7 @@ def _anchor_logits(
     Args:
         dots: Dot products of the anchors with all rows, `(anchors, 2N)`.
         lengths: Lengths of all rows, `(2N,)`.
-        pairs: Result of `_pair_dots`; None if nothing is mixed.
+        pairs: Result of `_compute_pair_dots`; None if nothing is mixed.
         mix: As for `mixed_negative_logits`, and likewise the other arguments.
     """
     rows = dots.shape[1]
@@ -256,7 +256,7 @@ def _anchor_logits(
 
 
 class _BlockwiseInfoNCE(torch.autograd.Function):
-    """Mean InfoNCE loss over anchors. Takes the embeddings and the arguments of `_anchor_logits` except `dots`."""
+    """Mean InfoNCE loss over anchors, from embeddings and the arguments of `_compute_anchor_logits` except `dots`."""
 
     @staticmethod
     def forward(ctx, embeddings, lengths, pairs, mix, permutation, temperature, anchors, block_size):
@@ -271,8 +271,8 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
             dots = (anchor_rows @ embeddings.T).requires_grad_()
             with torch.set_grad_enabled(is_trained):
                 block_mix = None if mix is None else mix[block]
-                logits = _anchor_logits(dots, *shared, block_mix, permutation, temperature, rows)
-                loss = F.cross_entropy(logits, _positive_columns(logits), reduction="sum") / len(anchors)
+                logits = _compute_anchor_logits(dots, *shared, block_mix, permutation, temperature, rows)
+                loss = F.cross_entropy(logits, _make_targets(logits), reduction="sum") / len(anchors)
             total += loss.detach()
             if is_trained:
                 dots_gradient, *leaf_gradients = torch.autograd.grad(loss, (dots, *leaves))
@@ -290,7 +290,7 @@ class _BlockwiseInfoNCE(torch.autograd.Function):
         return *gradients, *[None] * (8 - len(gradients))
 
 
-def _positive_columns(logits: torch.Tensor) -> torch.Tensor:
+def _make_targets(logits: torch.Tensor) -> torch.Tensor:
     return logits.new_zeros(logits.shape[0], dtype=torch.long)
 
 
@@ -347,4 +347,4 @@ def info_nce_loss(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar, at least 0; log(1 + negatives) at chance level.
     """
-    return F.cross_entropy(logits, _positive_columns(logits))
+    return F.cross_entropy(logits, _make_targets(logits))

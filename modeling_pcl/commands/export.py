@@ -38,13 +38,13 @@ def run(arguments: ExportArguments) -> str:
     from tabulate import tabulate
 
     from ..detection_pcl import save_detector
-    from ..hub.onnx_export import export_files, export_measure
+    from ..hub.onnx_export import export_files, name_export_measure
 
     if arguments.face_detector:
         save_detector(arguments.output_dir / "face_detector.onnx")
     files, folder = export_files(arguments.model, arguments.output_dir, arguments.int8), arguments.output_dir
     rows = [
-        [file, f"{(folder / file).stat().st_size / 2**20:.1f}", output, f"{number:.1e}", export_measure(file)]
+        [file, f"{(folder / file).stat().st_size / 2**20:.1f}", output, f"{number:.1e}", name_export_measure(file)]
         for file, by_output in files.items()
         for output, number in by_output.items()
     ]

@@ -135,7 +135,7 @@ def _look_up_terms(text: str) -> dict[str, str]:
     return {"name": name, "terms": terms}
 
 
-def model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
+def render_model_card(templates: Mapping[str, str], facts: Mapping[str, Any]) -> str:
     """Write the text of a card.
 
     Args:

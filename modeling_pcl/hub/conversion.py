@@ -160,7 +160,7 @@ def _fold_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return {"classifier.weight": weight, "classifier.bias": bias}
 
 
-def classifier_image_size(weight: torch.Tensor, config: PCLConfig) -> int:
+def infer_image_size(weight: torch.Tensor, config: PCLConfig) -> int:
     """Infer the image size that a linear layer on flattened features was trained at.
 
     Args:
@@ -239,7 +239,7 @@ def _build_model_with_head(
     weight: torch.Tensor, task: str, head_feature: str, image_size: int | None
 ) -> PCLPreTrainedModel:
     labels, features = weight.shape
-    image_size = image_size or classifier_image_size(weight, PCLConfig(head_feature=head_feature))
+    image_size = image_size or infer_image_size(weight, PCLConfig(head_feature=head_feature))
     config = PCLConfig(image_size=image_size, head_feature=head_feature, num_labels=labels)
     if config.head_size != features:
         raise ValueError(

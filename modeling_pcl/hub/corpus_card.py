@@ -25,7 +25,7 @@ SIZES = {"n<1K": 1e3, "1K<n<10K": 1e4, "10K<n<100K": 1e5, "100K<n<1M": 1e6, "1M<
 TEMPLATE = Path(__file__).parent / "templates" / "corpus.md"
 
 
-def corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str, str]) -> str:
+def render_corpus_card(template: str, name: str, report: Mapping, columns: Mapping[str, str]) -> str:
     """Write the text of a corpus's card.
 
     Args:
@@ -120,13 +120,15 @@ def write_corpus_card(output_dir: Path, report: Mapping, name: str):
         logger.info("Keeping %s as it was edited", file)
     else:
         with replacing(file) as unfinished:
-            card = corpus_card(TEMPLATE.read_text(encoding="utf-8"), name, report, columns)
+            card = render_corpus_card(TEMPLATE.read_text(encoding="utf-8"), name, report, columns)
             unfinished.write_text(card, encoding="utf-8")
     if "yaw" in columns:
         draw_pose_convention().save(output_dir / "head_pose.png")
 
 
 def _is_generated_card(text: str, report: dict, columns: dict) -> bool:
-    """Return whether a card is the unchanged text of `corpus_card`, for this or another name."""
+    """Return whether a card is the unchanged text of `render_corpus_card`, for this or another name."""
     name = re.search(r'^corpus = load_dataset\("(.*)", split=', text, re.MULTILINE)
-    return name is not None and text == corpus_card(TEMPLATE.read_text(encoding="utf-8"), name[1], report, columns)
+    return name is not None and text == render_corpus_card(
+        TEMPLATE.read_text(encoding="utf-8"), name[1], report, columns
+    )

@@ -171,13 +171,13 @@ def export_files(name: str, folder: Path, int8: bool, recorded_name: str | None 
         "class": type(model).__name__,
         "image_size": model.config.image_size,
         "versions": {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxruntime")},
-        "files": {file: {export_measure(file): by_output} for file, by_output in files.items()},
+        "files": {file: {name_export_measure(file): by_output} for file, by_output in files.items()},
     }
     write_json(folder / "export.json", record)
     return files
 
 
-def export_measure(file: str) -> str:
+def name_export_measure(file: str) -> str:
     """Return the name of the numbers that `export_files` returns for a file."""
     return "relative_error" if file == "model_quantized.onnx" else "largest_difference"
 

@@ -12,7 +12,7 @@ from ..data.child_processes import python_command
 from ..files import use_scratch_folder
 from ..modeling_pcl import PCLPreTrainedModel
 from . import parity_check
-from .parity_check import FILE, INPUT, parity_outputs
+from .parity_check import FILE, INPUT, compute_parity_outputs
 
 IMAGES, SEED, TOLERANCE = 2, 0, 1e-4
 
@@ -30,7 +30,7 @@ def write_parity(model: PCLPreTrainedModel, folder: Path) -> Path:
     generator, config = torch.Generator().manual_seed(SEED), model.config
     size = config.num_channels, config.image_size, config.image_size
     pixel_values = torch.rand((IMAGES, *size), generator=generator)
-    outputs = parity_outputs(model, pixel_values)
+    outputs = compute_parity_outputs(model, pixel_values)
     tensors = {name: tensor.float().contiguous().clone() for name, tensor in outputs.items()}
     save_file({INPUT: pixel_values} | tensors, folder / FILE)
     return folder / FILE

@@ -23,7 +23,7 @@ AUTO_CLASSES = {
 
 
 @torch.no_grad()
-def parity_outputs(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+def compute_parity_outputs(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
     """Compute all outputs of a model of any PCL class, by name."""
     encoded = model.base_model(pixel_values)
     outputs = {name: encoded[name] for name in ("pooler_output", "face_features", "pose_features")}
@@ -53,7 +53,7 @@ def main(folder: Path):
     auto_class = getattr(transformers, AUTO_CLASSES[config.architectures[0]])
     model = auto_class.from_pretrained(folder, **trust).eval()
     stored = load_file(folder / FILE)
-    outputs = parity_outputs(model, stored.pop(INPUT))
+    outputs = compute_parity_outputs(model, stored.pop(INPUT))
     if outputs.keys() != stored.keys():
         sys.exit(f"{FILE} holds {sorted(stored)}, but the model computes {sorted(outputs)}")
     difference = {

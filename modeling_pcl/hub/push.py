@@ -17,7 +17,7 @@ from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLPreTrainedModel
 from ..progress import progress
 from .arguments import PushArguments
-from .card import PIPELINES, gather_facts, lint, model_card
+from .card import PIPELINES, gather_facts, lint, render_model_card
 from .models import model_digest, model_kind, open_model
 from .parity import check_parity, write_parity
 from .repository import copy_records, describe_changes, list_remote_files
@@ -127,7 +127,7 @@ def write_card(folder: Path, repo_id: str, model: PCLPreTrainedModel, **options)
     """
     facts = gather_facts(folder, repo_id, **options, **count_operations(model))
     templates = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.md")}
-    card = model_card(templates, facts)
+    card = render_model_card(templates, facts)
     faults = lint(card, templates, facts)
     if faults:
         raise ValueError("The card has faults:\n" + "\n".join(faults))

@@ -47,9 +47,9 @@ class ScalingBenchmark:
 
 def plan_processes(corpus: Dataset, options: ScalingBenchmark) -> dict[int, list[str]]:
     """Plan the options of `pcl pretrain` for each number of processes."""
-    plans = {count: process_flags(options, count) for count in process_counts(options.processes)}
+    plans = {count: build_process_flags(options, count) for count in list_process_counts(options.processes)}
     images = f"{options.batch_size} images of {options.corpus}"
-    print(f"{images}, width {options.width}, {report.count_cpus()} CPUs, {gpus()} GPUs")
+    print(f"{images}, width {options.width}, {report.count_cpus()} CPUs, {count_gpus()} GPUs")
     return plans
 
 
@@ -72,22 +72,22 @@ def measure_scaling(plans: dict[int, list[str]], options: ScalingBenchmark) -> d
     return {"scaling": (f"Iterations of pretrain.py, {'FSDP2' if options.fsdp else 'DDP'}", rows)}
 
 
-def gpus() -> int:
+def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def process_counts(text: str | None) -> list[int]:
+def list_process_counts(text: str | None) -> list[int]:
     """Return 1 and the given numbers of processes, by default 1, 2, 4, ... up to the number of GPUs or CPUs."""
-    most = gpus() or report.count_cpus()
+    most = count_gpus() or report.count_cpus()
     counts = [2**power for power in range(most.bit_length())] if text is None else report.parse_integers(text)
     if min(counts) < 1:
         raise ValueError(f"`--processes` must be at least 1 each, got {text}.")
     return sorted({1, *counts})
 
 
-def process_flags(options: ScalingBenchmark, count: int) -> list[str]:
+def build_process_flags(options: ScalingBenchmark, count: int) -> list[str]:
     """Build the command line of each of `count` processes of `pcl pretrain`."""
-    parts = 1 if gpus() else count
+    parts = 1 if count_gpus() else count
     shares = {}
     for name in ("batch_size", "pose_images"):
         images = getattr(options, name)
@@ -133,7 +133,7 @@ def measure():
 
 def measure_memory_mb() -> float:
     """Measure the peak memory on the GPU, or the unshared memory of this process on a CPU."""
-    used = torch.cuda.max_memory_allocated() if gpus() else psutil.Process().memory_full_info().uss
+    used = torch.cuda.max_memory_allocated() if count_gpus() else psutil.Process().memory_full_info().uss
     return used / report.MIB
 
 

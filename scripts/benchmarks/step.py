@@ -90,7 +90,7 @@ class BareIteration:
     """
 
     def __init__(self, options: StepBenchmark, batch_size: int, image_size: int):
-        self.convolutions = iteration_convolutions(options, batch_size, image_size)
+        self.convolutions = record_iteration_convolutions(options, batch_size, image_size)
         self.compute = BareConvolutions(list(chain(*self.convolutions.values())), DTYPE, report.get_device())
         self.spent: list[dict[tuple[str, str], float]] = []
 
@@ -107,7 +107,9 @@ def make_config(options: StepBenchmark, image_size: int) -> PCLConfig:
     return PCLConfig(**(PCLConfig().scaled(options.width).to_dict() | {"image_size": image_size}))
 
 
-def iteration_convolutions(options: StepBenchmark, batch_size: int, image_size: int) -> dict[str, list[Convolution]]:
+def record_iteration_convolutions(
+    options: StepBenchmark, batch_size: int, image_size: int
+) -> dict[str, list[Convolution]]:
     """Record the convolutions of each objective on the meta device, without computing them."""
     views = {
         "disentangling": (batch_size, 3),

@@ -144,7 +144,7 @@ def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(run):
 
 def test_bare_convolutions_are_those_of_the_published_network(benchmark):
     step = importlib.import_module("benchmarks.step")
-    convolutions = step.iteration_convolutions(step.StepBenchmark(), 256, 64)
+    convolutions = step.record_iteration_convolutions(step.StepBenchmark(), 256, 64)
     layers = {name: len(found) for name, found in convolutions.items()}
     # 16 layers of the encoder and two attentions of 3, its two branches among them; 6 of the decoder.
     assert layers == {"disentangling": 24 + 6, "face_contrast": 24, "pose_contrast": 24}
