@@ -41,20 +41,20 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Import a class of this package when it is first asked for."""
+    """Import a class of this package on first access."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    homes = {
+    modules = {
         "PCLDataCollator": "data.collator",
         "PCLConfig": "configuration_pcl",
         "PCLImageProcessor": "image_processing_pcl",
     }
-    home = homes.get(name, "pipelines_pcl" if name.endswith("Pipeline") else "modeling_pcl")
-    return getattr(importlib.import_module(f".{home}", __name__), name)
+    module = modules.get(name, "pipelines_pcl" if name.endswith("Pipeline") else "modeling_pcl")
+    return getattr(importlib.import_module(f".{module}", __name__), name)
 
 
 def register():
-    """Make the classes known to transformers: to its Auto classes and to `pipeline`."""
+    """Register the classes with transformers' Auto classes and with `pipeline`."""
     import transformers
     from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -66,22 +66,22 @@ def register():
     transformers.AutoModel.register(config, modeling_pcl.PCLModel)
     transformers.AutoBackbone.register(config, modeling_pcl.PCLBackbone)
     transformers.AutoModelForPreTraining.register(config, modeling_pcl.PCLForPreTraining)
-    # Of several, transformers takes the one that the config's `architectures` names, or else the first.
+    # transformers takes the class that the config's `architectures` names, and the first one if it names neither.
     transformers.AutoModelForImageClassification.register(config, heads)
     processor = {"torchvision": image_processing_pcl.PCLImageProcessor}
     transformers.AutoImageProcessor.register(config, image_processor_classes=processor)
     for name, (task, auto_class) in pipelines_pcl.PIPELINES.items():
         pipeline = getattr(pipelines_pcl, name)
         if task in pipelines_pcl.STANDARD:
-            # Ours for PCL models; for the models of others the task stays transformers' own.
+            # The task already exists: models of other types must still get transformers' pipeline.
             PIPELINE_REGISTRY.supported_tasks[task] |= {
-                "impl": pipelines_pcl.for_all_models(pipeline, pipelines_pcl.STANDARD[task]),
-                "pt": (modeling_pcl.with_all_weights(getattr(transformers, auto_class)),),
+                "impl": pipelines_pcl.dispatch_by_model_type(pipeline, pipelines_pcl.STANDARD[task]),
+                "pt": (modeling_pcl.require_all_weights(getattr(transformers, auto_class)),),
             }
         else:
             PIPELINE_REGISTRY.register_pipeline(task, pipeline, modeling_pcl.SavedPCLModel, type="image")
 
 
-# The models take five seconds to import, and a process that is only asked for its help needs none of them.
+# Importing the models takes five seconds; `--help` needs none of them.
 if {"-h", "--help"}.isdisjoint(sys.argv[1:]):
     register()

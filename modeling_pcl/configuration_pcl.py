@@ -1,4 +1,4 @@
-"""Every number of a PCL model: sizes, objectives and their weights."""
+"""PCL model configuration."""
 
 import math
 from dataclasses import field
@@ -8,8 +8,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
-OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")  # In the published order of the steps.
-SMALLEST_PX = 32  # Side of an image that the encoder reads.
+OBJECTIVES = ("disentangling", "face_contrast", "pose_contrast")  # In the order of the paper's three optimizer steps.
+SMALLEST_PX = 32  # Smallest image side that the encoder accepts; its trunk map is then 2x2.
+# The whole map is on the config, so that `AutoModel` also opens a pre-training checkpoint.
 AUTO_MAP = {
     "AutoConfig": "configuration_pcl.PCLConfig",
     "AutoModel": "modeling_pcl.PCLModel",
@@ -20,16 +21,16 @@ AUTO_MAP = {
 }
 
 
-# Whether this is the code of a saved folder, and not the installed package.
+# True if this file was loaded as remote code from a saved folder, False if it is part of the installed package.
 IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
 
 
 class OfferedPipelines(dict):
-    """Pipelines of a saved folder, by task, as transformers' `pipeline` has to find them.
+    """Pipelines of a saved folder by task, adapted to the way in which transformers' `pipeline` reads this dict.
 
-    It infers the task of a folder that offers exactly one pipeline, so that this counts as one: the first, which is
-    what the model is for. And for each task that is in here it wants the folder's code to be trusted, so that for the
-    installed package, which has the same pipelines itself, none is.
+    `pipeline(model=...)` infers the task only if `len()` is 1, so this dict reports a length of 1 and lists the task
+    that the model is meant for first. `pipeline(task, ...)` asks for `trust_remote_code` if `task in` this dict, so
+    the installed package, which registers the same pipelines itself, reports that no task is in it.
     """
 
     def keys(self) -> list[str]:
@@ -46,21 +47,22 @@ class OfferedPipelines(dict):
 class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
     """Configuration of a Pose-disentangled Contrastive Learning (PCL) model.
 
-    The defaults are the published model at 64 px. `PCLConfig().scaled(0.25)` is a quarter of its width, the same as
+    The defaults give the published model at 64 px. `PCLConfig().scaled(0.25)` has a quarter of its width and equals
     `PCLConfig(hidden_sizes=[16, 32, 32, 64], feature_channels=32, projection_size=128, decoder_size=128)`.
 
     Args:
-        image_size: Side of the square images, in px, at least 32. The encoder alone accepts any size from 32 px; heads
-            and decoder are built for this one.
+        image_size: Side of the square images, in px, at least 32. The encoder alone accepts any size from 32 px; the
+            heads and the decoder accept only this size.
         num_channels: Channels of `pixel_values`.
         hidden_sizes: Channels of the encoder at 1/2, 1/4, 1/8 and 1/16 of the image's side.
         feature_channels: Channels of the trunk, face and pose maps, each at 1/16 of the image's side (rounded up).
-        negative_slope: Slope of every LeakyReLU of the encoder for negative inputs.
-        projection_hidden_size: Width of the projection heads' hidden layer; None means `16 * feature_channels`.
+        negative_slope: Slope of the encoder's LeakyReLUs for negative inputs, in [0, 1).
+        projection_hidden_size: Width of the hidden layer of the projection heads; None means `16 * feature_channels`.
         projection_size: Length of the embeddings that the contrastive objectives compare.
-        decoder_size: Width of the decoder's first layer; its hidden convolutions have a half of it, the last a quarter.
+        decoder_size: Width of the decoder's first layer, a multiple of 4. The hidden convolutions have half this width,
+            the last hidden one a quarter.
         decoder_image_size: Side of the images that the decoder draws, in px, at least 8; None means `image_size`. A
-            smaller one is cheaper; reconstructions are compared with images made as small.
+            smaller side is cheaper; the targets of the reconstructions are then resized to it.
         disentangling_weight: Weight of objective 1 in `loss`: four reconstructions and the orthogonality terms.
         face_contrast_weight: Weight of objective 2.
         pose_contrast_weight: Weight of objective 3. A weight of 0 leaves the objective out of `loss`.
@@ -69,33 +71,42 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         orthogonality_weight: Weight of the orthogonality terms within objective 1.
         face_temperature: Temperature of the face contrast.
         pose_temperature: Temperature of the pose contrast.
-        pose_negatives: `"own"`: an image's negatives are views of its own mirror, as the paper says; `"batch"`: each
-            image gets an equal share of views of every mirror in the batch, as the authors' code computes.
-        pose_negative_gradient: Whether the pose contrast trains the encoder through its negatives too, as published.
+        pose_negatives: `"own"`: the negatives of an image are views of its own mirror, as the paper describes;
+            `"batch"`: each image gets an equal share of views of every mirror in the batch, as the authors' code does.
+        pose_negative_gradient: Whether the pose contrast also trains the encoder through the negatives, as published.
             False encodes them without gradient, which saves most of two thirds of the objective's cost.
-        head_feature: What a classification or head-pose head reads: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`, the
-            two together.
-        verification_feature: The feature by whose cosine `face-verification` compares two faces, likewise.
-        verification_threshold: Cosine from which on it says that they are the same person; None where none was chosen.
-        auto_map: Where each Auto class finds its code in a saved folder.
-        custom_pipelines: The pipelines that a saved folder offers; its model writes them.
-        out_features: Names of the feature maps that `PCLBackbone` gives, out of `stage_names`, in their order; the last
-            by default.
-        out_indices: The same by their numbers.
+        head_feature: Feature that a classification or head-pose head reads: `"trunk"`, `"face"`, `"pose"` or
+            `"face+pose"`, the concatenation of the two.
+        verification_feature: Feature whose cosine the `face-verification` pipeline compares, one of the same names.
+        verification_threshold: Smallest cosine at which two faces count as the same person; None if no threshold was
+            chosen.
+        auto_map: Module and class in a saved folder for each Auto class.
+        custom_pipelines: Pipelines that a saved folder offers; `save_pretrained` of the model writes them.
+        out_features: Names of the feature maps that `PCLBackbone` returns, from `stage_names` and in their order; None
+            means the last one.
+        out_indices: Indices of the same feature maps.
 
     Raises:
-        huggingface_hub.errors.StrictDataclassError: If a value is of the wrong type or out of its range. It names the
-            field; behind a range error stands the `ValueError` that says what the value must be.
+        huggingface_hub.errors.StrictDataclassError: If a value has the wrong type or is out of range. The message names
+            the field; for a range error, the `ValueError` in its `__cause__` says what the value must be.
 
     Source:
         Liu et al. 2023, Pose-disentangled Contrastive Learning for Self-supervised Facial Representation.
     """
 
     model_type = "pcl"
-    # With it, here and in the models, what is saved carries its code and opens where this package is absent.
+    # With `_auto_class`, here and on the models, `save_pretrained` also copies the code, so that the folder opens
+    # where this package is not installed.
     _auto_class = "AutoConfig"
-    stage_names: ClassVar[list[str]] = ["stem", "stage1", "stage2", "stage3", "stage4"]  # Of the trunk, as ResNet's.
+    stage_names: ClassVar[list[str]] = [
+        "stem",
+        "stage1",
+        "stage2",
+        "stage3",
+        "stage4",
+    ]  # The trunk's, named as ResNet's.
 
+    # `float | int`, because strict dataclasses reject an int for a float.
     image_size: int = 64
     num_channels: int = 3
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 128, 256)
@@ -123,19 +134,19 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.hidden_sizes = list(self.hidden_sizes)
         self.custom_pipelines = OfferedPipelines(self.custom_pipelines)
-        # None would do for transformers, but not where an Auto class knows two models, as for classification here.
+        # None breaks Auto classes with two models for one config, as AutoModelForImageClassification has here.
         self.architectures = self.architectures or []
         self.set_output_features_output_indices(kwargs.pop("out_features", None), kwargs.pop("out_indices", None))
         super().__post_init__(**kwargs)
 
     @property
     def is_embedding(self) -> bool:
-        """Whether a classification head's outputs are one vector, by whose cosine faces are compared."""
+        """Whether a classification head's logits are an identity embedding, compared by cosine."""
         return self.problem_type == "regression" and self.num_labels > 1
 
     @classmethod
     def _dict_from_json_file(cls, json_file):
-        """transformers' own, which goes on with a list until something else goes wrong."""
+        """Read the JSON file as transformers does, but raise `ValueError` if it does not hold an object."""
         content = super()._dict_from_json_file(json_file)
         if not isinstance(content, dict):
             raise ValueError(f"{json_file} must hold a JSON object, got a {type(content).__name__}.")
@@ -180,10 +191,10 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"`negative_slope` must be in [0, 1), got {self.negative_slope}.")
 
     def scaled(self, factor: float) -> "PCLConfig":
-        """This config with every width times `factor`: 0.25 is about a sixteenth of the cost.
+        """Return a copy of this config with every width multiplied by `factor`; 0.25 is about a sixteenth of the cost.
 
         Args:
-            factor: Positive; widths are rounded, to at least 1, the decoder's to a multiple of 4.
+            factor: Positive. Widths are rounded to integers of at least 1, the decoder's to a multiple of 4.
 
         Raises:
             ValueError: If `factor` is not positive.
@@ -191,22 +202,22 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         if not 0 < factor < math.inf:
             raise ValueError(f"`factor` must be a positive number, got {factor}.")
 
-        def scaled(width: int) -> int:
+        def scale(width: int) -> int:
             return max(1, round(width * factor))
 
         hidden = self.projection_hidden_size
         widths = {
-            "hidden_sizes": [scaled(width) for width in self.hidden_sizes],
-            "feature_channels": scaled(self.feature_channels),
-            "projection_hidden_size": None if hidden is None else scaled(hidden),
-            "projection_size": scaled(self.projection_size),
+            "hidden_sizes": [scale(width) for width in self.hidden_sizes],
+            "feature_channels": scale(self.feature_channels),
+            "projection_hidden_size": None if hidden is None else scale(hidden),
+            "projection_size": scale(self.projection_size),
             "decoder_size": 4 * max(1, round(self.decoder_size * factor / 4)),
         }
         return PCLConfig(**(self.to_dict() | widths))
 
     @property
     def num_hidden_layers(self) -> int:
-        """Stages of the trunk behind its stem, as transformers counts them."""
+        """Number of trunk stages after the stem, which is what transformers expects here."""
         return len(self.stage_names) - 1
 
     @property
@@ -226,10 +237,10 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def projection_hidden(self) -> int:
-        """Width of the projection heads' hidden layer."""
+        """Width of the hidden layer of the projection heads."""
         return 16 * self.feature_channels if self.projection_hidden_size is None else self.projection_hidden_size
 
     @property
     def objective_weights(self) -> dict[str, float]:
-        """Weight of each objective, in the published order of the steps."""
+        """Weight of each objective, in the order of `OBJECTIVES`."""
         return {name: getattr(self, f"{name}_weight") for name in OBJECTIVES}

@@ -1,4 +1,4 @@
-"""How a face is cut out of a photo: one specification, for training and for use."""
+"""The specification by which faces are cut out of photos, shared by training and inference."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,30 +10,32 @@ from PIL import Image
 from .images_pcl import MAX_PIXELS
 
 ALIGNMENTS, PADDINGS = ("none", "eyes", "five_points"), ("black", "edge")
-# Where eyes, nose and corners of the mouth lie in the square around a face's box, as shares of its side: what
-# CenterFace finds in CelebA's aligned portraits, the mean of 1,199 and their mirror images.
+# Positions of eyes, nose and corners of the mouth in the square around a face's box, as fractions of its side: the mean
+# of what CenterFace finds in 1,199 aligned portraits of CelebA and their mirror images.
 TEMPLATE = np.array([[0.3235, 0.3804], [0.6765, 0.3804], [0.5, 0.5822], [0.3546, 0.7445], [0.6454, 0.7445]])
+# Centres and angles are rounded to these steps: the last digits of a detector differ between machines and must not
+# change the pixels.
 PLACE_STEP_PX, ANGLE_STEP_DEG = 0.125, 0.125
-LARGEST_SHARE = 8  # A square many times as large as the photo is a mistake, and would take all memory.
+LARGEST_SHARE = 8  # A square many times larger than the photo is a mistake in the box and could fill the memory.
 
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """How a face's square is laid in a photo, before it is resized to the model's side.
-
-    The defaults are what verification was best with, of 15 (`hub_cards/results.md`).
+    """How the square of a face is placed in a photo, before it is resized to the model's image size.
 
     Args:
-        align: `"none"`, the square lies as the photo does; `"eyes"`, it is turned until the eyes are level, if it is
-            known where they are; `"five_points"`, it is laid so that eyes, nose and mouth come as near as possible to
-            fixed places (a similarity, by least squares).
-        margin: What is added on every side, as a share of the longer side of the face's box; at least -0.25.
-        padding: What stands beyond the photo's border: `"black"`, or `"edge"`, the border's own colours.
+        align: `"none"`: the square is parallel to the photo's sides; `"eyes"`: it is rotated until the eyes are level,
+            if their positions are known; `"five_points"`: it is placed so that eyes, nose and mouth are as close as
+            possible to fixed positions (a similarity transform, fitted by least squares).
+        margin: Width added on every side, as a fraction of the longer side of the face's box, in [-0.25, 3].
+        padding: Fill beyond the photo's border: `"black"`, or `"edge"`, which repeats the pixels of the border.
 
     Raises:
-        ValueError: If a value is none of these.
+        ValueError: If a value is not one of these.
     """
 
+    # Of 15 combinations, level eyes and a margin of 0.15 were best for verification: an AUC of 0.750 with the face
+    # feature (`hub_cards/results.md`). Head pose and smiles are read best without a margin.
     align: str = "eyes"
     margin: float = 0.15
     padding: str = "black"
@@ -50,23 +52,24 @@ class FaceCrop:
         return asdict(self)
 
     def square(self, box: np.ndarray | None = None, points: np.ndarray | None = None) -> "FaceSquare":
-        """Lay the square of one face.
+        """Place the square of one face.
 
         Args:
-            box: `(4,)`: left, top, right, bottom, in px.
-            points: `(5, 2)`: eyes, nose, corners of the mouth, left before right in the image, in px.
+            box: `(4,)`: left, top, right, bottom, in px; None if only the points are known.
+            points: `(5, 2)`: eyes, nose, corners of the mouth, each pair from left to right in the image, in px; None
+                if only the box is known.
 
         Raises:
-            ValueError: If what the alignment needs is not there, or not finite, or spans nothing.
+            ValueError: If the alignment needs an argument that is None, or a value is not finite, or the box or the
+                points have no extent.
         """
-        box, points = _checked(box, 4, "box"), _checked(points, 10, "points")
+        box, points = _check_numbers(box, 4, "box"), _check_numbers(points, 10, "points")
         if box is None and points is None:
             raise ValueError("A face needs its `box`, its five `points`, or both.")
         if points is None and self.align == "five_points":
             raise ValueError('`align="five_points"` needs the five `points` of a face.')
         if self.align == "five_points" or box is None:
-            by_points = _fitted_square(points.reshape(5, 2))
-            x, y, side_px, angle = by_points
+            x, y, side_px, angle = _fit_square(points.reshape(5, 2))
             angle = angle if self.align == "five_points" else 0.0
         else:
             left, top, right, bottom = box
@@ -75,8 +78,7 @@ class FaceCrop:
             (left_x, left_y), (right_x, right_y) = points.reshape(5, 2)[:2]
             angle = math.atan2(right_y - left_y, right_x - left_x)
         side_px = max(1, round(side_px * (1 + 2 * self.margin)))
-        # In steps, so that a detector's last digits, which differ between machines, do not show in the pixels.
-        x, y = (round(float(place) / PLACE_STEP_PX) * PLACE_STEP_PX for place in (x, y))
+        x, y = (round(float(coordinate) / PLACE_STEP_PX) * PLACE_STEP_PX for coordinate in (x, y))
         return FaceSquare(x, y, side_px, round(math.degrees(angle) / ANGLE_STEP_DEG) * ANGLE_STEP_DEG)
 
 
@@ -85,10 +87,10 @@ class FaceSquare:
     """A square in a photo.
 
     Args:
-        x: Of its centre, in px.
-        y: Likewise.
-        side_px: At least 1.
-        angle_deg: By which it is turned clockwise.
+        x: Horizontal position of the centre, in px.
+        y: Vertical position of the centre, in px.
+        side_px: Side of the square, at least 1.
+        angle_deg: Clockwise rotation of the square.
     """
 
     x: float
@@ -97,13 +99,18 @@ class FaceSquare:
     angle_deg: float = 0.0
 
     def cut(self, image: Image.Image, padding: str = "black") -> Image.Image:
-        """Cut the square out of an upright RGB photo, `(side_px, side_px)`, at the photo's own scale.
+        """Cut the square out of an upright RGB photo, at the scale of the photo.
 
-        A square that is not turned is moved to whole pixels, which are copied; of a turned one each pixel is read
-        between the four nearest.
+        Args:
+            image: Upright RGB photo.
+            padding: As for `FaceCrop`.
+
+        Returns:
+            RGB image of `side_px` x `side_px` px. A square that is not rotated is moved to whole pixels, which are
+            copied; a rotated one is sampled bilinearly.
 
         Raises:
-            ValueError: If the square has no part in the photo, or is many times as large.
+            ValueError: If the square lies outside the photo, or is many times larger than the photo.
         """
         side, half = self.side_px, self.side_px / 2
         if side > LARGEST_SHARE * max(image.size) or side**2 > MAX_PIXELS:
@@ -115,43 +122,43 @@ class FaceSquare:
             raise ValueError(f"the face has no part in the photo of {image.width} x {image.height} px")
         x, y = self.x, self.y
         if padding == "edge":
-            beyond = [
+            pad_widths = [
                 (max(0, -top), max(0, bottom - image.height)),
                 (max(0, -left), max(0, right - image.width)),
                 (0, 0),
             ]
-            image = Image.fromarray(np.pad(np.asarray(image), beyond, mode="edge"))
-            x, y = x + beyond[1][0], y + beyond[0][0]
+            image = Image.fromarray(np.pad(np.asarray(image), pad_widths, mode="edge"))
+            x, y = x + pad_widths[1][0], y + pad_widths[0][0]
         if not self.angle_deg:
             corner = math.floor(x - half + 0.5), math.floor(y - half + 0.5)
             return image.crop((*corner, corner[0] + side, corner[1] + side))
         cosine, sine = math.cos(math.radians(self.angle_deg)), math.sin(math.radians(self.angle_deg))
-        # From the square's pixel (u, v) to the photo: the centre, and (u - half, v - half) turned by the angle.
+        # Maps pixel (u, v) of the square to the photo: the centre plus (u - half, v - half), rotated by the angle.
         matrix = (cosine, -sine, x - half * (cosine - sine), sine, cosine, y - half * (sine + cosine))
         return image.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
     def corners(self) -> np.ndarray:
-        """Its corners in px of the photo, clockwise from the upper left of the face, `(4, 2)`."""
+        """Compute the corners in px of the photo, clockwise from the upper left of the face, `(4, 2)`."""
         cosine, sine = math.cos(math.radians(self.angle_deg)), math.sin(math.radians(self.angle_deg))
         offsets = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * self.side_px / 2
         return offsets @ np.array([[cosine, sine], [-sine, cosine]]) + (self.x, self.y)
 
 
 def describe_crop(crop: FaceCrop) -> str:
-    """Say in words how faces are cut out of photos, for a card."""
-    laid = {
-        "none": "lies as the photo does",
-        "eyes": "is turned until the eyes are level",
-        "five_points": "is laid so that eyes, nose and mouth come as near as possible to fixed places",
+    """Describe in words how faces are cut out of photos, for a model card."""
+    placement = {
+        "none": "is parallel to the sides of the photo",
+        "eyes": "is rotated until the eyes are level",
+        "five_points": "is placed so that eyes, nose and mouth are as close as possible to fixed positions",
     }[crop.align]
-    beyond = "black" if crop.padding == "black" else "the border's own colours"
+    padding = "black" if crop.padding == "black" else "filled with the colours of the border"
     return (
-        "A face is cut out as a square around its box: as long as the box's longer side, and "
-        f"{crop.margin:.0%} of that more on every side. It {laid}; beyond the photo's border stands {beyond}."
+        "A face is cut out as a square around its box. Its side is the longer side of the box plus a margin of "
+        f"{crop.margin:.0%} on every side. The square {placement}; the area beyond the photo's border is {padding}."
     )
 
 
-def _checked(values: Any, count: int, name: str) -> np.ndarray | None:
+def _check_numbers(values: Any, count: int, name: str) -> np.ndarray | None:
     if values is None:
         return None
     values = np.asarray(values, dtype=float).ravel()
@@ -164,21 +171,26 @@ def _checked(values: Any, count: int, name: str) -> np.ndarray | None:
     return values
 
 
-def _fitted_square(points: np.ndarray) -> tuple[float, float, float, float]:
-    """Centre, side and angle (radians) of the square whose `TEMPLATE` is nearest to five points, `(5, 2)`.
+def _fit_square(points: np.ndarray) -> tuple[float, float, float, float]:
+    """Fit the square whose `TEMPLATE` positions are closest to five points, `(5, 2)`.
+
+    Returns:
+        Centre x and y and side in px, and angle in radians.
 
     Source:
         Umeyama 1991, least-squares estimation of transformation parameters; in the plane, with complex numbers.
     """
-    template, seen = TEMPLATE @ (1, 1j), points @ (1, 1j)
-    template_offsets, offsets = template - template.mean(), seen - seen.mean()
-    turn = (template_offsets.conj() @ offsets) / (template_offsets.conj() @ template_offsets).real
-    if abs(turn) < 1e-6:
+    # A similarity of the plane is z -> a * z + b with complex a and b; the least-squares a is a quotient of dot
+    # products.
+    template, positions = TEMPLATE @ (1, 1j), points @ (1, 1j)
+    template_offsets, offsets = template - template.mean(), positions - positions.mean()
+    factor = (template_offsets.conj() @ offsets) / (template_offsets.conj() @ template_offsets).real
+    if abs(factor) < 1e-6:
         raise ValueError(
             f"`points` must be five points of a face, which span a part of the photo, got {points.tolist()}."
         )
-    centre = seen.mean() + turn * (0.5 + 0.5j - template.mean())
-    return centre.real, centre.imag, abs(turn), float(np.angle(turn))
+    centre = positions.mean() + factor * (0.5 + 0.5j - template.mean())
+    return centre.real, centre.imag, abs(factor), float(np.angle(factor))
 
 
 __all__ = ["FaceCrop", "FaceSquare", "describe_crop"]

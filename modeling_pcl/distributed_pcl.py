@@ -1,21 +1,23 @@
-"""Rows of embeddings that the processes of one training run share."""
+"""Gathering of embeddings across the processes of a training run."""
 
 import torch
 
 
 def world_size() -> int:
-    """Number of processes of this run; 1 outside of torch.distributed."""
+    """Return the number of processes of this run; 1 outside of torch.distributed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return 1
 
 
 def rank() -> int:
-    """Index of this process, in [0, `world_size()`)."""
+    """Return the index of this process, in [0, `world_size()`)."""
     return torch.distributed.get_rank() if world_size() > 1 else 0
 
 
 class _GatherRows(torch.autograd.Function):
+    """All-gather with a gradient. Without one the forward pass is the same, but the gradient of the loss is wrong."""
+
     @staticmethod
     def forward(ctx, rows):
         gathered = rows.new_empty(world_size() * rows.shape[0], *rows.shape[1:])
@@ -24,7 +26,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        # Every process has used these rows, so their gradient is the sum of what each process found.
+        # Every process computed a loss with these rows, so their gradient is the sum over all processes.
         local_gradient = gradient.new_empty(gradient.shape[0] // world_size(), *gradient.shape[1:])
         torch.distributed.reduce_scatter_single(local_gradient, gradient.contiguous())
         return local_gradient

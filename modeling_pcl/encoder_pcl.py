@@ -1,4 +1,4 @@
-"""The PCL encoder, and what all PCL models share: initialisation, saving, the check of images."""
+"""The PCL encoder and the base class of all PCL models."""
 
 import math
 from importlib.metadata import entry_points
@@ -16,27 +16,28 @@ from transformers.utils.generic import can_return_tuple
 from .backbone_pcl import PCLBranch, PCLTrunk
 from .configuration_pcl import SMALLEST_PX, PCLConfig
 from .outputs_pcl import PCLModelOutput
-from .pipelines_pcl import saved_pipelines
+from .pipelines_pcl import describe_pipelines
 
-GENERATED_CARD = "This model card has been automatically generated"  # By transformers, in its own.
+GENERATED_CARD = "This model card has been automatically generated"  # A sentence of the card that transformers writes.
 
 
 class PCLPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and loading, common to all PCL models."""
+    """Base class of all PCL models: weight initialisation, loading and saving."""
 
     config_class = PCLConfig
     base_model_prefix = "pcl"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    # Losses are means over a batch. From `**kwargs` in `forward` the Trainer would conclude that they are shares of one
-    # sum over all micro-batches and processes, and train with gradients that many times too large.
+    # The losses are means over a batch. Because `forward` takes `**kwargs`, the Trainer would otherwise assume that
+    # they are already divided by the number of items in all micro-batches and processes, and its gradients would be
+    # too large by the number of micro-batches and processes.
     accepts_loss_kwargs = False
     _no_split_modules = ["PCLStage", "PCLBranch", "PCLProjectionHead", "PCLDecoder"]
 
     @property
     def pipelines(self) -> dict[str, str]:
-        """Pipelines of `pipelines_pcl` that a saved folder offers: the Auto class that opens it, by their names."""
+        """Auto class that opens a saved folder, for each pipeline class of `pipelines_pcl` that the folder offers."""
         return {}
 
     @classmethod
@@ -48,41 +49,42 @@ class PCLPreTrainedModel(PreTrainedModel):
         ignore_mismatched_sizes: bool = False,
         **options,
     ):
-        """transformers' own, but that weights which are not finite do not open: all that they compute would be NaN.
+        """Load a model as transformers does, and check the shapes and values of its weights.
 
         Raises:
-            ValueError: Naming the first such tensor, or the first whose shape is not the config's.
+            ValueError: If a tensor has another shape than the config says (unless `ignore_mismatched_sizes`), or holds
+                values that are not finite. The message names the first such tensor.
         """
         name = pretrained_model_name_or_path
-        # transformers' own error for other shapes does not name them.
-        asked = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, loading = super().from_pretrained(name, *arguments, **asked, **options)
+        # Mismatched shapes are reported below, because the error of transformers does not name them.
+        loading_options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, loading = super().from_pretrained(name, *arguments, **loading_options, **options)
         if loading["mismatched_keys"] and not ignore_mismatched_sizes:
-            tensor, found, expected = sorted(loading["mismatched_keys"])[0]
-            raise ValueError(f"`{tensor}` of {name} is {tuple(found)}, and by its config {tuple(expected)}.")
+            tensor, shape, expected_shape = sorted(loading["mismatched_keys"])[0]
+            raise ValueError(f"`{tensor}` of {name} is {tuple(shape)}, and by its config {tuple(expected_shape)}.")
         for tensor, values in model.state_dict().items():
             if values.is_floating_point() and not values.is_meta and not values.isfinite().all():
                 raise ValueError(f"the weights `{tensor}` of {name} are not finite.")
-        model.config.custom_pipelines = {}  # What it says of them is of the folder, and not of this model.
+        model.config.custom_pipelines = {}  # They describe the folder; `save_pretrained` writes them for the new one.
         return (model, loading) if output_loading_info else model
 
     def save_pretrained(self, save_directory, **kwargs):
-        """transformers' own, with the pipelines that the model can do."""
-        before = self.config.custom_pipelines
-        self.config.custom_pipelines = saved_pipelines(**self.pipelines)
+        """Save the model as transformers does, with the pipelines that it supports in its config."""
+        original = self.config.custom_pipelines
+        self.config.custom_pipelines = describe_pipelines(**self.pipelines)
         try:
             return super().save_pretrained(save_directory, **kwargs)
         finally:
-            self.config.custom_pipelines = before
+            self.config.custom_pipelines = original
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func=checkpoint, **options):
-        """transformers' own, for checkpoints through which a gradient reaches the encoder.
+        """Enable gradient checkpointing as transformers does, but only with `use_reentrant=False`.
 
         Raises:
-            ValueError: For `use_reentrant=True`: such a checkpoint passes a gradient on only where its input asks for
+            ValueError: For `use_reentrant=True`. A reentrant checkpoint only passes a gradient on if its input requires
                 one, and pixels do not.
         """
-        # Of torch's checkpoint, None means True.
+        # An absent `use_reentrant` counts as True, as in torch's checkpoint.
         if enable and getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant") is not False:
             raise ValueError(
                 "`use_reentrant` must be False: with True no gradient would reach the encoder. Leave "
@@ -91,22 +93,27 @@ class PCLPreTrainedModel(PreTrainedModel):
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **options)
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *arguments, **options):
-        """transformers' own, with a card of what the model is, unless somebody has written the repository's."""
+        """Upload as transformers does, with this package's model card in place of the generated one.
+
+        A card that a person wrote is kept.
+        """
         folder = Path(working_dir)
         if GENERATED_CARD in (folder / "README.md").read_text(encoding="utf-8"):
-            # The package's, where it is installed; weights alone have no card to write.
+            # An entry point and not an import: this file is also remote code, where the card writer does not exist.
             for writer in entry_points(group="modeling_pcl", name="write_card"):
                 writer.load()(folder, repo_id, self)
         return super()._upload_modified_files(working_dir, repo_id, *arguments, **options)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Heads and decoder: torch's defaults."""
+        """Initialise heads and decoder with torch's defaults, as the authors do."""
+        # transformers would overwrite linear layers and convolutions with N(0, 0.02).
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
             init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            # Buffers too: `from_pretrained` builds the model on the meta device, where they have no values.
             init.ones_(module.weight)
             init.zeros_(module.bias)
             init.zeros_(module.running_mean)
@@ -115,7 +122,18 @@ class PCLPreTrainedModel(PreTrainedModel):
 
 
 def check_images(name: str, images: torch.Tensor, channels: int, size_px: int | None = None, axes: int = 4):
-    """Refuse what the encoder cannot read, or, with `size_px`, the linear layers behind its flattened maps."""
+    """Check that images can be encoded.
+
+    Args:
+        name: Name of the argument in the error message.
+        images: `(batch, channels, height, width)`, or `(images, K, channels, height, width)` with `axes=5`.
+        channels: Expected number of channels.
+        size_px: Expected height and width, in px; None allows any size from 32 px.
+        axes: Expected number of axes, 4 or 5.
+
+    Raises:
+        ValueError: If the shape or the dtype is not as expected.
+    """
     is_sized = size_px is None or images.shape[-2:] == (size_px, size_px)
     if images.dim() != axes or images.shape[-3] != channels or not is_sized:
         sides = "height, width" if size_px is None else f"{size_px}, {size_px}"
@@ -135,14 +153,14 @@ def check_images(name: str, images: torch.Tensor, channels: int, size_px: int | 
 
 
 class PCLEncoderPreTrainedModel(PCLPreTrainedModel):
-    """What is encoder and nothing else: its convolutions start as published."""
+    """Base class of models that consist of the encoder only, with its published initialisation."""
 
-    # A pre-training checkpoint opens without a warning about the parts that the encoder does not have.
+    # A pre-training checkpoint then opens without a warning about the parts that the encoder does not have.
     _keys_to_ignore_on_load_unexpected = [r"^(face_projection|pose_projection|decoder|classifier|regressor)\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Convolutions: N(0, 2 / (k * k * out_channels)) and zero bias."""
+        """Initialise convolutions with N(0, 2 / (k * k * out_channels)) and zero bias, as the authors do."""
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
             init.normal_(module.weight, mean=0.0, std=math.sqrt(2 / fan_out))
@@ -150,7 +168,7 @@ class PCLEncoderPreTrainedModel(PCLPreTrainedModel):
 
 
 class PCLModel(PCLEncoderPreTrainedModel):
-    """The PCL encoder: one trunk, and on it a face-aware and a pose-related branch.
+    """The PCL encoder: a trunk with a face-aware and a pose-related branch on top of it.
 
     Example:
         ```python
@@ -181,19 +199,19 @@ class PCLModel(PCLEncoderPreTrainedModel):
         """Encode faces.
 
         Args:
-            pixel_values: `(batch, num_channels, height, width)`, values in [0, 1], no mean or std taken off; any size
-                from 32 px, as `PCLImageProcessor` makes them.
-            output_hidden_states: Whether to return the five stages' maps; None takes the config's word.
-            return_dict: False for a plain tuple without the absent entries.
+            pixel_values: `(batch, num_channels, height, width)`, values in [0, 1] without mean and standard deviation
+                normalisation, any size from 32 px, as `PCLImageProcessor` returns them.
+            output_hidden_states: Whether to return the maps of the five stages; None uses the value in the config.
+            return_dict: Whether to return a `PCLModelOutput` instead of a tuple without the entries that are None.
 
         Raises:
-            ValueError: If `pixel_values` has another number of axes or channels, fewer than 32 px, or is not floating
-                point.
+            ValueError: If `pixel_values` has another number of axes or channels, a side below 32 px, or is not
+                floating point.
         """
         check_images("pixel_values", pixel_values, self.config.num_channels)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        # Models loaded in half precision take the float32 that the processor gives.
+        # The processor returns float32, also for models that were loaded in half precision.
         hidden_states = self.trunk(pixel_values.to(self.dtype))
         trunk = hidden_states[-1]
         return PCLModelOutput(
@@ -206,11 +224,11 @@ class PCLModel(PCLEncoderPreTrainedModel):
 
 
 class PCLBackbone(BackboneMixin, PCLEncoderPreTrainedModel):
-    """The trunk as a backbone for detectors and the like: the feature maps of the stages that are asked for.
+    """The trunk as a backbone for detectors and similar models, returning the feature maps of chosen stages.
 
-    `config.out_features` names them, out of `config.stage_names`, as ResNet's does; `config.out_indices` counts them:
-    `stem` and `stage1` at 1/2 of the image's side, `stage2` at 1/4, `stage3` at 1/8, `stage4`, the trunk map, at 1/16.
-    A folder of any PCL model opens as one.
+    `config.out_features` names the stages, from `config.stage_names`, and `config.out_indices` gives their indices:
+    `stem` and `stage1` have 1/2 of the image's side, `stage2` 1/4, `stage3` 1/8 and `stage4`, the trunk map, 1/16.
+    A saved folder of any PCL model can be opened as a backbone.
 
     Example:
         ```python
@@ -241,15 +259,15 @@ class PCLBackbone(BackboneMixin, PCLEncoderPreTrainedModel):
     def forward(
         self, pixel_values: torch.FloatTensor, output_hidden_states: bool | None = None, **kwargs
     ) -> BackboneOutput:
-        """Compute the feature maps of faces.
+        """Compute feature maps.
 
         Args:
             pixel_values: `(batch, num_channels, height, width)`, as for `PCLModel`.
-            output_hidden_states: Whether to return all five stages' maps too; None takes the config's word.
-            return_dict: False for a plain tuple without the absent entries.
+            output_hidden_states: Whether to also return the maps of all five stages; None uses the value in the config.
+            return_dict: Whether to return a `BackboneOutput` instead of a tuple without the entries that are None.
 
         Raises:
-            ValueError: If `pixel_values` is not what `PCLModel` reads.
+            ValueError: As for `PCLModel`.
         """
         check_images("pixel_values", pixel_values, self.config.num_channels)
         hidden_states = self.trunk(pixel_values.to(self.dtype))

@@ -1,4 +1,4 @@
-"""The features that an encoder's outputs hold, by name."""
+"""Names of the encoder's features, and how to read a feature from the encoder's outputs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:
     import torch
 
 FEATURES = {"trunk": "pooler_output", "face": "face_features", "pose": "pose_features"}
-# What a head or a comparison may read: also both branches together, in which PCL holds what other methods hold in one.
+# Features that a head or a comparison may read. Both branches together hold what other methods hold in one feature.
 READABLE_FEATURES = (*FEATURES, "face+pose")
 
 
 def feature_parts(name: str) -> list[str]:
-    """The features of an encoder that a head or a comparison reads under one name, in the order of their entries.
+    """Split the name of a readable feature into the names of the encoder's features, in concatenation order.
 
     Args:
-        name: Out of `READABLE_FEATURES`.
+        name: One of `READABLE_FEATURES`.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If `name` is not one of `READABLE_FEATURES`.
     """
     if name not in READABLE_FEATURES:
         raise ValueError(f"`feature` must be one of {', '.join(READABLE_FEATURES)}, got {name!r}.")
@@ -28,16 +28,19 @@ def feature_parts(name: str) -> list[str]:
 
 
 def read_feature(outputs: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-    """One feature of an encoder's outputs, `(batch, dim)`; `"face+pose"` has the face's part first.
+    """Read a feature from an encoder's outputs.
 
     Args:
-        outputs: Of `PCLModel`.
-        name: Out of `READABLE_FEATURES`.
+        outputs: Outputs of `PCLModel`.
+        name: One of `READABLE_FEATURES`.
+
+    Returns:
+        `(batch, dim)`; for `"face+pose"` the face feature comes first.
 
     Raises:
-        ValueError: If the name is none of these.
+        ValueError: If `name` is not one of `READABLE_FEATURES`.
     """
-    import torch  # Here: a command line names features without the seconds that torch takes to import.
+    import torch  # Not at the top: command lines use the names above, and importing torch takes seconds.
 
     parts = [outputs[FEATURES[part]] for part in feature_parts(name)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, opened with one line about what is wrong, in folders of one process."""
+"""Atomic writing of files, one-line errors for files that cannot be opened, and folder locks."""
 
 import hashlib
 import json
@@ -13,19 +13,21 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of `path` when the block ends without an error.
+    """Yield a temporary path that replaces `path` when the block ends without an error.
+
+    Readers never see a file that is only partly written.
 
     Args:
-        path: Its folder is made where there is none.
+        path: The file; its folder is created if it does not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process alone: a second run, or a worker of one that was killed, may be at the same file.
+    # The name holds the process id, because a second run or a left-over worker may write the same file.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
         unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)  # On a full disk it would be in the way.
+        unfinished.unlink(missing_ok=True)  # After an error, a partial file must not use up a full disk.
 
 
 def write_json(path: Path, record: Mapping):
@@ -35,46 +37,48 @@ def write_json(path: Path, record: Mapping):
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    """Compute the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(2**20):  # hashlib.file_digest is not in Python 3.10.
+        while part := file.read(2**20):  # Python 3.10 has no hashlib.file_digest.
             digest.update(part)
     return digest.hexdigest()
 
 
 @contextmanager
-def opening(what: str) -> Iterator[None]:
-    """Turn whatever the block raises over a broken file into one line.
+def report_open_errors(name: str) -> Iterator[None]:
+    """Turn any error that the block raises while it opens a file into a `ValueError` of one line.
+
+    Libraries raise errors of every class for broken files: KeyError, TypeError, RuntimeError, those of pickle and
+    safetensors.
 
     Args:
-        what: What is opened, as the error is to name it.
+        name: Name of the file or folder in the error message.
 
     Raises:
-        ValueError: If the block raises anything: of a file that is cut short, of another format or of other types,
-            libraries raise errors of every class (KeyError, TypeError, RuntimeError, those of pickle and safetensors).
+        ValueError: If the block raises an exception.
     """
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__  # transformers takes several lines.
-        if isinstance(error, pickle.UnpicklingError):  # torch advises to run it all the same.
+        reason = " ".join(str(error).split()) or type(error).__name__  # Messages of transformers have several lines.
+        if isinstance(error, pickle.UnpicklingError):  # torch's message advises to load the file unsafely.
             reason = "it is pickled and holds more than tensors; code in it is not run"
-        raise ValueError(f"{what} does not open: {reason}") from error
+        raise ValueError(f"{name} does not open: {reason}") from error
 
 
 @contextmanager
 def only_process(folder: Path, option: str = "--output_dir") -> Iterator[None]:
-    """Hold a folder for this process alone while the block runs. The kernel lets go of it, however the process ends.
+    """Lock a folder for this process while the block runs. The kernel releases the lock however the process ends.
 
     Args:
-        folder: Made where there is none; gets a file `.lock`.
-        option: What names the folder on the command line.
+        folder: The folder, created if it does not exist. It gets a file `.lock`.
+        option: Command-line option that names the folder, for the error message.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process holds the lock.
     """
-    from filelock import FileLock, Timeout  # Training and probes need it; what only opens models may lack it.
+    from filelock import FileLock, Timeout  # Not at the top: only training and probes need this package.
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -89,17 +93,17 @@ def only_process(folder: Path, option: str = "--output_dir") -> Iterator[None]:
 
 
 @contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for temporary files of this process and of the libraries that it uses, removed with the block.
+def use_scratch_folder(path: Path) -> Iterator[Path]:
+    """Create an empty folder for temporary files, make it Python's temporary folder, and remove it after the block.
 
-    It lies where results go and not in the system's folder: what a killed process leaves of it, the next one of the
-    same command removes.
+    The folder lies beside the results and not in the system's temporary folder, so that the next run of the same
+    command removes what a killed process left in it.
     """
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    before, tempfile.tempdir = tempfile.tempdir, str(path)
+    previous, tempfile.tempdir = tempfile.tempdir, str(path)
     try:
         yield path
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir = previous
         shutil.rmtree(path, ignore_errors=True)

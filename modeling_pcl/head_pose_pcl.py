@@ -1,14 +1,15 @@
-"""Head pose: the one convention of this package for yaw, pitch and roll, and what follows from it.
+"""Head pose: this package's convention for yaw, pitch and roll, and conversions that depend on it.
 
-The head's own axes are right-handed: x to the person's right, y up, z to the back of the head; the nose points along
--z. In a picture of a frontal face, whose right is on the left, x points left, y up and z into the picture. Each angle
-turns right-handed about its axis, and a head is turned by `Rx(pitch) @ Ry(yaw) @ Rz(roll)`. So, as seen in the image:
+The axes of the head are right-handed: x points to the person's right, y up, z to the back of the head, and the nose
+points along -z. In a picture of a frontal face, x points left, y up and z into the picture. Each angle is a
+right-handed rotation about its axis, and the rotation of a head is `Rx(pitch) @ Ry(yaw) @ Rz(roll)`. As seen in the
+image:
 
     yaw > 0     the nose points to the right of the image (the person looks to their left)
     pitch > 0   the nose points up
     roll > 0    the head leans clockwise (towards the person's left shoulder)
 
-GENKI-4K uses these signs. 300W-LP, AFLW2000-3D and what is derived from them have yaw the other way round.
+GENKI-4K uses these signs. 300W-LP, AFLW2000-3D and collections derived from them have the opposite sign of yaw.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from PIL import Image, ImageDraw
 
 ANGLES = ("yaw", "pitch", "roll")
 AXIS_COLOURS = {"left": (214, 39, 40), "top": (44, 160, 44), "nose": (31, 119, 180)}  # Red, green, blue.
-AXIS_SHARE, AXIS_WIDTH_SHARE, OVERSAMPLING, MOST_CANVAS_PX = 0.45, 0.02, 4, 4096
+AXIS_SHARE, AXIS_WIDTH_SHARE = 0.45, 0.02  # Length and width of a drawn axis, as fractions of the box's shorter side.
+# PIL draws lines without antialiasing, so they are drawn larger, on a canvas of limited size, and scaled down.
+OVERSAMPLING, MOST_CANVAS_PX = 4, 4096
 
 
 def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
-    """Columns are where the head's axes point, in the frontal head's axes: `(3, 3)`."""
+    """Compute the rotation of a head, `(3, 3)`: its columns are the head's axes in the axes of a frontal head."""
     yaw, pitch, roll = np.radians([yaw_deg, pitch_deg, roll_deg])
     about_x = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
     about_y = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
@@ -31,7 +34,10 @@ def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.nda
 
 
 def angles_of(rotation: np.ndarray) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees of a `rotation_matrix`; pitch and roll in (-180, 180], yaw in [-90, 90].
+    """Compute yaw, pitch and roll in degrees from a `rotation_matrix`.
+
+    Returns:
+        Yaw in [-90, 90], pitch and roll in (-180, 180].
 
     Raises:
         ValueError: If `rotation` is not a `(3, 3)` rotation, within 1e-2.
@@ -49,26 +55,28 @@ def angles_of(rotation: np.ndarray) -> tuple[float, float, float]:
 
 
 def axes_in_image(yaw_deg: float, pitch_deg: float, roll_deg: float) -> dict[str, np.ndarray]:
-    """Where three directions of the head point in the image, `(right, down)`, in shares of their length.
+    """Project three unit vectors of the head into the image, each as `(right, down)`.
 
     Returns:
         `"left"`, out of the person's left ear; `"top"`, out of the top of the head; `"nose"`, out of the face.
     """
     rotation = rotation_matrix(yaw_deg, pitch_deg, roll_deg)
-    in_image = -rotation[
-        :2
-    ]  # The head's x points to the left of the image and y up: right and down are their negatives.
+    # The head's x points to the left of the image and its y up; right and down are the negatives.
+    in_image = -rotation[:2]
     return {"left": -in_image[:, 0], "top": in_image[:, 1], "nose": -in_image[:, 2]}
 
 
 def turn_back(yaw_deg: float, pitch_deg: float, roll_deg: float, angle_deg: float) -> tuple[float, float, float]:
-    """Head pose in a photo of which a square was cut out that is turned: yaw, pitch and roll in degrees.
+    """Convert a head pose in a rotated square to the head pose in the photo that the square was cut out of.
 
     Args:
-        yaw_deg: In the square, as the others.
-        pitch_deg: Likewise.
-        roll_deg: Likewise.
-        angle_deg: By which the square is turned clockwise in the photo.
+        yaw_deg: Yaw in the square.
+        pitch_deg: Pitch in the square.
+        roll_deg: Roll in the square.
+        angle_deg: Clockwise rotation of the square in the photo.
+
+    Returns:
+        Yaw, pitch and roll in the photo, in degrees.
     """
     return angles_of(rotation_matrix(0, 0, angle_deg) @ rotation_matrix(yaw_deg, pitch_deg, roll_deg))
 
@@ -76,19 +84,18 @@ def turn_back(yaw_deg: float, pitch_deg: float, roll_deg: float, angle_deg: floa
 def draw_axes(
     image: Image.Image, yaw_deg: float, pitch_deg: float, roll_deg: float, box: Sequence[float] | None = None
 ) -> Image.Image:
-    """Draw on a face which way its head is turned.
+    """Draw the axes of a head on an image.
 
     Args:
-        image: The face, or a photo with it.
-        yaw_deg: The nose to the right of the image is positive.
-        pitch_deg: The nose up is positive.
-        roll_deg: Leaning clockwise is positive.
-        box: Left, top, right, bottom of the face in px of the photo; the axes stand in its middle, by default in the
-            image's.
+        image: The face, or a photo of it.
+        yaw_deg: Positive if the nose points to the right of the image.
+        pitch_deg: Positive if the nose points up.
+        roll_deg: Positive if the head leans clockwise.
+        box: Left, top, right, bottom of the face in px; the axes start from its centre. None means the whole image.
 
     Returns:
-        An RGB picture of the same size: red out of the person's left ear, green out of the top of the head, blue out of
-        the face, each as long as 0.45 of the box's shorter side where it lies in the image's plane.
+        RGB picture of the same size: red points out of the person's left ear, green out of the top of the head, blue
+        out of the face. An axis in the image plane is 0.45 of the box's shorter side long.
     """
     left, top, right, bottom = (0, 0, *image.size) if box is None else box
     shorter = min(right - left, bottom - top)
@@ -102,5 +109,5 @@ def draw_axes(
         end = middle[0] + length * right, middle[1] + length * down
         pen.line((*middle, *end), fill=(*AXIS_COLOURS[name], 255), width=width)
         pen.circle(end, width, fill=(*AXIS_COLOURS[name], 255))
-    over = canvas.resize(image.size, Image.Resampling.LANCZOS)
-    return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")
+    overlay = canvas.resize(image.size, Image.Resampling.LANCZOS)
+    return Image.alpha_composite(image.convert("RGBA"), overlay).convert("RGB")

@@ -1,4 +1,4 @@
-"""One linear layer on the encoder: classification and head pose."""
+"""Models with one linear layer on the encoder, for classification and head pose."""
 
 from copy import deepcopy
 
@@ -15,14 +15,15 @@ from .head_pose_pcl import ANGLES
 
 
 class _PCLWithHead(PCLPreTrainedModel):
-    """The encoder under one linear layer that reads the feature named by `config.head_feature`.
+    """The encoder with one linear layer that reads the feature `config.head_feature`.
 
-    A branch that the layer does not read asks for no gradient: of several processes each would wait for it.
+    The parameters of a branch that the layer does not read are frozen: distributed training would otherwise wait for
+    gradients that never come.
     """
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
-        # Loading puts other parameters in the place of those that __init__ froze.
+        # Loading replaces the parameters that __init__ froze.
         model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model._freeze_unread_branches()
         return (model, loading) if output_loading_info else model
@@ -38,11 +39,11 @@ class _PCLWithHead(PCLPreTrainedModel):
 
 
 class PCLForImageClassification(_PCLWithHead):
-    """A linear layer on the encoder: one label of several (expression), many at once (action units), a number (age).
+    """A linear layer on the encoder for one label (expression), several labels (action units) or a number (age).
 
-    `config.problem_type` selects the loss as everywhere in transformers: `"single_label_classification"`,
-    `"multi_label_classification"` or `"regression"` (then several `logits` are an embedding); None infers it from the
-    labels.
+    `config.problem_type` selects the loss as in other transformers models: `"single_label_classification"`,
+    `"multi_label_classification"` or `"regression"`; None infers it from the labels. With `"regression"` and several
+    labels, `logits` is an identity embedding.
     """
 
     _auto_class = "AutoModelForImageClassification"
@@ -72,9 +73,9 @@ class PCLForImageClassification(_PCLWithHead):
 
         Args:
             pixel_values: `(batch, num_channels, image_size, image_size)`, values in [0, 1].
-            labels: `(batch,)` integers for one label, `(batch, num_labels)` floats for many; gives `loss`.
-            output_hidden_states: Whether to return the five stages' maps.
-            return_dict: False for a plain tuple without the absent entries.
+            labels: `(batch,)` integers for one label, `(batch, num_labels)` floats for several; None computes no loss.
+            output_hidden_states: Whether to return the maps of the five stages; None uses the value in the config.
+            return_dict: Whether to return an output class instead of a tuple without the entries that are None.
 
         Returns:
             `logits` `(batch, num_labels)`, before softmax or sigmoid.
@@ -88,13 +89,13 @@ class PCLForImageClassification(_PCLWithHead):
 
 
 class PCLForHeadPoseEstimation(_PCLWithHead):
-    """A linear layer on the encoder that gives the three head angles."""
+    """A linear layer on the encoder that estimates yaw, pitch and roll."""
 
-    # transformers has no Auto class for head pose, and its image classification knows regression.
+    # transformers has no Auto class for head pose; its image classification includes regression.
     _auto_class = "AutoModelForImageClassification"
 
     def __init__(self, config: PCLConfig):
-        config = deepcopy(config)  # The caller's may be of another head.
+        config = deepcopy(config)  # The caller may use the config for another head.
         config.problem_type, config.id2label = "regression", dict(enumerate(ANGLES))
         config.label2id = {angle: number for number, angle in enumerate(ANGLES)}
         super().__init__(config)
@@ -119,9 +120,10 @@ class PCLForHeadPoseEstimation(_PCLWithHead):
 
         Args:
             pixel_values: `(batch, num_channels, image_size, image_size)`, values in [0, 1].
-            labels: `(batch, 3)` yaw, pitch, roll in degrees; gives `loss`, the mean absolute error.
-            output_hidden_states: Whether to return the five stages' maps.
-            return_dict: False for a plain tuple without the absent entries.
+            labels: `(batch, 3)` yaw, pitch, roll in degrees; `loss` is then the mean absolute error. None computes no
+                loss.
+            output_hidden_states: Whether to return the maps of the five stages; None uses the value in the config.
+            return_dict: Whether to return an output class instead of a tuple without the entries that are None.
 
         Returns:
             `logits` `(batch, 3)`: yaw, pitch, roll in degrees.

@@ -1,4 +1,4 @@
-"""Photo to `pixel_values`."""
+"""Image processor class for PCL."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,29 +13,30 @@ from transformers.image_utils import PILImageResampling
 
 from .crop_pcl import FaceCrop
 from .faces_pcl import WAYS_OUT, CutFace, NoFaceError, cut_faces, shared_detector
-from .images_pcl import BrokenImageError, levels, open_image, to_rgb
+from .images_pcl import BrokenImageError, open_image, to_grey_levels, to_rgb
 
 
 class PCLImageProcessor(TorchvisionBackend):
-    """Make `pixel_values` from images of faces, or from photos whose faces it finds.
+    """Construct a PCL image processor, which makes `pixel_values` from face crops or from photos with faces.
 
-    An image is a face crop: a square around one face, from forehead to chin with a little around it. With
-    `detect=True`, `boxes` or `points` it is a photo, and each of its faces is cut out first, as `face_crop` says
-    (`FaceCrop`). What comes is resized so that its shorter side is
-    `size["shortest_edge"]` px (bilinear, antialiased), and the square of `crop_size` in its centre is kept. Values are
-    scaled from [0, 255] to [0, 1]; no mean or standard deviation is taken off.
+    By default an image is a face crop: a square around one face, from forehead to chin with a small margin. With
+    `detect=True`, `boxes` or `points` it is a photo, and each face is first cut out of it according to `face_crop`. The
+    crop is then resized so that its shorter side is `size["shortest_edge"]` px (bilinear, with antialiasing), and its
+    central square of `crop_size` is kept. Values are rescaled from [0, 255] to [0, 1], without mean and standard
+    deviation normalisation.
 
-    An image may be a path, a URL, the bytes of a file, a PIL image, or an array or tensor `(height, width)`,
-    `(height, width, channels)` or `(channels, height, width)` with 1, 3 or 4 channels. Files and PIL images are turned
-    upright by their EXIF orientation, 16 bits become 8, what is transparent becomes white, and what is grey gets three
-    equal channels. Floating-point arrays of which no value is above 1 are in [0, 1] already.
-
-    Raises:
-        BrokenImageError: If an image cannot be read; it is a ValueError.
+    An image may be a path, a URL, the bytes of a file, a PIL image, or an array or tensor of shape `(height, width)`,
+    `(height, width, channels)` or `(channels, height, width)` with 1, 3 or 4 channels. Files and PIL images are rotated
+    according to their EXIF orientation, 16-bit images are converted to 8 bits, transparent pixels become white, and
+    grey images get three equal channels. Floating-point arrays without a value above 1 are taken to be in [0, 1]
+    already.
 
     Args:
-        face_crop: `align`, `margin` and `padding` of `FaceCrop`, by which faces are cut out of photos.
-        face_detector: Arguments of `FaceDetector` that are not its defaults, such as `weights` and `sha256`.
+        face_crop: `align`, `margin` and `padding` of the `FaceCrop` by which faces are cut out of photos.
+        face_detector: Arguments of `FaceDetector` that differ from its defaults, such as `weights` and `sha256`.
+
+    Raises:
+        BrokenImageError: If an image cannot be read. It is a subclass of ValueError.
 
     Example:
         ```python
@@ -57,7 +58,7 @@ class PCLImageProcessor(TorchvisionBackend):
     do_resize = True
     do_center_crop = True
     do_rescale = True
-    do_normalize = False
+    do_normalize = False  # The authors' network reads values in [0, 1].
     do_convert_rgb = True
     face_crop = FaceCrop().to_dict()
     face_detector = {}
@@ -76,20 +77,22 @@ class PCLImageProcessor(TorchvisionBackend):
         """Make `pixel_values`, `(images, 3, side, side)` float32 in [0, 1].
 
         Args:
-            images: One image or a list of them.
-            detect: Whether to find the faces of the images, which are photos then.
-            boxes: Instead of that, for each photo left, top, right, bottom of its face in px, or a list of such.
-            points: Likewise the five points `(5, 2)` of its face, or a list of such; alone or beside `boxes`.
-            on_no_face: What becomes of a photo without a face: `"error"`, `"whole"` or `"skip"`, see `cut_faces`.
-            most_faces: Of each photo at most so many of the largest faces.
+            images: An image or a list of images.
+            detect: Whether the images are photos in which faces must be detected.
+            boxes: Positions of the faces if they are already known: for each photo left, top, right, bottom of its face
+                in px, or a list of these.
+            points: For each photo the five points of its face, `(5, 2)`, or a list of these; alone or with `boxes`.
+            on_no_face: What to do with a photo without a face: `"error"`, `"whole"` or `"skip"`, see `cut_faces`.
+            most_faces: Largest number of faces per photo, of which the largest are kept; None keeps all.
 
         Returns:
-            With faces of photos also, for each: `boxes`, `(faces, 4)`; `points`, `(faces, 5, 2)`, NaN where they are
-            not known; `scores`, `(faces,)`; and `photos`, `(faces,)`, the number of its photo.
+            `pixel_values`, and for faces that were cut out of photos also `boxes`, `(faces, 4)`; `points`,
+            `(faces, 5, 2)`, NaN if they are not known; `scores`, `(faces,)`; `photos`, `(faces,)`, the index of the
+            photo.
 
         Raises:
-            NoFaceError: If no face is found in a photo and `on_no_face` is `"error"`, or in none of them.
-            ImportError: If faces are to be found and what that needs is not installed.
+            NoFaceError: If a photo has no face and `on_no_face` is `"error"`, or no photo has a face.
+            ImportError: If `detect` is True and the packages for detection are not installed.
         """
         if not (detect or boxes is not None or points is not None):
             return super().__call__(images, *args, **kwargs)
@@ -114,41 +117,43 @@ class PCLImageProcessor(TorchvisionBackend):
         on_no_face: str = "error",
         most_faces: int | None = None,
     ) -> list[CutFace]:
-        """Cut the faces out of photos by this processor's `face_crop`; arguments and errors are those of a call."""
+        """Cut the faces out of photos according to `face_crop`. Arguments and errors are those of `__call__`."""
         if detect and (boxes is not None or points is not None):
             raise ValueError("Give `boxes` and `points`, or `detect=True` to find them, not both.")
         photos = images if isinstance(images, list | tuple) else [images]
         if not isinstance(images, list | tuple):
-            boxes, points = (None if given is None else [given] for given in (boxes, points))
-        opened = [self._as_photo(photo) for photo in self.fetch_images(photos)]
+            boxes, points = (None if entry is None else [entry] for entry in (boxes, points))
+        photos = [self._to_photo(photo) for photo in self.fetch_images(photos)]
         detector = shared_detector(**self.face_detector) if detect else None
-        return cut_faces(opened, FaceCrop(**self.face_crop), detector, boxes, points, on_no_face, most_faces)
+        return cut_faces(photos, FaceCrop(**self.face_crop), detector, boxes, points, on_no_face, most_faces)
 
     @staticmethod
-    def _as_photo(image: Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
+    def _to_photo(image: Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
         if isinstance(image, Image.Image):
             return image
-        pixels = levels(image)
+        pixels = to_grey_levels(image)
         if pixels.shape[0] in (1, 3, 4) and pixels.shape[-1] not in (1, 3, 4):
             pixels = pixels.permute(1, 2, 0)
         return to_rgb(Image.fromarray(pixels.squeeze(-1).cpu().numpy()))
 
     @classmethod
     def for_image_size(cls, image_size_px: int, like: str | Path = "", **options) -> "PCLImageProcessor":
-        """A processor whose output is `image_size_px` high and wide.
+        """Build a processor whose output has the given side.
 
         Args:
-            image_size_px: Side.
-            like: Folder or Hub id of a model whose `face_crop` and `face_detector` it takes, where that has any.
-            **options: Attributes, before those of `like`.
+            image_size_px: Height and width of `pixel_values`, in px.
+            like: Folder or Hub id of a model from which to take `face_crop` and `face_detector`, if it has them.
+            **options: Other attributes, which take precedence over those of `like`.
         """
         if like:
             try:
-                saved = cls.get_image_processor_dict(str(like))[0]
-            except (OSError, ValueError):  # A model may have been saved without a processor.
-                saved = {}
-            options = {name: saved[name] for name in ("face_crop", "face_detector") if name in saved} | options
-        options = {"face_crop": FaceCrop().to_dict()} | options  # Written down, though it is the default today.
+                saved_options = cls.get_image_processor_dict(str(like))[0]
+            except (OSError, ValueError):  # The model may have been saved without a processor.
+                saved_options = {}
+            copied = {name: saved_options[name] for name in ("face_crop", "face_detector") if name in saved_options}
+            options = copied | options
+        # Saved even if it is the default, so that a saved processor does not change if the default does.
+        options = {"face_crop": FaceCrop().to_dict()} | options
         sides = {
             "size": {"shortest_edge": image_size_px},
             "crop_size": {"height": image_size_px, "width": image_size_px},
@@ -156,7 +161,7 @@ class PCLImageProcessor(TorchvisionBackend):
         return cls(**sides, **options)
 
     def fetch_images(self, images: Any):
-        """Open what is not an array yet, and give a grey array its channel."""
+        """Open all images that are not arrays or tensors, and add the channel axis to grey arrays."""
         if isinstance(images, list | tuple):
             if not images:
                 raise ValueError("No image was given: the list is empty.")
@@ -168,15 +173,16 @@ class PCLImageProcessor(TorchvisionBackend):
         return open_image(images)
 
     def process_image(self, image: Image.Image | np.ndarray | torch.Tensor, *args, do_rescale=None, **kwargs):
-        """transformers' own, of an array's values as `levels` reads them."""
+        """Process an image as transformers does, after `to_grey_levels` has read the values of an array."""
         if isinstance(image, Image.Image):
             return super().process_image(image, *args, **kwargs)
         try:
-            # Without rescaling, floating-point values stay in the caller's range.
-            pixels = levels(image, are_kept=not do_rescale)
+            # Without rescaling, floating-point values stay in the range that the caller chose.
+            pixels = to_grey_levels(image, keep_floats=not do_rescale)
             first, last = pixels.shape[0], pixels.shape[-1]
-            has_alpha = first == 4 or (last == 4 and first not in (1, 3))  # Of two such axes the first is of channels.
-            if has_alpha and pixels.dtype == torch.uint8:  # As of a file: torchvision rounds to another grey level.
+            has_alpha = first == 4 or (last == 4 and first not in (1, 3))  # If both may be channels, the first is.
+            # Converted by PIL as files are, because torchvision rounds to another grey level.
+            if has_alpha and pixels.dtype == torch.uint8:
                 rows = pixels.permute(1, 2, 0) if first == 4 else pixels
                 return super().process_image(to_rgb(Image.fromarray(rows.cpu().numpy())), *args, **kwargs)
             return super().process_image(pixels, *args, **kwargs)

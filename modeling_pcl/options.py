@@ -1,4 +1,4 @@
-"""Options as fields of dataclasses, and the parser of every command line."""
+"""Command-line options as fields of dataclasses, and the parser that all commands share."""
 
 import argparse
 from dataclasses import Field, field
@@ -8,11 +8,11 @@ from transformers import HfArgumentParser
 
 
 def option(default: Any, text: str) -> Any:
-    """Make a dataclass field `--name`, with the help text that the command line shows.
+    """Make a dataclass field for the option `--name`.
 
     Args:
-        default: A list stands for a new list of its items in every instance.
-        text: What the option does, with units.
+        default: Default value. A list is copied for each instance.
+        text: Help text: what the option does, with units.
     """
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata={"help": text})
@@ -20,23 +20,26 @@ def option(default: Any, text: str) -> Any:
 
 
 def required(text: str) -> Any:
-    """Make a dataclass field `--name` that must be given."""
+    """Make a dataclass field for the option `--name` without a default; `text` is its help text."""
     return field(metadata={"help": text}, kw_only=True)
 
 
 def positional(text: str, metavar: str, **settings: Any) -> Any:
-    """Make a dataclass field that the command line takes by its place.
+    """Make a dataclass field for a positional argument.
 
     Args:
-        text: As for `option`.
-        metavar: What the help calls it, in capitals.
+        text: Help text.
+        metavar: Name of the argument in the help, in capitals.
         **settings: `nargs`, `choices` or `type`, as for argparse.
     """
     return field(metadata={"help": text, "positional": {"metavar": metavar, **settings}}, kw_only=True)
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the lines of the description, and shows every default but None, which the texts explain."""
+    """Formatter that keeps the line breaks of the description and shows all defaults except None.
+
+    The help texts explain what None means.
+    """
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default in (None, [], argparse.SUPPRESS) or action.required:
@@ -45,13 +48,13 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 
 class Parser(HfArgumentParser):
-    """transformers' parser of dataclasses, with positional arguments, and without abbreviations.
+    """transformers' parser for dataclasses, with positional arguments and without abbreviations of options.
 
     Args:
         *types: Dataclasses whose fields are the options.
-        prog: The command as it is typed.
-        description: Shown by `--help`.
-        epilog: Likewise, at the end.
+        prog: The command as the user types it.
+        description: Text at the start of `--help`.
+        epilog: Text at the end of `--help`.
     """
 
     def __init__(
@@ -61,11 +64,11 @@ class Parser(HfArgumentParser):
         super().__init__(types, formatter_class=HelpFormatter, allow_abbrev=False, **texts)
 
     def parse_known_args(self, args=None, namespace=None):
-        """Parse, and end with exit status 2 at a word that no option takes."""
-        namespace, rest = super().parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return namespace, rest
+        """Parse the command line, and exit with status 2 for an unknown argument."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
     @staticmethod
     def _parse_dataclass_field(parser: argparse.ArgumentParser, field: Field):
@@ -76,10 +79,14 @@ class Parser(HfArgumentParser):
 
 
 def check_at_least(options: object, **least: float):
-    """Refuse numbers that are too small; None is left alone.
+    """Check that numeric options are finite and not below their limits. None is not checked.
+
+    Args:
+        options: Dataclass instance with the options.
+        **least: Smallest allowed value for each option.
 
     Raises:
-        ValueError: Naming the option, what it must be and what came.
+        ValueError: If an option is below its limit. The message names the option, the limit and the value.
     """
     for name, limit in least.items():
         value = getattr(options, name)

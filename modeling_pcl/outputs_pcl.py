@@ -1,4 +1,4 @@
-"""What the PCL models return."""
+"""Output classes of the PCL models."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class PCLModelOutput(ModelOutput):
 
     Args:
         last_hidden_state: Trunk map, `(batch, feature_channels, h, w)`; h and w are the image's sides / 16, rounded up.
-        pooler_output: The trunk map flattened, `(batch, feature_channels * h * w)`. Nothing is averaged.
-        face_features: Face-aware features, flattened, same shape as `pooler_output`.
-        pose_features: Pose-related features, flattened, same shape as `pooler_output`.
-        hidden_states: On request, the maps after each of the five stages, the trunk map last.
+        pooler_output: The flattened trunk map, `(batch, feature_channels * h * w)`. It is not averaged over positions.
+        face_features: Flattened face-aware features, same shape as `pooler_output`.
+        pose_features: Flattened pose-related features, same shape as `pooler_output`.
+        hidden_states: Maps after each of the five stages, the trunk map last; None unless they were requested.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -27,21 +27,21 @@ class PCLModelOutput(ModelOutput):
 
 @dataclass
 class PCLForPreTrainingOutput(ModelOutput):
-    """Output of `PCLForPreTraining`: scalars, each None where the inputs of its objective are absent, and maps.
+    """Output of `PCLForPreTraining`: scalar losses, each None if the inputs of its objective were not given, and maps.
 
     Args:
-        loss: Sum of the present objectives, each times its weight in the config.
+        loss: Sum of the computed objectives, each multiplied by its weight in the config.
         disentangling_loss: Objective 1: the four reconstructions plus the weighted orthogonality terms.
         face_contrast_loss: Objective 2, InfoNCE over both views.
         pose_contrast_loss: Objective 3, InfoNCE over both views.
-        face_pose_loss: L1 of decoding the image's face and pose, to the image.
-        face_mirror_pose_loss: L1 of decoding the image's face and the mirror's pose, to the mirror.
-        mirror_face_pose_loss: L1 of decoding the mirror's face and the image's pose, to the image.
-        mirror_face_mirror_pose_loss: L1 of decoding the mirror's face and pose, to the mirror.
+        face_pose_loss: L1 distance of the image's face in the image's pose to the image.
+        face_mirror_pose_loss: L1 distance of the image's face in the mirror's pose to the mirror.
+        mirror_face_pose_loss: L1 distance of the mirror's face in the image's pose to the image.
+        mirror_face_mirror_pose_loss: L1 distance of the mirror's face in the mirror's pose to the mirror.
         orthogonality_loss: Orthogonality of the images' features, unweighted.
         mirror_orthogonality_loss: Orthogonality of the mirrors' features, unweighted.
-        hidden_states: On request, the maps after each of the encoder's five stages, of all that it saw, one after the
-            other: images, their mirrors, face views, pose views, pose negatives.
+        hidden_states: Maps after each of the encoder's five stages, concatenated over all inputs of the encoder:
+            images, their mirrors, face views, pose views, pose negatives; None unless they were requested.
     """
 
     loss: torch.FloatTensor | None = None

@@ -1,4 +1,4 @@
-"""Pipelines of what PCL models can do, all of which open images as training did."""
+"""Pipelines for PCL models. They open images in the same way as training does."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ from .images_pcl import open_image
 
 
 class ForPCLModels:
-    """What all pipelines here have in common: a model that is none of theirs is refused before it answers nonsense.
+    """Mixin of all pipelines for PCL models, which checks the class of the model and opens images.
 
     Attributes:
-        models: Names of the classes of models that a pipeline can use. The classes themselves are others for code that
-            comes from a saved folder.
+        models: Names of the model classes that a pipeline supports. They are names and not classes, because the same
+            class is another object if its code comes from a saved folder.
     """
 
     models: tuple[str, ...]
-    photo_options = ("detect", "on_no_face", "timeout")  # What is said of the images, and not of the answer.
-    _load_video_processor = False  # To look for one transformers would ask to trust the folder's code.
+    photo_options = ("detect", "on_no_face", "timeout")  # Parameters of `preprocess`; the others are of `postprocess`.
+    _load_video_processor = False  # Looking for a video processor would ask for `trust_remote_code`.
 
     def __init__(self, model, *args, **kwargs):
         check_model(type(self).__name__, model, self.models)
@@ -34,11 +34,15 @@ class ForPCLModels:
     def _open_face(
         self, image: Any, timeout: float | None = None, detect: bool = False, on_no_face: str = "error"
     ) -> CutFace:
-        """Open an image: a face crop, or with `detect` the largest face of a photo, cut out as the model's processor
-        says; a photo without a face is an error, or with `on_no_face="whole"` a face crop."""
+        """Open a face crop, or with `detect` cut the largest face out of a photo with the model's image processor.
+
+        Raises:
+            NoFaceError: If a photo has no face, unless `on_no_face="whole"` uses such a photo as a face crop.
+            ValueError: If `on_no_face` has another value.
+        """
         opened = open_image(image, timeout)
         if not detect:
-            return CutFace.whole(opened)
+            return CutFace.from_whole_photo(opened)
         if on_no_face not in ("error", "whole"):
             raise ValueError(f'`on_no_face` must be "error" or "whole": each image has an answer; got {on_no_face!r}.')
         (face,) = self.image_processor.cut_faces(opened, on_no_face=on_no_face, most_faces=1)
@@ -46,10 +50,15 @@ class ForPCLModels:
 
 
 def check_model(pipeline: str, model: Any, names: tuple[str, ...]):
-    """Refuse a model that is of none of the classes named, wrapped by torch.compile or PEFT or not.
+    """Check that a model, which torch.compile or PEFT may have wrapped, is an instance of one of the named classes.
+
+    Args:
+        pipeline: Name of the pipeline, for the error message.
+        model: The model.
+        names: Names of the supported classes.
 
     Raises:
-        ValueError: If it is of another class.
+        ValueError: If the model is of another class.
     """
     model = getattr(model, "_orig_mod", model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -58,11 +67,11 @@ def check_model(pipeline: str, model: Any, names: tuple[str, ...]):
 
 
 class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
-    """transformers' own for `image-classification`, which also takes bytes and `pathlib` paths.
+    """Image classification pipeline that opens images as training does, and also takes bytes and `pathlib` paths.
 
-    transformers itself opens a file before the processor sees it, and then 16-bit images are white, and what is
-    transparent is black. With `detect=True` the image is a photo, of which the largest face is looked at, and each
-    label also has its `box`. Of a head that tells a number, the `label` is its name and the `score` the number.
+    The pipeline of transformers opens files itself, and turns 16-bit images white and transparent pixels black.
+    With `detect=True` the image is a photo, its largest face is classified, and each label also has the `box` of the
+    face. For a regression head, `label` is the name of the quantity and `score` its value.
 
     Raises:
         ValueError: If the model has no head.
@@ -71,9 +80,9 @@ class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
     models = ("PCLForImageClassification", "PCLForHeadPoseEstimation")
 
     def _sanitize_parameters(self, **options):
-        of_photo = {name: options.pop(name) for name in self.photo_options if name in options}
-        before, during, after = super()._sanitize_parameters(**options)
-        return before | of_photo, during, after
+        photo_options = {name: options.pop(name) for name in self.photo_options if name in options}
+        preprocess, forward, postprocess = super()._sanitize_parameters(**options)
+        return preprocess | photo_options, forward, postprocess
 
     def preprocess(self, image: Any, timeout: float | None = None, detect: bool = False, on_no_face: str = "error"):
         if isinstance(image, np.ndarray | torch.Tensor) and not detect:
@@ -94,10 +103,10 @@ class FaceClassificationPipeline(ForPCLModels, ImageClassificationPipeline):
 
 
 class FaceFeatureExtractionPipeline(ForPCLModels, ImageFeatureExtractionPipeline):
-    """transformers' own for `image-feature-extraction`, of images opened as `FaceClassificationPipeline` does.
+    """Image feature extraction pipeline that opens images as training does, see `FaceClassificationPipeline`.
 
     Raises:
-        ValueError: If the model is not the encoder alone; that of other models is their `base_model`.
+        ValueError: If the model is not a `PCLModel`. The encoder of other models is their `base_model`.
     """
 
     models = ("PCLModel",)
@@ -107,7 +116,7 @@ class FaceFeatureExtractionPipeline(ForPCLModels, ImageFeatureExtractionPipeline
 
 
 class PCLPipeline(ForPCLModels, Pipeline):
-    """What the pipelines of one or two faces have in common: how images are opened, and one crop."""
+    """Base class of the pipelines that transformers does not have: head pose, verification and swaps."""
 
     _load_tokenizer = False
     _load_image_processor = True
@@ -115,10 +124,10 @@ class PCLPipeline(ForPCLModels, Pipeline):
     _load_processor = False
 
     def _open_pair(self, inputs: Any, names: tuple[str, str], **options) -> list[CutFace]:
-        """Two images, opened by `_open_face`: a dict with these names, or a tuple in this order.
+        """Open two images with `_open_face`, from a dict with these names as keys or a tuple in this order.
 
         Raises:
-            ValueError: If they are not two.
+            ValueError: If `inputs` is not such a pair.
         """
         if isinstance(inputs, dict) and set(inputs) == set(names):
             inputs = tuple(inputs[name] for name in names)
@@ -129,11 +138,11 @@ class PCLPipeline(ForPCLModels, Pipeline):
             )
         return [self._open_face(image, **options) for image in inputs]
 
-    def _pixels(self, faces: list[CutFace]) -> dict[str, torch.Tensor]:
+    def _process(self, faces: list[CutFace]) -> dict[str, torch.Tensor]:
         return dict(self.image_processor([face.image for face in faces], return_tensors="pt").to(self.dtype))
 
-    def _split(self, options: dict) -> tuple[dict, dict]:
-        """Options of the images, and those of the answer."""
+    def _split_options(self, options: dict) -> tuple[dict, dict]:
+        """Split the parameters into those of `preprocess` and those of `postprocess`."""
         return (
             {name: value for name, value in options.items() if name in self.photo_options},
             {name: value for name, value in options.items() if name not in self.photo_options},
@@ -141,13 +150,13 @@ class PCLPipeline(ForPCLModels, Pipeline):
 
 
 class HeadPoseEstimationPipeline(PCLPipeline):
-    """Which way a head is turned, by a `PCLForHeadPoseEstimation`.
+    """Head pose estimation with a `PCLForHeadPoseEstimation`.
 
-    Calling it with an image (as `open_image` takes it), or a list of them, gives for each a dict of `yaw`, `pitch` and
-    `roll` in degrees: positive are the nose to the right of the image, the nose up, and leaning clockwise. With
-    `draw=True` it also holds `image`, the image with the head's axes, see `draw_axes`. With `detect=True` the image is
-    a photo, of which the largest face is looked at; the answer also holds its `box`, and says how the head is turned in
-    the photo.
+    For an image (anything that `open_image` opens) it returns a dict of `yaw`, `pitch` and `roll` in degrees, which are
+    positive if the nose points to the right of the image, if the nose points up, and if the head leans clockwise. For a
+    list of images it returns a list. With `draw=True` the dict also holds `image`, the image with the axes of the head,
+    see `draw_axes`. With `detect=True` the image is a photo: the angles of its largest face are relative to the photo,
+    and the dict also holds the `box` of that face.
 
     Example:
         ```python
@@ -157,49 +166,51 @@ class HeadPoseEstimationPipeline(PCLPipeline):
         ```
 
     Raises:
-        ValueError: If the model is another.
+        ValueError: If the model is of another class.
     """
 
     models = ("PCLForHeadPoseEstimation",)
 
     def _sanitize_parameters(self, **options):
-        before, after = self._split(options)
-        return before, {}, after
+        preprocess, postprocess = self._split_options(options)
+        return preprocess, {}, postprocess
 
     def preprocess(self, image: Any, **options) -> dict:
         opened = open_image(image, options.pop("timeout", None))
         face = self._open_face(opened, **options)
-        return self._pixels([face]) | {"photo": opened, "face": face, "is_found": options.get("detect", False)}
+        return self._process([face]) | {"photo": opened, "face": face, "is_detected": options.get("detect", False)}
 
     def _forward(self, inputs: dict) -> dict:
         return inputs | {"angles": self.model(inputs["pixel_values"]).logits}
 
     def postprocess(self, outputs: dict, draw: bool = False) -> dict:
         angles, square = outputs["angles"][0].float().tolist(), outputs["face"].square
-        if square is not None and square.angle_deg:
+        if square is not None and square.angle_deg:  # The model saw the rotated square; answer for the photo.
             angles = turn_back(*angles, square.angle_deg)
         answer = dict(zip(ANGLES, angles))
-        box = outputs["face"].box.tolist() if outputs["is_found"] else None
+        box = outputs["face"].box.tolist() if outputs["is_detected"] else None
         if draw:
             answer["image"] = draw_axes(outputs["photo"], *angles, box=box)
         return answer | ({"box": box} if box else {})
 
 
 class FaceVerificationPipeline(PCLPipeline):
-    """Whether two images show the same person: the cosine of their features, or of their identity embeddings.
+    """Face verification: whether two images show the same person, by the cosine of their features or embeddings.
 
-    Calling it with `{"image": ..., "other": ...}` or a tuple of two images, or a list of such, gives for each a dict of
-    `similarity`, the cosine in [-1, 1], `threshold`, and `same`, whether the similarity is at least the threshold. With
-    `detect=True` they are photos, of which the largest faces are compared; the answer also holds both `boxes`.
+    For a pair, `{"image": ..., "other": ...}` or a tuple of two images, it returns a dict of `similarity`, the cosine
+    in [-1, 1], `threshold`, and `same`, whether the similarity is at least the threshold. For a list of pairs it
+    returns a list. With `detect=True` the images are photos: their largest faces are compared, and the dict also holds
+    their `boxes`.
 
     Args:
-        feature: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`; by default the config's `verification_feature`. An
-            identity embedding is compared as it is.
-        threshold: By default the config's `verification_threshold`, which `pcl probe --task verification` finds
-            and which holds for that feature. Where there is none, `threshold` and `same` are None.
+        feature: Feature of an encoder to compare: `"trunk"`, `"face"`, `"pose"` or `"face+pose"`; None uses the
+            config's `verification_feature`. Models with an identity embedding ignore it.
+        threshold: Smallest cosine that counts as the same person; None uses the config's `verification_threshold`,
+            which `pcl probe --task verification` determines for that feature. Without any, `threshold` and `same` are
+            None.
 
     Raises:
-        ValueError: If the model gives neither features nor an embedding: a head of classes, or of head pose.
+        ValueError: If the model computes neither features nor an embedding, as classification and head-pose heads.
     """
 
     models = ("PCLModel", "PCLForPreTraining", "PCLForImageClassification")
@@ -208,20 +219,20 @@ class FaceVerificationPipeline(PCLPipeline):
         super().__init__(model, *args, **kwargs)
         if hasattr(model, "classifier") and not model.config.is_embedding:
             raise ValueError(
-                "`model` of a FaceVerificationPipeline must compare people, but this PCLForImageClassification tells "
-                "classes apart, or a number: give its `base_model`, or an embedding, whose `problem_type` is "
-                '"regression".'
+                "`model` of a FaceVerificationPipeline must have features or an identity embedding, but this "
+                "PCLForImageClassification predicts classes or a number: give its `base_model`, or a model with "
+                'several labels whose `problem_type` is "regression".'
             )
 
     def _sanitize_parameters(self, **options):
-        before, after = self._split(options)
-        if after.get("feature") is not None:
-            feature_parts(after["feature"])  # An unknown name is refused here, before an image is opened.
-        return before, {}, after
+        preprocess, postprocess = self._split_options(options)
+        if postprocess.get("feature") is not None:
+            feature_parts(postprocess["feature"])  # Raises for an unknown name before images are opened.
+        return preprocess, {}, postprocess
 
     def preprocess(self, pair: Any, **options) -> dict:
         faces = self._open_pair(pair, ("image", "other"), **options)
-        return self._pixels(faces) | ({"faces": faces} if options.get("detect") else {})
+        return self._process(faces) | ({"faces": faces} if options.get("detect") else {})
 
     def _forward(self, inputs: dict) -> dict:
         if hasattr(self.model, "classifier"):
@@ -229,7 +240,7 @@ class FaceVerificationPipeline(PCLPipeline):
         else:
             outputs = self.model.base_model(inputs["pixel_values"])
             vectors = {name: read_feature(outputs, name) for name in READABLE_FEATURES}
-        # Images of a pair follow each other, in batches too.
+        # The two images of a pair are consecutive rows, also in batches: (2 * pairs, dim) -> (pairs, 2, dim)
         pairs = {name: rows.float().unflatten(0, (-1, 2)) for name, rows in vectors.items()}
         cosines = {name: F.cosine_similarity(pair[:, 0], pair[:, 1]) for name, pair in pairs.items()}
         return cosines | ({"faces": inputs["faces"]} if "faces" in inputs else {})
@@ -251,24 +262,24 @@ class FaceVerificationPipeline(PCLPipeline):
 
 
 class FaceSwapPosePipeline(PCLPipeline):
-    """The face of one image drawn in the pose of another, by a `PCLForPreTraining`.
+    """Drawing of the face of one image in the pose of another with a `PCLForPreTraining`.
 
-    Calling it with `{"face": ..., "pose": ...}` or a tuple of two images, or a list of such, gives for each an image of
-    `config.drawn_size` px. It shows what the model keeps apart, not a photo of anybody. With `detect=True` they are
-    photos, of which the largest faces are taken.
+    For a pair, `{"face": ..., "pose": ...}` or a tuple of two images, it returns an image of `config.drawn_size` px;
+    for a list of pairs it returns a list. The image shows what the two features contain; it is not a photo of a
+    person. With `detect=True` the images are photos, of which the largest faces are used.
 
     Raises:
-        ValueError: If the model is another.
+        ValueError: If the model is of another class.
     """
 
     models = ("PCLForPreTraining",)
 
     def _sanitize_parameters(self, **options):
-        before, after = self._split(options)
-        return before, {}, after
+        preprocess, postprocess = self._split_options(options)
+        return preprocess, {}, postprocess
 
     def preprocess(self, pair: Any, **options) -> dict:
-        return self._pixels(self._open_pair(pair, ("face", "pose"), **options))
+        return self._process(self._open_pair(pair, ("face", "pose"), **options))
 
     def _forward(self, inputs: dict) -> dict:
         outputs = self.model.pcl(inputs["pixel_values"])
@@ -280,11 +291,13 @@ class FaceSwapPosePipeline(PCLPipeline):
         return Image.fromarray(pixels.cpu().numpy())
 
 
-def saved_pipelines(**pipelines: str) -> dict[str, dict]:
-    """How a config names them, by task, for `pipeline(task, folder, trust_remote_code=True)` without this package.
+def describe_pipelines(**pipelines: str) -> dict[str, dict]:
+    """Build the entry `custom_pipelines` of a config.
+
+    transformers reads it for `pipeline(task, folder, trust_remote_code=True)` where this package is not installed.
 
     Args:
-        **pipelines: Name of the Auto class that opens the folder, by the name of the pipeline's class.
+        **pipelines: Name of the Auto class that opens the folder, for each name of a pipeline class.
     """
     return {
         PIPELINES[name][0]: {"impl": f"pipelines_pcl.{name}", "pt": [auto_class], "type": "image"}
@@ -292,23 +305,23 @@ def saved_pipelines(**pipelines: str) -> dict[str, dict]:
     }
 
 
-def for_all_models(ours: type, theirs: type) -> type:
-    """A class of pipelines for a standard task, which makes `ours` for PCL models and `theirs` for all others."""
+def dispatch_by_model_type(pcl_class: type, default_class: type) -> type:
+    """Derive a pipeline class that builds a `pcl_class` for PCL models and a `default_class` for all other models."""
 
-    def make(cls, model, *arguments, **options):
-        is_ours = getattr(model.config, "model_type", None) == "pcl"
-        return (ours if is_ours else theirs)(model, *arguments, **options)
+    def build(cls, model, *arguments, **options):
+        is_pcl = getattr(model.config, "model_type", None) == "pcl"
+        return (pcl_class if is_pcl else default_class)(model, *arguments, **options)
 
-    attributes = {"__new__": make, "__doc__": theirs.__doc__, "_load_video_processor": False}
-    return type(theirs.__name__, (theirs,), attributes)
+    attributes = {"__new__": build, "__doc__": default_class.__doc__, "_load_video_processor": False}
+    return type(default_class.__name__, (default_class,), attributes)
 
 
-# By task, the pipelines of transformers that ours stand in for.
+# Pipeline classes of transformers, by task, that `register` replaces for PCL models.
 STANDARD = {
     "image-classification": ImageClassificationPipeline,
     "image-feature-extraction": ImageFeatureExtractionPipeline,
 }
-# By class: its task, and the Auto class that opens its model.
+# Task and Auto class of the model, by name of the pipeline class.
 PIPELINES = {
     "FaceClassificationPipeline": ("image-classification", "AutoModelForImageClassification"),
     "FaceFeatureExtractionPipeline": ("image-feature-extraction", "AutoModel"),

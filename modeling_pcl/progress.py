@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, now and then a line where there is none."""
+"""Progress of long work: a bar on a terminal, and occasional lines in log files."""
 
 import sys
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm as bar
 from tqdm.std import tqdm
 
-LINE_EVERY_S = 20.0
+LINE_EVERY_S = 20.0  # Seconds between two lines if stderr is not a terminal.
 
 
 class _Lines(tqdm):
-    """Says every so often how far the work is, in a line of its own; of short work nothing."""
+    """A tqdm that writes a new line every `LINE_EVERY_S` seconds, and nothing for shorter work."""
 
     def __init__(self, iterable: Iterable | None = None, **options):
-        # The same words as a bar's, without the bar.
+        # tqdm's own format, without the bar.
         layout = "{desc}: {n_fmt}/{total_fmt} {unit}s, {elapsed} passed, {remaining} left, {rate_fmt}{postfix}"
         if options.get("total") is None and not hasattr(iterable, "__len__"):
             layout = "{desc}: {n_fmt} {unit}s, {elapsed} passed, {rate_fmt}{postfix}"
@@ -22,30 +22,30 @@ class _Lines(tqdm):
 
     @staticmethod
     def status_printer(file):
-        def write_line(words: str):
-            if words.strip():
-                file.write(f"{words.strip()}\n")
+        def write_line(text: str):
+            if text.strip():
+                file.write(f"{text.strip()}\n")
                 file.flush()
 
         return write_line
 
     def set_postfix(self, *values, refresh: bool = True, **more):
-        """Take the values that the next line ends with."""
+        """Set the values at the end of the next line."""
         super().set_postfix(*values, refresh=False, **more)
 
     def moveto(self, n: int):
-        """Stay in the line: there is no bar above or below."""
+        """Do nothing: lines, unlike bars, do not share the screen with other bars."""
 
     def close(self):
-        self.delay = float("inf")  # As of a bar that was never shown, so that nothing is wiped out.
+        self.delay = float("inf")  # tqdm then treats the bar as never shown and does not clear the last line.
         super().close()
 
 
 def progress(iterable: Iterable | None = None, **options) -> tqdm:
-    """Show how far some work is, on stderr.
+    """Show the progress of some work on stderr.
 
     Args:
-        iterable: What is worked on; None where the caller calls `update`.
+        iterable: Items to iterate over; None if the caller calls `update` itself.
         **options: `desc`, `unit`, `total`, `initial`, `leave`, `disable`, as for tqdm.
 
     Returns:

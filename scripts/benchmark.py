@@ -1,4 +1,4 @@
-"""Measure speed and memory, each figure as a ratio within one run:
+"""Measure speed and memory, as ratios to a baseline in the same run:
 
 python scripts/benchmark.py loss
 python scripts/benchmark.py step --corpus path/to/corpus.parquet
@@ -11,28 +11,28 @@ import importlib
 import sys
 
 BENCHMARKS = {
-    "loss": "the face contrast's loss beside negatives that are written out",
-    "step": "a training iteration beside a plain one, and beside its convolutions alone",
-    "data": "decoding and views beside a plain way",
-    "embed": "features beside float32, ONNX and other networks; needs pip install modeling_pcl[benchmark]",
+    "loss": "the loss of the face contrast, compared with materialised negatives",
+    "step": "a training iteration, compared with a plain one and with its convolutions alone",
+    "data": "decoding and views, compared with a plain implementation",
+    "embed": "features, compared with float32, ONNX and other networks; needs pip install modeling_pcl[benchmark]",
     "browser": "features in the static page; needs Chromium and pip install playwright",
-    "probe": "a linear probe beside one that extracts features in every epoch",
-    "scaling": "several processes beside one",
-    "methods": "an iteration of PCL beside one of SimCLR",
-    "crops": "faces found in scenes, and what features lose by another crop; needs pip install modeling_pcl[align]",
+    "probe": "a linear probe, compared with one that extracts features in every epoch",
+    "scaling": "training in several processes, compared with one",
+    "methods": "an iteration of PCL, compared with one of SimCLR",
+    "crops": "face detection in scenes, and the effect of other crops; needs pip install modeling_pcl[align]",
 }
 
 
 def main():
-    listed = "\n".join(f"  {name:8} {text}" for name, text in BENCHMARKS.items())
+    benchmark_list = "\n".join(f"  {name:8} {text}" for name, text in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nbenchmarks:\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{__doc__}\nbenchmarks:\n{benchmark_list}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=argparse.SUPPRESS)
-    words = sys.argv[1:]
-    chosen = parser.parse_args(words[:1]).benchmark
+    argv = sys.argv[1:]
+    name = parser.parse_args(argv[:1]).benchmark
     try:
-        importlib.import_module(f"benchmarks.{chosen}").run(words[1:])
+        importlib.import_module(f"benchmarks.{name}").run(argv[1:])
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
 

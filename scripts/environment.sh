@@ -1,4 +1,4 @@
-# Makes .venv in the repository's root and installs the package into it, once; sourced by the other scripts.
+# Creates .venv in the root of the repository and installs the package into it, once. The other scripts source it.
 # Usage: source scripts/environment.sh EXTRAS
 
 python_is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
@@ -16,7 +16,7 @@ if [ ! -x .venv/bin/python ]; then
   echo "error: this needs Python 3.10 or newer with the venv module; name one with PYTHON=/path/to/python" >&2
   exit 1
 fi
-# Installed again when pyproject.toml has changed, or the last installation broke off.
+# Installs again if pyproject.toml has changed, or the last installation was interrupted.
 stamp="$(cksum <pyproject.toml)"
 if [ "$(cat ".venv/installed-$1" 2>/dev/null)" != "$stamp" ]; then
   echo "Installing into .venv (torch is large; a few minutes on a slow line)"

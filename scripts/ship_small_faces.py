@@ -1,11 +1,11 @@
-"""Makes `hub_cards/pcl-small-faces` of a pre-training run: weights of half the bytes, and a head for each task:
+"""Make `hub_cards/pcl-small-faces` from a pre-training run: float16 weights, and a head for each task:
 
 python scripts/ship_small_faces.py runs/long --expressions_train fer2013_train.parquet \\
     --expressions_test fer2013_public_test.parquet --head_pose corpora/genki4k --portraits utkface.parquet \\
     --people_train youtube_faces.parquet --people celeba.parquet
 
-Of each head there are several, and that is kept which is best on validation data. README.md, scores and pictures
-that are in the folder stay.
+For each task several heads are trained, and the one with the best score on validation data is kept. README.md, scores
+and pictures in the folder are not changed.
 """
 
 import argparse
@@ -25,22 +25,23 @@ from modeling_pcl.configuration_pcl import OBJECTIVES
 from modeling_pcl.data.corpora import load_corpus
 from modeling_pcl.data.images import image_bytes
 from modeling_pcl.files import write_json
-from modeling_pcl.hub.published import without_private
+from modeling_pcl.hub.published import remove_private
 from modeling_pcl.hub.repository import HEAD_FILES
 from modeling_pcl.images_pcl import open_image
 from modeling_pcl.probes.probe import probe
 from modeling_pcl.training.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[1] / "hub_cards" / "pcl-small-faces"
-# What heads may read, at which side in px; at 64 px validation scores of these tasks are lower (scores.csv).
-TIGHTER_CROPS = (0.85, 0.7)  # Shares of the side.
+TIGHTER_CROPS = (0.85, 0.7)  # Fractions of the side.
+# Candidates for heads: the feature, and the side in px. At 64 px validation scores of these tasks are lower
+# (scores.csv).
 CANDIDATES = (("trunk", 100), ("face", 100))
-# Heads read features as they are, and statistics are of any size.
+# Parts of names of tensors that stay float32: heads fit the scale of the features, and statistics may have any scale.
 KEPT_AS_THEY_ARE = ("classifier.", "regressor.", ".running_")
 
 
 def copy_in_half_precision(source: Path, folder: Path):
-    """Copy a model; its weights are float16, but for a head's own. Its config's `dtype` opens them as float32."""
+    """Copy a model with float16 weights, except those of its head. The config's `dtype` opens them as float32."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in HEAD_FILES:
         shutil.copyfile(source / name, folder / name)
@@ -50,14 +51,14 @@ def copy_in_half_precision(source: Path, folder: Path):
         for name, tensor in tensors.items()
     }
     if not all(tensor.isfinite().all() for tensor in halved.values()):
-        raise ValueError(f"{source} holds weights beyond the reach of float16.")
+        raise ValueError(f"{source} holds weights that are out of the range of float16.")
     save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def split_with_tighter_crops(corpus: str, folder: Path) -> str:
-    """Cut a corpus into training, validation and test images, and add tighter crops of the training images.
+    """Split a corpus into training, validation and test images, and add tighter crops of the training images.
 
-    These collections are cropped alike in all their images; a head that saw no other crop reads nonsense from one.
+    All images of these collections have the same crop, and a head that was trained on one crop only fails on others.
     """
     faces = load_corpus(corpus)
     order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0)).tolist()
@@ -71,7 +72,7 @@ def split_with_tighter_crops(corpus: str, folder: Path) -> str:
 
 
 def cut_middle(row: dict, share: float) -> dict:
-    """Keep the middle of an image, by a share of its shorter side."""
+    """Keep the central square of an image, whose side is a fraction of the shorter side."""
     image = open_image(image_bytes(row["image"]))
     side, file = share * min(image.size), io.BytesIO()
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -91,7 +92,7 @@ def make_head(name: str, candidates: tuple[tuple[str, int], ...], options: list[
         scores = {path.name: record["head"][0]["score"] for path, record in records.items() if "head" in record}
         best = max(records, key=lambda path: scores.get(path.name, 0.0))
         copy_in_half_precision(best, FOLDER / name)
-        write_json(FOLDER / name / "results.json", without_private(records[best] | {"validation_scores": scores}))
+        write_json(FOLDER / name / "results.json", remove_private(records[best] | {"validation_scores": scores}))
 
 
 def main():
@@ -103,7 +104,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     copy_in_half_precision(options.run, FOLDER)
-    # The last run may have trained the decoder alone; who trains on means all objectives.
+    # The last run may have trained the decoder only; further training should use all objectives.
     config = json.loads((FOLDER / "config.json").read_text())
     weights = {f"{name}_weight": RECIPES["small"].get(f"{name}_weight", 1.0) for name in OBJECTIVES}
     write_json(FOLDER / "config.json", config | weights)
@@ -119,7 +120,7 @@ def main():
         make_head("smile", CANDIDATES, [*classes, "--train", smiles, "--label_column", "smile"])
         make_head("gender", CANDIDATES, [*classes, "--train", portraits, "--label_column", "gender", *groups])
         make_head("age", CANDIDATES, ["--task", "regression", "--train", portraits, *groups, *common])
-    # At 64 px, other than for the rest, the face branch tells people apart better.
+    # Unlike for the other tasks, the face branch distinguishes people better at 64 px.
     embedding = ["--identity_embedding", "--train", options.people_train, "--test", options.people, "--seeds", "0"]
     make_head("verification", (("face", 64),), ["--task", "verification", *embedding])
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv, installs, and runs the whole test suite: bash scripts/test.sh [pytest arguments]
+# Creates .venv, installs the package, and runs the whole test suite: bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh test
 if command -v npm >/dev/null && [ ! -d hub_cards/space_static/node_modules ]; then
   npm install --silent --ignore-scripts --no-package-lock --prefix hub_cards/space_static || echo "no npm registry: its test will be skipped"
 fi
-# glibc hands large blocks back to the kernel at every step; kept, they are not cleared anew each time.
+# glibc returns large blocks to the kernel at every step, which then clears them again; these settings keep them.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1
 HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

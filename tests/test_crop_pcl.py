@@ -133,8 +133,9 @@ def test_a_face_that_cannot_be_laid_is_refused(crop, given, message):
         crop.square(**given)
 
 
-def test_it_is_said_in_words():
+def test_a_crop_is_described_in_words():
     assert describe_crop(FaceCrop("eyes", 0.3, "edge")) == (
-        "A face is cut out as a square around its box: as long as the box's longer side, and 30% of that more on every "
-        "side. It is turned until the eyes are level; beyond the photo's border stands the border's own colours."
+        "A face is cut out as a square around its box. Its side is the longer side of the box plus a margin of 30% on "
+        "every side. The square is rotated until the eyes are level; the area beyond the photo's border is filled with "
+        "the colours of the border."
     )

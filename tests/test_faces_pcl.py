@@ -11,7 +11,7 @@ from PIL import Image
 from modeling_pcl import PCLImageProcessor
 from modeling_pcl.crop_pcl import FaceCrop
 from modeling_pcl.data.images import decode_image
-from modeling_pcl.detection_pcl import FaceDetector, overlaps
+from modeling_pcl.detection_pcl import FaceDetector, compute_overlaps
 from modeling_pcl.faces_pcl import NoFaceError, cut_faces, draw_faces
 
 EMPTY = Image.new("RGB", (300, 200), "gray")
@@ -30,7 +30,7 @@ def processor() -> PCLImageProcessor:
 def test_a_face_is_found_with_its_points(detector):
     (faces,) = detector([portrait()])
     assert faces.boxes.shape == (1, 4)
-    assert overlaps(faces.boxes[0], np.array([[180.0, 55, 272, 178]]))[0] > 0.8
+    assert compute_overlaps(faces.boxes[0], np.array([[180.0, 55, 272, 178]]))[0] > 0.8
     assert np.linalg.norm(faces.points[0] - POINTS, axis=1).max() < 8  # A quarter of the distance of the eyes.
     assert 0.8 < faces.scores[0] <= 1
 
@@ -74,10 +74,10 @@ def test_a_side_that_the_network_cannot_take_is_refused(longest_px):
 
 
 def test_weights_are_checked(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="is not the detector that is expected: its SHA-256 is 0918"):
+    with pytest.raises(ValueError, match="is not the expected detector: its SHA-256 is 0918"):
         FaceDetector(sha256="00")
     (tmp_path / "other.onnx").write_bytes(b"hello")
-    with pytest.raises(ValueError, match=r"other.onnx` is no network that onnxruntime opens"):
+    with pytest.raises(ValueError, match=r"other.onnx` is not a network that onnxruntime can open"):
         FaceDetector(tmp_path / "other.onnx")
     monkeypatch.setattr("modeling_pcl.detection_pcl.onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install modeling_pcl\[align\]"):

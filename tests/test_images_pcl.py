@@ -16,7 +16,7 @@ from transformers import pipeline
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining, PCLImageProcessor
 from modeling_pcl.data.images import decode_image
 from modeling_pcl.hub.push import TEMPLATES
-from modeling_pcl.images_pcl import BrokenImageError, levels, open_image
+from modeling_pcl.images_pcl import BrokenImageError, open_image, to_grey_levels
 
 SIZE = 32
 PROCESSOR = PCLImageProcessor.for_image_size(SIZE)
@@ -246,7 +246,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded():
 
 def test_values_that_are_kept_are_kept():
     values = np.array([[-3.0, 700.0]])
-    assert torch.equal(levels(values, are_kept=True), torch.tensor([[-3.0, 700.0]]))
+    assert torch.equal(to_grey_levels(values, keep_floats=True), torch.tensor([[-3.0, 700.0]]))
 
 
 def mangled(seed: int) -> bytes:

@@ -257,13 +257,13 @@ def test_blockwise_face_loss_of_some_anchors_is_their_mean():
 
 def test_blockwise_face_loss_holds_the_logits_of_one_block_at_a_time(monkeypatch):
     blocks = []
-    anchor_logits = losses_pcl._anchor_logits
+    anchor_logits = losses_pcl._compute_anchor_logits
 
     def watched(dots, *arguments):
         blocks.append(tuple(dots.shape))
         return anchor_logits(dots, *arguments)
 
-    monkeypatch.setattr(losses_pcl, "_anchor_logits", watched)
+    monkeypatch.setattr(losses_pcl, "_compute_anchor_logits", watched)
     mixed_negative_loss(randn(10, 5), shares(10, 8), torch.randperm(8), 0.07, block_size=4)
     assert blocks == [(4, 10), (4, 10), (2, 10)]
 

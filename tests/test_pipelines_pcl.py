@@ -290,7 +290,7 @@ class TestWrongModels:
             ("encoder", "face-swap-pose", "must be a PCLForPreTraining, got a PCLModel"),
             ("encoder", "image-classification", "was saved as a PCLModel, and a PCLForImageClassification would have"),
             ("pre-training", "image-classification", "was saved as a PCLForPreTraining"),
-            ("classes", "face-verification", "tells classes apart"),
+            ("classes", "face-verification", "predicts classes or a number"),
             ("head pose", "face-verification", "got a PCLForHeadPoseEstimation"),
             ("classes", "head-pose-estimation", "got a PCLForImageClassification"),
         ],

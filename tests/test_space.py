@@ -15,7 +15,7 @@ from photos import group, portrait
 from PIL import Image
 
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLForPreTraining, PCLImageProcessor
-from modeling_pcl.detection_pcl import overlaps
+from modeling_pcl.detection_pcl import compute_overlaps
 from modeling_pcl.faces_pcl import SQUARE_COLOUR
 
 SPACE = Path(__file__).parents[1] / "hub_cards" / "space"
@@ -70,7 +70,7 @@ def test_the_samples_are_small_and_licensed():
 def test_the_largest_face_is_cut_for_all_panels_as_their_models_say(models, tmp_path):
     scene = group((40, 60, 0.8), (430, 90, 1.5))
     scene.save(tmp_path / "scene.png")
-    seen, picture, words = models.look(tmp_path / "scene.png", True)
+    seen, picture, words = models.find_face(tmp_path / "scene.png", True)
     assert words.startswith("2 faces are found; the largest is taken.")
     processor = PCLImageProcessor.for_image_size(32, **FACES)
     found = processor(scene, detect=True, most_faces=1, return_tensors="pt")
@@ -79,23 +79,23 @@ def test_the_largest_face_is_cut_for_all_panels_as_their_models_say(models, tmp_
         outputs = models.encoder(found["pixel_values"])
     torch.testing.assert_close(seen.features["face_features"], outputs.face_features)
     pose = models.estimate(scene, detect=True)
-    assert models.pose(seen)[1].split()[1] == f"{pose['yaw']:+.1f}°"
+    assert models.estimate_pose(seen)[1].split()[1] == f"{pose['yaw']:+.1f}°"
     labels = models.classify(scene, detect=True, top_k=7)
-    assert models.expressions(seen) == {each["label"]: each["score"] for each in labels}
+    assert models.classify_expression(seen) == {each["label"]: each["score"] for each in labels}
     assert picture.size == scene.size
     rows, columns = np.nonzero((np.asarray(picture) == SQUARE_COLOUR).all(axis=-1))
     corners = processor.cut_faces(scene)[0].square.corners()
     drawn = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
-    assert overlaps(drawn, np.array([[*corners.min(axis=0), *corners.max(axis=0)]]))[0] > 0.95
+    assert compute_overlaps(drawn, np.array([[*corners.min(axis=0), *corners.max(axis=0)]]))[0] > 0.95
 
 
 def test_a_photo_without_a_face_or_unsearched_is_taken_whole_and_said_so(models, tmp_path):
     portrait().save(tmp_path / "portrait.png")
     for path, is_searched, words in (
-        (SAMPLE, True, "No face is found, as is usual of a drawn one. All of the photo is taken as a face."),
-        (tmp_path / "portrait.png", False, "All of the photo is taken as a face."),
+        (SAMPLE, True, "No face is found, as is usual for drawn faces. The whole photo is used as a face."),
+        (tmp_path / "portrait.png", False, "The whole photo is used as a face."),
     ):
-        seen, picture, said = models.look(path, is_searched)
+        seen, picture, said = models.find_face(path, is_searched)
         with Image.open(path) as image:
             assert said == words
             assert picture.tobytes() == image.convert("RGB").tobytes()
@@ -115,9 +115,9 @@ def test_without_the_detectors_packages_nothing_is_searched(app, folders, monkey
 
 
 def test_a_sample_is_its_own_nearest_neighbour(models):
-    seen = models.look(SAMPLE, False)[0]
+    seen = models.find_face(SAMPLE, False)[0]
     for feature in ("face: without pose", "pose", "trunk: before both"):
-        (nearest, cosine), *others = models.neighbours(seen, feature)
+        (nearest, cosine), *others = models.find_neighbours(seen, feature)
         assert (nearest, cosine) == (SAMPLE, "1.000")
         assert len(others) == 7
         assert all(float(other) <= 1 for _, other in others)
@@ -129,19 +129,19 @@ def test_neighbours_by_face_and_pose_read_both_features_as_one(models):
         for path, features in models.samples
     }
     cosines = [torch.cosine_similarity(rows[Path(SAMPLE)], row).item() for row in rows.values()]
-    found = [float(cosine) for _, cosine in models.neighbours(models.look(SAMPLE, False)[0], "face and pose")]
+    found = [float(cosine) for _, cosine in models.find_neighbours(models.find_face(SAMPLE, False)[0], "face and pose")]
     assert found == pytest.approx(sorted(cosines, reverse=True)[:8], abs=6e-4)  # They are said to three digits.
 
 
 def test_pose_is_drawn_and_said(models):
-    picture, said = models.pose(models.look(SAMPLE, False)[0])
+    picture, said = models.estimate_pose(models.find_face(SAMPLE, False)[0])
     assert picture.size == (480, 480)
     angles = models.estimate(SAMPLE)
     assert said.split() == [part for name, degrees in angles.items() for part in (f"**{name}**", f"{degrees:+.1f}°")]
 
 
 def test_every_expression_has_a_probability(models):
-    found = models.expressions(models.look(SAMPLE, False)[0])
+    found = models.classify_expression(models.find_face(SAMPLE, False)[0])
     assert len(found) == 7
     assert sum(found.values()) == pytest.approx(1)
 
@@ -149,7 +149,7 @@ def test_every_expression_has_a_probability(models):
 def test_the_sliders_go_from_one_photo_to_the_other(models, monkeypatch):
     asked, decode = [], models.decoder.decode
     monkeypatch.setattr(models.decoder, "decode", lambda *features: asked.append(features) or decode(*features))
-    picture, grid = models.swaps(models.look(SAMPLE, False)[0], models.look(OTHER, False)[0], 0.25, 1)
+    picture, grid = models.draw_swaps(models.find_face(SAMPLE, False)[0], models.find_face(OTHER, False)[0], 0.25, 1)
     (face, pose), (faces, poses) = asked
     assert picture.size == (256, 256)
     assert [text for _, text in grid] == ["face 1, pose 1", "face 1, pose 2", "face 2, pose 1", "face 2, pose 2"]
@@ -177,7 +177,7 @@ def test_what_is_no_photo_is_a_warning_in_one_line(app, models, tmp_path, monkey
         Image.new("1", content).save(path)
     warnings = []
     monkeypatch.setattr(app.gr, "Warning", warnings.append)
-    assert app.quietly(models.look, 3)(str(path), True) == [None] * 3
+    assert app.skip_without_photo(models.find_face, 3)(str(path), True) == [None] * 3
     (warning,) = warnings
     assert message in warning
     assert "\n" not in warning
@@ -186,8 +186,8 @@ def test_what_is_no_photo_is_a_warning_in_one_line(app, models, tmp_path, monkey
 
 def test_without_a_photo_there_is_no_answer_and_no_warning(app, models, monkeypatch):
     monkeypatch.setattr(app.gr, "Warning", None)
-    assert app.quietly(models.look, 3)(None, True) == [None] * 3
-    assert app.quietly(models.expressions)(None) is None
+    assert app.skip_without_photo(models.find_face, 3)(None, True) == [None] * 3
+    assert app.skip_without_photo(models.classify_expression)(None) is None
 
 
 def test_a_text_that_is_a_url_is_not_fetched(models):
@@ -202,11 +202,11 @@ def test_a_photo_is_shown_upright_and_on_white_and_read_as_it_is(app, folders, t
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.tiff", exif=turned)
     Image.new("RGBA", (30, 30), (0, 0, 0, 0)).save(tmp_path / "clear.avif")
     Image.new("I;16", (30, 30), 257 * 100).save(tmp_path / "deep.png")
-    seen = {path.stem: models.look(path, False) for path in tmp_path.iterdir()}
+    seen = {path.stem: models.find_face(path, False) for path in tmp_path.iterdir()}
     assert seen["turned"][1].size == (20, 30)
-    assert models.pose(seen["turned"][0])[0].size == (320, 480)
+    assert models.estimate_pose(seen["turned"][0])[0].size == (320, 480)
     assert seen["clear"][1].getpixel((0, 0)) == (255, 255, 255)
-    assert models.pose(seen["deep"][0])[0].getpixel((0, 0)) == (100, 100, 100)
+    assert models.estimate_pose(seen["deep"][0])[0].getpixel((0, 0)) == (100, 100, 100)
 
 
 def test_a_model_of_another_kind_is_refused(app, folders):
@@ -271,9 +271,9 @@ def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  #
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    asked_swaps, looked, swaps, look = [], [], models.swaps, models.look
-    monkeypatch.setattr(models, "swaps", lambda *values: asked_swaps.append(values[2:]) or swaps(*values))
-    monkeypatch.setattr(models, "look", lambda *values: looked.append(values) or look(*values))
+    asked_swaps, looked, draw_swaps, find_face = [], [], models.draw_swaps, models.find_face
+    monkeypatch.setattr(models, "draw_swaps", lambda *values: asked_swaps.append(values[2:]) or draw_swaps(*values))
+    monkeypatch.setattr(models, "find_face", lambda *values: looked.append(values) or find_face(*values))
     page_app = app.build(models)
     assert asked_swaps == [(0, 1)]
     looked.clear()

@@ -329,7 +329,7 @@ def test_a_head_that_is_not_of_its_name_is_refused(heads, site, repository, tmp_
     (tmp_path / "expression").rename(tmp_path / "age")
     refused = build(tmp_path, tmp_path / "site")
     assert refused.returncode == 1
-    assert "age/ is no regression, but single_label_classification" in refused.stderr
+    assert "age/ is not a regression head but a single_label_classification head" in refused.stderr
 
 
 def test_the_library_is_pinned():

@@ -17,7 +17,7 @@ from modeling_pcl.training.batch_norm import synchronise_batch_norm
 from modeling_pcl.training.monitor import check_finite_weights
 from modeling_pcl.training.optimizers import make_optimizer
 from modeling_pcl.training.replicas import Replicas
-from modeling_pcl.training.sharding import shard, whole_model
+from modeling_pcl.training.sharding import gather_model, shard_model
 from modeling_pcl.training.steps import Stepper, give_zero_gradients
 
 PROCESSES = 2
@@ -67,13 +67,13 @@ def unwrapped(model: PCLForPreTraining, groups: Groups) -> nn.Module:
 
 
 def shards(model: PCLForPreTraining, groups: Groups) -> nn.Module:
-    return shard(model)
+    return shard_model(model)
 
 
 def checkpointed_shards(model: PCLForPreTraining, groups: Groups) -> nn.Module:
     model.gradient_checkpointing_enable()
     model.images_at_once = 3
-    return shard(model)
+    return shard_model(model)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -133,9 +133,9 @@ def steps(
 
 def look_at_shards() -> dict:
     """What a process finds of a model in shards: its part, the whole for saving, and a NaN that process 0 holds."""
-    model = shard(pretraining_model())
+    model = shard_model(pretraining_model())
     weight = model.decoder.fc.weight
-    found = {"local_rows": weight.to_local().shape[0], "whole": (copy := whole_model(model)) and copy.state_dict()}
+    found = {"local_rows": weight.to_local().shape[0], "whole": (copy := gather_model(model)) and copy.state_dict()}
     if rank() == 0:
         weight.to_local().data[0, 0] = torch.nan
     try:

@@ -5,7 +5,7 @@ import path from "node:path";
 import { createRequire } from "node:module";
 import { isDeepStrictEqual } from "node:util";
 
-// By the folder below the model's: the name of its linear layer, and what kind of answer it gives.
+// Name of the linear layer and kind of the answer, for each folder of a head below the model's.
 const HEADS = {
   expression: ["classifier", "single_label_classification"],
   head_pose: ["regressor", "regression"],
@@ -30,13 +30,13 @@ function readJson(...parts) {
   return JSON.parse(fs.readFileSync(path.join(repository, ...parts), "utf8"));
 }
 
-/** What the page needs of a head, if there is one: its linear layer, out of a file that also holds the encoder. */
+/** Extract the linear layer of a head, if it exists, from a file that also holds the encoder. */
 function readHead([name, [layer, problem_type]]) {
   const file = path.join(repository, name, "model.safetensors");
   if (!fs.existsSync(file)) return [];
   const { id2label, head_feature: feature, image_size: side, ...config } = readJson(name, "config.json");
   const labels = Object.values(id2label ?? {});
-  if (config.problem_type !== problem_type) refuse(`${name}/ is no ${problem_type}, but ${config.problem_type}`);
+  if (config.problem_type !== problem_type) refuse(`${name}/ is not a ${problem_type} head but a ${config.problem_type} head`);
   if (!isDeepStrictEqual(readJson(name, "preprocessor_config.json").face_crop, processor.face_crop)) {
     refuse(`${name}/ cuts faces out otherwise than the model`);
   }

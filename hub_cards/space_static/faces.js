@@ -1,13 +1,13 @@
-// Faces of a photo: found by CenterFace, laid out and cut as `detection_pcl.py` and `crop_pcl.py` do it.
+// Detects faces in a photo with CenterFace, and cuts them out. Equals `detection_pcl.py` and `crop_pcl.py`.
 
 import { resize } from "./pixels.js";
 
-const STRIDE = 4; // Pixels between two places of the network's maps.
-const MULTIPLE = 32; // Of which the network's sides must be.
-const STEP = 0.125; // Of a square's place, in px, and its angle, in degrees.
-const SAME_FACE = 0.3; // Overlap from which two boxes are of one face.
+const STRIDE = 4; // Pixels between neighbouring positions of the network's output maps.
+const MULTIPLE = 32; // The sides of the network's input must be a multiple of this.
+const STEP = 0.125; // Rounding of a square's centre, in px, and of its angle, in degrees.
+const SAME_FACE = 0.3; // Smallest intersection over union at which two boxes belong to one face.
 const DEFAULTS = { longest_px: 640, min_score: 0.5, min_side_px: 16 };
-// Where eyes, nose and corners of the mouth lie in the square around a face's box.
+// Positions of eyes, nose and corners of the mouth in the square around a face's box, as fractions of its side.
 const TEMPLATE = [
   [0.3235, 0.3804],
   [0.6765, 0.3804],
@@ -17,10 +17,10 @@ const TEMPLATE = [
 ];
 
 /**
- * The faces of a photo, the largest first.
- * @param {(values: Float32Array, width: number, height: number) => Promise<object[]>} run The network: from an image,
- *   channel by channel in grey levels, to its four maps `{ data, dims }`, heat, extents, offsets and points.
- * @returns {Promise<{box: number[], points: number[][], score: number}[]>} In px of the photo.
+ * Find the faces in a photo, sorted from the largest to the smallest.
+ * @param {(values: Float32Array, width: number, height: number) => Promise<object[]>} run The network: takes an image
+ *   (channels first, levels from 0 to 255), and returns four maps `{ data, dims }`: heat, extents, offsets and points.
+ * @returns {Promise<{box: number[], points: number[][], score: number}[]>} Faces, in px of the photo.
  */
 export async function findFaces(run, photo, settings = {}) {
   const { longest_px, min_score, min_side_px } = { ...DEFAULTS, ...settings };
@@ -28,7 +28,7 @@ export async function findFaces(run, photo, settings = {}) {
   const [width, height] = [photo.width, photo.height].map((side) => Math.max(1, roundToEven(side * scale)));
   const [across, down] = [width, height].map((side) => Math.ceil(side / MULTIPLE) * MULTIPLE);
   const small = resize(photo.pixels, photo.width, photo.height, width, height);
-  const values = new Float32Array(3 * across * down); // What is beside the photo stays black.
+  const values = new Float32Array(3 * across * down); // The area beside the photo stays black.
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       for (let channel = 0; channel < 3; channel++) {
@@ -54,7 +54,7 @@ function decode([heat, extents, offsets, marks], minScore, scaleX, scaleY) {
     const [height, width] = [0, 1].map((channel) => Math.exp(at(extents, channel)) * STRIDE);
     const top = (Math.floor(place / columns) + at(offsets, 0) + 0.5) * STRIDE - height / 2;
     const left = ((place % columns) + at(offsets, 1) + 0.5) * STRIDE - width / 2;
-    // Of each point first y, then x, as shares of the box.
+    // y before x for each point, as fractions of the box.
     const points = TEMPLATE.map((_, point) => [
       (at(marks, 2 * point + 1) * width + left) * scaleX,
       (at(marks, 2 * point) * height + top) * scaleY,
@@ -83,21 +83,21 @@ function overlap(one, other) {
 }
 
 /**
- * Lay the square of a face, as `FaceCrop.square`.
+ * Place the square of a face, as `FaceCrop.square` does.
  * @param {{align: string, margin: number}} crop
- * @returns {{x: number, y: number, side: number, angle: number}} Centre and side in px, radians clockwise.
+ * @returns {{x: number, y: number, side: number, angle: number}} Centre and side in px, clockwise angle in radians.
  */
 export function laySquare({ align, margin }, { box: [left, top, right, bottom], points }) {
   let [x, y, side, angle] = [(left + right) / 2, (top + bottom) / 2, Math.max(right - left, bottom - top), 0];
   if (align === "five_points") [x, y, side, angle] = fit(points);
   if (align === "eyes") angle = Math.atan2(points[1][1] - points[0][1], points[1][0] - points[0][0]);
-  // In steps, so that the last digits of the points do not show in the pixels.
+  // Rounded, because the last digits of the points differ between machines and must not change the pixels.
   const inSteps = (value) => roundToEven(value / STEP) * STEP;
   const radians = (inSteps((angle * 180) / Math.PI) * Math.PI) / 180;
   return { x: inSteps(x), y: inSteps(y), side: Math.max(1, roundToEven(side * (1 + 2 * margin))), angle: radians };
 }
 
-/** The square whose template is nearest to five points, by least squares: the points as complex numbers. */
+/** Fit the square whose template is closest to five points, by least squares on complex numbers. */
 function fit(points) {
   const mean = (all) => [0, 1].map((axis) => all.reduce((sum, point) => sum + point[axis], 0) / all.length);
   const [seen, fixed] = [mean(points), mean(TEMPLATE)];
@@ -115,7 +115,7 @@ function fit(points) {
 }
 
 /**
- * Cut a square out of a photo, at the photo's own scale, as `FaceSquare.cut`.
+ * Cut a square out of a photo at the scale of the photo, as `FaceSquare.cut` does.
  * @returns {{pixels: Uint8ClampedArray, width: number, height: number}}
  */
 export function cutSquare({ pixels, width, height }, { x, y, side, angle }, padding) {
@@ -128,7 +128,7 @@ export function cutSquare({ pixels, width, height }, { x, y, side, angle }, padd
     for (let column = 0; column < side; column++) {
       const [u, v] = [column + 0.5 - side / 2, row + 0.5 - side / 2];
       let [px, py] = [x + cosine * u - sine * v, y + sine * u + cosine * v];
-      if (!angle) [px, py] = [corner[0] + column + 0.5, corner[1] + row + 0.5]; // Whole pixels, which are copied.
+      if (!angle) [px, py] = [corner[0] + column + 0.5, corner[1] + row + 0.5]; // Without rotation, whole pixels are copied.
       if (!isEdge && (px < 0 || py < 0 || px >= width || py >= height)) continue;
       const [left, top] = [Math.floor(px - 0.5), Math.floor(py - 0.5)];
       const [right, below] = [px - 0.5 - left, py - 0.5 - top];
@@ -143,7 +143,7 @@ export function cutSquare({ pixels, width, height }, { x, y, side, angle }, padd
   return { pixels: cut, width: side, height: side };
 }
 
-/** Halves to the even neighbour, as Python's `round`. */
+/** Round halves to the even neighbour, as Python's `round` does. */
 function roundToEven(value) {
   const whole = Math.round(value);
   return whole - value === 0.5 && whole % 2 ? whole - 1 : whole;

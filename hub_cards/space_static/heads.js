@@ -1,4 +1,4 @@
-// What linear layers say of a face, and head pose: as `heads_pcl.py` and `head_pose_pcl.py` compute it.
+// Predictions of linear heads, and conversions of head pose. Equals `heads_pcl.py` and `head_pose_pcl.py`.
 
 import { cutSquare } from "./faces.js";
 import { draw, resize } from "./pixels.js";
@@ -6,18 +6,18 @@ import { draw, resize } from "./pixels.js";
 const AXIS_COLOURS = ["rgb(214, 39, 40)", "rgb(44, 160, 44)", "rgb(31, 119, 180)"]; // Left ear, top of the head, nose.
 const [AXIS_SHARE, AXIS_WIDTH_SHARE, SHOWN_PX] = [0.45, 0.02, 480];
 
-/** A head of heads.json, whose numbers are base64 there. */
+/** Open a head of heads.json, whose numbers are in base64. */
 export function openHead(head) {
   const decode = (text) => new Float32Array(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
   return { ...head, weight: decode(head.weight), bias: decode(head.bias) };
 }
 
-/** One feature of a face, as an array; "face+pose" is both, one behind the other. */
+/** Read a feature of a face as an array; "face+pose" concatenates the two. */
 export function readFeature(features, name) {
   return name.split("+").flatMap((part) => Array.from(features[part]));
 }
 
-/** What a head says of a face by label: the probabilities of classes, or the numbers that it estimates. */
+/** Compute a head's prediction by label: the probabilities of classes, or the estimated numbers. */
 export function applyHead({ labels, feature, problem_type, weight, bias }, features) {
   const values = readFeature(features, feature);
   if (weight.length !== labels.length * values.length) throw new Error("A head and the model are of different sizes.");
@@ -32,7 +32,7 @@ export function applyHead({ labels, feature, problem_type, weight, bias }, featu
   return Object.fromEntries(labels.map((label, row) => [label, answers[row]]));
 }
 
-/** `Rx(pitch) @ Ry(yaw) @ Rz(roll)`, of angles in degrees. */
+/** Compute `Rx(pitch) @ Ry(yaw) @ Rz(roll)` from angles in degrees. */
 function rotationMatrix({ yaw, pitch, roll }) {
   const [[cy, sy], [cp, sp], [cr, sr]] = [yaw, pitch, roll].map((degrees) => {
     const radians = (degrees * Math.PI) / 180;
@@ -45,7 +45,7 @@ function rotationMatrix({ yaw, pitch, roll }) {
   ];
 }
 
-/** Head pose in a photo of which a square was cut out that is turned clockwise by an angle, in radians. */
+/** Convert a head pose in a square that is rotated clockwise by an angle, in radians, to the head pose in the photo. */
 export function turnBack(angles, angle) {
   const [right, up, back] = rotationMatrix(angles);
   const [cosine, sine] = [Math.cos(angle), Math.sin(angle)];
@@ -59,7 +59,7 @@ export function turnBack(angles, angle) {
   };
 }
 
-/** Draw a face of a photo, half its sides around it as far as the photo goes, and its axes as `draw_axes` does. */
+/** Draw a face with half of its sides added on every side, as far as the photo reaches, and its axes as `draw_axes`. */
 export function drawAxes(canvas, photo, [left, top, right, bottom], angles) {
   const [width, height] = [right - left, bottom - top];
   const side = Math.min(photo.width, photo.height, Math.round(2 * Math.max(width, height)));
@@ -74,7 +74,7 @@ export function drawAxes(canvas, photo, [left, top, right, bottom], angles) {
   const pen = canvas.getContext("2d");
   pen.lineWidth = AXIS_WIDTH_SHARE * shorter;
   const [first, second] = rotationMatrix(angles);
-  // The head's x points to the left of the image and its y up: right and down are their negatives.
+  // The head's x points to the left of the image and its y up; right and down are the negatives.
   const ends = [
     [first[0], second[0]],
     [-first[1], -second[1]],

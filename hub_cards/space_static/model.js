@@ -1,4 +1,4 @@
-// The exported model, run by @huggingface/transformers in WebAssembly. Nothing but this site's own files is fetched.
+// Runs the exported model with @huggingface/transformers in WebAssembly. Only files of this site are fetched.
 
 import { cutSquare, findFaces, laySquare } from "./faces.js";
 import { applyHead, openHead, turnBack } from "./heads.js";
@@ -10,16 +10,16 @@ env.allowRemoteModels = false;
 env.allowLocalModels = true;
 env.localModelPath = here.pathname;
 env.useBrowserCache = false;
-env.useWasmCache = false; // It would run the library from a blob, which the page forbids.
+env.useWasmCache = false; // The cache runs the library from a blob URL, which the page's security policy forbids.
 env.backends.onnx.wasm.wasmPaths = {
   mjs: new URL("vendor/ort-wasm-simd-threaded.asyncify.mjs", here).href,
   wasm: new URL("vendor/ort-wasm-simd-threaded.asyncify.wasm", here).href,
 };
-env.backends.onnx.wasm.numThreads = 1; // More need headers that simple servers do not send.
+env.backends.onnx.wasm.numThreads = 1; // More threads need HTTP headers that simple servers do not send.
 
 /**
- * Open the model in `folder`, beside the page.
- * @param {string} dtype `"fp32"`, or `"q8"` for the smaller file.
+ * Open the model in `folder`, relative to the page.
+ * @param {string} dtype `"fp32"`, or `"q8"` for the 8-bit file.
  */
 export async function openModel(folder = "model", dtype = "fp32") {
   const [config, processor, stored] = await Promise.all(
@@ -36,13 +36,13 @@ export async function openModel(folder = "model", dtype = "fp32") {
 
 const fetchFile = (path) => fetch(new URL(path, here));
 
-/** The face detector, if the folder has one. */
+/** Open the face detector if the folder has one. */
 async function openDetector(folder) {
   const { ok } = await fetch(new URL(`${folder}/onnx/face_detector.onnx`, here), { method: "HEAD" });
   return ok && AutoModel.from_pretrained(folder, { model_file_name: "face_detector", dtype: "fp32", device: "wasm" });
 }
 
-/** The faces of a photo, the largest first, found as the model's processor says. */
+/** Find the faces in a photo with the settings of the model's image processor, the largest first. */
 export function findFacesOf(model, photo) {
   const run = async (values, width, height) => {
     const outputs = await model.detector({ "input.1": new Tensor("float32", values, [1, 3, height, width]) });
@@ -51,14 +51,14 @@ export function findFacesOf(model, photo) {
   return findFaces(run, photo, model.processor.face_detector);
 }
 
-/** A face of a photo, cut out as the model's processor says, with the square's `angle` in radians. */
+/** Cut a face out of a photo with the settings of the model's image processor. `angle` of the square is in radians. */
 export function cutFace(model, photo, face) {
   const settings = { align: "eyes", margin: 0.15, padding: "black", ...model.processor.face_crop };
   const square = laySquare(settings, face);
   return { ...cutSquare(photo, square, settings.padding), angle: square.angle };
 }
 
-/** Features by name, each a Float32Array, of values in [0, 1], channel by channel. */
+/** Compute the features by name, each a Float32Array, from values in [0, 1], channels first. */
 export async function encode(model, values) {
   const side = Math.sqrt(values.length / 3);
   const pixel_values = new Tensor("float32", values, [1, 3, side, side]);
@@ -66,12 +66,12 @@ export async function encode(model, values) {
   return { trunk: outputs.pooler_output.data, face: outputs.face_features.data, pose: outputs.pose_features.data };
 }
 
-/** Features of a face crop, read at a side in px. */
+/** Compute the features of a face crop at a side in px. */
 export function encodeFace(model, face, side = model.size) {
   return encode(model, toInput(crop(face.pixels, face.width, face.height, side)));
 }
 
-/** What each head says of a face crop, by the head's name and by label; angles are those in the photo. */
+/** Compute the predictions of all heads for a face crop, by head and label; head pose is relative to the photo. */
 export async function askHeads(model, face, features) {
   const bySide = { [model.size]: features };
   const answers = {};
@@ -83,12 +83,12 @@ export async function askHeads(model, face, features) {
   return answers;
 }
 
-/** A sample as a file, as a user would choose it. */
+/** Fetch a sample as a file, as if a user had chosen it. */
 export async function fetchSample(name) {
   return new File([await (await fetchFile(`samples/${name}`)).blob()], name);
 }
 
-/** The drawn faces beside the page, with their features. */
+/** Fetch the drawn faces of the page, and compute their features. */
 export async function encodeSamples(model) {
   const samples = [];
   for (const name of await (await fetchFile("samples/faces.json")).json()) {
@@ -97,7 +97,7 @@ export async function encodeSamples(model) {
   return samples;
 }
 
-/** The face of one image in the pose of another, channel by channel. */
+/** Decode the face of one image in the pose of another, channels first. */
 export async function swap(model, face, pose) {
   const tensor = (features) => new Tensor("float32", features, [1, features.length]);
   const outputs = await model.decoder({ face_features: tensor(face), pose_features: tensor(pose) });

@@ -2,9 +2,9 @@ import { drawAxes, readFeature } from "./heads.js";
 import { askHeads, cosine, cutFace, encodeFace, encodeSamples, fetchSample, findFacesOf, openModel, swap } from "./model.js";
 import { crop, draw, readImage } from "./pixels.js";
 
-const NEAREST = 4; // So many sample faces are shown.
+const NEAREST = 4; // Number of sample faces to show.
 const element = (id) => document.getElementById(id);
-const photos = [null, null]; // Their features.
+const photos = [null, null]; // Features of the two photos.
 const files = [null, null];
 let samples = [];
 
@@ -15,7 +15,7 @@ function tell(text, isError = false) {
 
 const tellError = (error) => tell(error.message, true);
 
-/** Answer for a photo when those chosen before are answered. */
+/** Compute the answers for a photo, after those for the photos that were chosen before. */
 function choose(index, file) {
   if (file) answered = answered.then(() => answer(index, file)).catch(tellError);
 }
@@ -44,7 +44,7 @@ async function answer(index, file) {
   tell("");
 }
 
-/** What was found in a photo and what is taken of it, in a sentence. */
+/** Describe the faces found in a photo, and which one is used, in a sentence. */
 function describe(faces) {
   if (!faces.length) return "No face is found, so that the whole photo is taken as one.";
   const [left, top, right, bottom] = faces[0].box.map(Math.round);
@@ -52,7 +52,7 @@ function describe(faces) {
   return faces.length === 1 ? `One face is found, ${place}.` : `${faces.length} faces are found; taken is the largest, ${place}.`;
 }
 
-/** Show what the heads say of the first photo, as far as there are any. */
+/** Show the predictions of the heads for the first photo, if there are heads. */
 function showAnswers({ head_pose: angles, expression, age }, photo, box) {
   if (angles) {
     drawAxes(element("axes"), photo, box, angles);
@@ -123,10 +123,10 @@ export const opened = openModel().catch((error) => {
   const reason = typeof WebAssembly === "undefined" ? "This browser has no WebAssembly." : error.message;
   throw new Error(`The model does not open: ${reason}`);
 });
-/** Settled when the photo that was chosen last is answered; at first, the examples. */
+/** Promise that settles after the answers for the last chosen photo; at first, those for the examples. */
 export let answered = opened.then(showExamples).catch(tellError);
 
-/** Show what there is a model for, and nothing else. */
+/** Show only the sections for which there is a model. */
 export function showPanels({ detector, heads }) {
   element("detection").hidden = !detector;
   for (const name of ["head_pose", "expression", "age"]) element(name).hidden = !heads[name];
@@ -135,7 +135,7 @@ export function showPanels({ detector, heads }) {
 async function showExamples(model) {
   showPanels(model);
   samples = await encodeSamples(model);
-  const first = model.detector ? "astronaut.jpg" : "person1-front.png"; // The face of the second fills its image.
+  const first = model.detector ? "astronaut.jpg" : "person1-front.png"; // The second one is a face crop and needs no detector.
   await answer(0, await fetchSample(first));
   await answer(1, await fetchSample("person4-left.png"));
 }

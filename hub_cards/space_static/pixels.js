@@ -1,6 +1,6 @@
-// From an image to what the model reads, as PCLImageProcessor does it: shorter side to size, central square, [0, 1].
+// Image processing as in PCLImageProcessor: resize the shorter side, crop the central square, rescale to [0, 1].
 
-/** Weights of the pixels of a side that make up each pixel of a smaller or larger one: bilinear, antialiased. */
+/** Compute the weights of the input pixels in each output pixel along one axis: bilinear, with antialiasing. */
 function weightsOf(from, to) {
   const scale = from / to;
   const support = Math.max(scale, 1);
@@ -17,7 +17,7 @@ function weightsOf(from, to) {
   });
 }
 
-/** Resize along one axis; values stay whole numbers, as in an image of 8 bits. */
+/** Resize along one axis. Values are rounded to whole numbers, as in an 8-bit image. */
 function resizeAxis(pixels, width, height, to, isAcross) {
   const [from, across, down] = isAcross ? [width, to, height] : [height, width, to];
   const weightsOfAll = weightsOf(from, to);
@@ -37,16 +37,16 @@ function resizeAxis(pixels, width, height, to, isAcross) {
   return resized;
 }
 
-/** Resize an image, bilinear and antialiased. */
+/** Resize an image bilinearly with antialiasing. */
 export function resize(pixels, width, height, across, down) {
   const narrow = across === width ? pixels : resizeAxis(pixels, width, height, across, true);
   return down === height ? narrow : resizeAxis(narrow, across, height, down, false);
 }
 
 /**
- * The central square of an image at the model's size.
- * @param {Uint8ClampedArray} pixels Red, green, blue of every pixel.
- * @returns {Uint8ClampedArray} `size * size` pixels likewise.
+ * Resize an image, and crop its central square to the model's image size.
+ * @param {Uint8ClampedArray} pixels Red, green and blue of every pixel.
+ * @returns {Uint8ClampedArray} Red, green and blue of `size * size` pixels.
  */
 export function crop(pixels, width, height, size) {
   const [across, down] =
@@ -61,7 +61,7 @@ export function crop(pixels, width, height, size) {
   return square;
 }
 
-/** Pixels of a file in red, green, blue, upright, transparent ones white. Rejects what is no image. */
+/** Open a file as upright RGB pixels, with transparent pixels in white. Rejects if the file is not an image. */
 export async function readImage(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
@@ -79,7 +79,7 @@ export async function readImage(file) {
   return { pixels, width: bitmap.width, height: bitmap.height };
 }
 
-/** Values in [0, 1], channel by channel. */
+/** Rescale pixels to [0, 1], channels first. */
 export function toInput(square) {
   const plane = square.length / 3;
   const values = new Float32Array(square.length);
@@ -89,7 +89,7 @@ export function toInput(square) {
   return values;
 }
 
-/** Draw a square: of 8-bit pixels, or of the model's values, channel by channel. */
+/** Draw a square image from 8-bit pixels, or from values of the model, channels first. */
 export function draw(canvas, square) {
   const size = Math.sqrt(square.length / 3);
   const isPlanar = square instanceof Float32Array;

@@ -1,12 +1,12 @@
-"""Find the faces of photos and videos, and cut them out alike, into a corpus that training and probes open:
+"""Find the faces in photos and videos, and cut them out into a corpus for training and probes:
 
     pcl align photos corpora/mine
     pcl align holiday.mp4 corpora/mine --every_s 0.5 --like runs/mine
     pcl align group.jpg corpora/mine --align eyes --margin 0.3
 
-In a video one person has one `subject` and one `video` in a shot: faces are followed from frame to frame, and a cut
-begins with new people. OUTPUT/faces.jpg shows what was found, report.json names what was missed. The same command goes
-on after it was stopped. Needs `pip install modeling_pcl[align]`.
+Faces in a video are followed from frame to frame: in each shot a person has one `subject` and one `video`, and after a
+cut everyone gets a new one. OUTPUT/faces.jpg shows detected faces, and report.json lists photos without a face. After
+an interruption, the same command continues. Needs `pip install modeling_pcl[align]`.
 """
 
 from ..data.alignment.arguments import AlignmentArguments
@@ -14,8 +14,8 @@ from ..options import Parser
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> AlignmentArguments:
-    (arguments,) = Parser(AlignmentArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> AlignmentArguments:
+    (arguments,) = Parser(AlignmentArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""Turn an authors' checkpoint into a folder that transformers opens:
+"""Convert a checkpoint of the paper's authors to a folder that transformers can open:
 
 pcl convert checkpoint.pth --output_dir converted
 """
@@ -12,19 +12,21 @@ from .main import main
 
 @dataclass
 class ConversionArguments:
-    """What to convert; the last three are for a linear-evaluation checkpoint."""
+    """The checkpoint to convert. The last three options are for linear-evaluation checkpoints."""
 
-    checkpoint: str = positional("The authors' checkpoint file.", "CHECKPOINT")
-    output_dir: str = required("Folder for config, weights, code and image processor; made.")
-    task: Literal["classification", "head_pose"] = option("classification", "What its linear_classifier predicts.")
+    checkpoint: str = positional("Checkpoint file of the authors.", "CHECKPOINT")
+    output_dir: str = required("Folder for config, weights, code and image processor; created if it does not exist.")
+    task: Literal["classification", "head_pose"] = option("classification", "What the linear_classifier predicts.")
     head_feature: Literal["trunk", "face", "pose", "face+pose"] = option(
-        "trunk", "Which feature its linear_classifier reads."
+        "trunk", "Feature that the linear_classifier reads."
     )
-    image_size: int | None = option(None, "Image side in px that it was trained at; by default from its width.")
+    image_size: int | None = option(
+        None, "Image side in px at which the linear_classifier was trained; by default inferred from its width."
+    )
 
 
-def parse(words: list[str], prog: str) -> ConversionArguments:
-    (arguments,) = Parser(ConversionArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> ConversionArguments:
+    (arguments,) = Parser(ConversionArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

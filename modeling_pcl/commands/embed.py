@@ -1,12 +1,13 @@
-"""Features of many images, as files for other programs:
+"""Compute the features of many images or videos, and write them to files for other programs:
 
     pcl embed runs/mine --corpus path/to/images --output_dir features
     pcl embed runs/mine --corpus path/to/videos --every_s 0.5 --output_dir features
     pcl embed onnx/model_quantized.onnx --backend onnx --corpus faces.parquet --output_dir features
 
-The faces should fill their images, as a detector's boxes give them. The folder gets features-00000.parquet and so on,
-with the rows' own columns beside `trunk`, `face` and `pose`, and embed.json. A row whose image does not decode is left
-out, and named there. The same command goes on after it was stopped, and ends with the same bytes.
+The faces should fill their images, as crops by a face detector do. The folder gets features-00000.parquet and so on,
+with the columns of the corpus and `trunk`, `face` and `pose`, and embed.json, which lists rows that were left out
+because their images cannot be decoded. After an interruption, the same command continues, and the files have the same
+bytes.
 
 datasets.load_dataset("parquet", data_files="features/*.parquet") and safetensors.torch.load_file open the results.
 """
@@ -16,8 +17,8 @@ from ..probes.arguments import EmbeddingArguments
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> EmbeddingArguments:
-    (arguments,) = Parser(EmbeddingArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> EmbeddingArguments:
+    (arguments,) = Parser(EmbeddingArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 

@@ -10,97 +10,98 @@ from .. import __version__
 
 COMMANDS = {
     "pretrain": "train a model on images of faces, without labels",
-    "probe": "measure what a model knows, and save the head that was trained",
-    "compare": "set models beside each other and beside random initialisation",
-    "embed": "write features of many images or videos as files",
+    "probe": "measure the features of a model on a task, and save the trained head",
+    "compare": "compare models with each other and with random initialisation",
+    "embed": "write the features of many images or videos to files",
     "align": "cut the faces out of photos and videos into a corpus",
-    "prepare": "turn a downloaded collection of faces into a corpus",
-    "export": "write a model as ONNX files",
+    "prepare": "convert a downloaded collection of faces to a corpus",
+    "export": "export a model to ONNX files",
     "push": "publish a run on the Hub",
-    "convert": "open an authors' checkpoint",
-    "show": "look at what a model and its heads make of faces",
+    "convert": "convert a checkpoint of the paper's authors",
+    "show": "draw what a model and its heads predict for faces",
     "swaps": "draw every face in every pose",
     "search": "compare training recipes, follow a long run",
 }
-STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what clusters and spot machines send before they kill.
+STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and the signal of clusters and spot machines before SIGKILL.
 
 
 def main(name: str | None = None):
-    """Run one command with the words of the command line. It ends with exit status 1 where something is not as it must
-    be, and says in one line what and the way out; with 2 for wrong usage; with 130 or 143 where SIGINT or SIGTERM
-    stopped it.
+    """Run a command with the arguments of the command line.
+
+    The exit status is 1 after an expected error, which is printed as one line; 2 for wrong usage; 130 or 143 if SIGINT
+    or SIGTERM stopped the command.
 
     Args:
-        name: The command; None takes it from the command line.
+        name: Name of the command; None takes it from the command line.
     """
-    words = sys.argv[1:]
+    argv = sys.argv[1:]
     if name is None:
-        name, words = _choose(words)
+        name, argv = _parse_command(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
         for number in STOPS:
             signal.signal(number, _stop)
         command = importlib.import_module(f".{name}", __package__)
-        options = command.parse(words, f"pcl {name}")
+        options = command.parse(argv, f"pcl {name}")
         print(_run(command, options))
     except KeyboardInterrupt as stop:
-        number, words = stop.args or (signal.SIGINT, "stopped; the same command goes on where it can")
+        number, message = stop.args or (signal.SIGINT, "stopped; the same command goes on where it can")
         for repeated in STOPS:
-            signal.signal(repeated, signal.SIG_IGN)  # Some send theirs twice; the end is near.
-        _end(128 + number, words)
+            signal.signal(repeated, signal.SIG_IGN)  # `timeout` and launchers send their signal twice.
+        _exit(128 + number, message)
     except Exception as error:
-        if not isinstance(error, _expected_errors()):
+        if not isinstance(error, _get_expected_errors()):
             raise
-        _end(1, f"error: {_in_one_line(error)}")
+        _exit(1, f"error: {_format_error(error)}")
 
 
 def _stop(number: int, frame):
     raise KeyboardInterrupt(number, "stopped; the same command goes on where it can")
 
 
-def _choose(words: list[str]) -> tuple[str, list[str]]:
-    """The command that the words begin with, and the rest of them."""
-    listed = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+def _parse_command(argv: list[str]) -> tuple[str, list[str]]:
+    """Split the arguments into the name of the command and the arguments of the command."""
+    command_list = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         "pcl",
         usage="pcl COMMAND …",
-        description=f"{__doc__}\n\ncommands:\n{listed}\n\n`pcl COMMAND --help` shows a command's options.",
+        description=f"{__doc__}\n\ncommands:\n{command_list}\n\n`pcl COMMAND --help` shows a command's options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
-    return parser.parse_args(words[:1]).command, words[1:]
+    return parser.parse_args(argv[:1]).command, argv[1:]
 
 
 def _run(command, options) -> str:
     from tqdm.contrib.logging import logging_redirect_tqdm
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-    disable_progress_bar()  # transformers' own, for every file of weights; long work has one of its own.
-    set_verbosity_error()  # What is wrong with a model, one line says; transformers has a table before it.
+    disable_progress_bar()  # transformers shows a bar for every file of weights; commands show their own.
+    set_verbosity_error()  # transformers would print a table of missing weights before the one-line error.
     with logging_redirect_tqdm():
         return command.run(options) or ""
 
 
-def _in_one_line(error: Exception) -> str:
-    """An error's message; of one that a worker of torch hands on with its traceback, the message alone."""
+def _format_error(error: Exception) -> str:
+    """Return the message of an error in one line, without the traceback that workers of torch's loaders add."""
     text = str(error)
     if "Original Traceback" in text:
         text = text[text.rindex(f"\n{type(error).__name__}: ") :].partition(": ")[2]
     return " ".join(text.split())
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """What says itself what is wrong: values, files, a package that is not installed."""
+def _get_expected_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors whose message explains the problem: values, files, packages that are missing."""
     from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError  # What a full disk is where weights are saved.
+    from safetensors import SafetensorError  # Raised if the disk is full when weights are saved.
 
     return ValueError, OSError, ImportError, StrictDataclassError, SafetensorError
 
 
-def _end(status: int, words: str):
-    if words:  # Of several processes that end together, one says why.
-        print(words, file=sys.stderr)
+def _exit(status: int, message: str):
+    if message:  # Empty in all but one of several processes.
+        print(message, file=sys.stderr)
     raise SystemExit(status)
 
 

@@ -1,11 +1,11 @@
-"""Turn a collection of faces, as it was downloaded, into a corpus that training and probes open:
+"""Convert a downloaded collection of faces to a corpus for training and probes:
 
     pcl prepare genki4k downloads/genki4k --output_dir corpora/genki4k --show
 
-LAYOUT says how the collection is laid out, as described below. The folder gets parquet files with the images' own
-bytes, a dataset card, and report.json, which names every broken row, copy and subject in several splits. The same
-command goes on after it was stopped. `--pairs 6000` makes verification pairs for a collection with identities; they
-open as `corpora/genki4k:pairs`.
+LAYOUT names the layout of the collection's files; the layouts are described below. The folder gets parquet files with
+the unchanged image files, a dataset card, and report.json, which lists all broken rows, copies, and subjects in several
+splits. After an interruption, the same command continues. `--pairs 6000` makes verification pairs for a collection with
+identities, which can be opened as `corpora/genki4k:pairs`.
 """
 
 import inspect
@@ -17,12 +17,12 @@ from ..options import Parser
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> PreparationArguments:
-    described = (f"{name}\n{textwrap.indent(inspect.getdoc(read), '    ')}" for name, read in LAYOUTS.items())
-    epilog = "layouts:\n\n" + "\n\n".join(described)
+def parse(argv: list[str], prog: str) -> PreparationArguments:
+    descriptions = (f"{name}\n{textwrap.indent(inspect.getdoc(read), '    ')}" for name, read in LAYOUTS.items())
+    epilog = "layouts:\n\n" + "\n\n".join(descriptions)
     parser = Parser(PreparationArguments, prog=prog, description=__doc__, epilog=epilog)
     next(action for action in parser._actions if action.dest == "layout").choices = list(LAYOUTS)
-    (arguments,) = parser.parse_args_into_dataclasses(words)
+    (arguments,) = parser.parse_args_into_dataclasses(argv)
     return arguments
 
 
@@ -41,7 +41,7 @@ def run(arguments: PreparationArguments) -> str:
 
 
 def draw_samples(arguments: PreparationArguments, report: dict):
-    """Draw samples of the corpus into `show.png`, and of its pairs into `show_pairs.png`."""
+    """Draw samples of the corpus to `show.png`, and samples of its pairs to `show_pairs.png`."""
     from datasets import concatenate_datasets
 
     from ..data.corpora import load_corpus, load_pairs

@@ -1,4 +1,4 @@
-"""Pre-train PCL on images of faces. The same command with --resume continues a run that was stopped.
+"""Pre-train PCL on images of faces. After an interruption, the same command with --resume continues the run.
 
 pcl pretrain --corpus path/to/images --output_dir runs/mine
 pcl pretrain --recipe small --width 0.25 --corpus path/to/images --output_dir runs/small
@@ -11,8 +11,8 @@ from ..training.options import Options, parse_options
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> Options:
-    return parse_options(words, prog, __doc__)
+def parse(argv: list[str], prog: str) -> Options:
+    return parse_options(argv, prog, __doc__)
 
 
 def run(options: Options):
@@ -25,10 +25,10 @@ def run(options: Options):
 
 
 def push_result(folder: Path, repo_id: str, private: bool) -> str:
-    """Push the finished model as `pcl push` does, without ONNX.
+    """Push the finished model as `pcl push` does, without ONNX files.
 
     Raises:
-        ValueError: If it failed; the message says how to try again.
+        ValueError: If the push failed. The message says how to try again.
     """
     from huggingface_hub import HfApi
 
@@ -38,8 +38,8 @@ def push_result(folder: Path, repo_id: str, private: bool) -> str:
     try:
         return push(HfApi(), PushArguments(model=folder, repo_id=repo_id, onnx=False, private=private))
     except (ValueError, OSError) as error:
-        way_out = f"The model is safe in {folder}; `pcl push {folder} {repo_id}` sends it."
-        raise ValueError(f"{error}\n{way_out}") from error
+        advice = f"The model is safe in {folder}; `pcl push {folder} {repo_id}` sends it."
+        raise ValueError(f"{error}\n{advice}") from error
 
 
 if __name__ == "__main__":

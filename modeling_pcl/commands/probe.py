@@ -1,9 +1,9 @@
-"""Measure what a PCL encoder knows, and save the head that was trained:
+"""Measure the features of a PCL encoder on a task, and save the trained head:
 
     pcl probe runs/mine --task expression --train corpora/fer2013 --output_dir runs/mine/expression
     pcl probe runs/mine --task verification --test corpora/lfw:pairs --output_dir runs/mine/verification
 
-With --task come that task's own options, which `pcl probe --task TASK --help` shows with the others.
+Each task has options of its own; `pcl probe --task TASK --help` shows all options for that task.
 """
 
 import argparse
@@ -14,17 +14,18 @@ from ..probes.arguments import TASKS, ProbeArguments
 from .main import main
 
 
-def parse(words: list[str], prog: str) -> ProbeArguments:
-    first = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
-    first.add_argument("--task", choices=TASKS, default="expression")
-    task = first.parse_known_args(words)[0].task
+def parse(argv: list[str], prog: str) -> ProbeArguments:
+    # The task is parsed first, because it determines the other options.
+    task_parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
+    task_parser.add_argument("--task", choices=TASKS, default="expression")
+    task = task_parser.parse_known_args(argv)[0].task
     parser = Parser(TASKS[task], prog=prog, description=__doc__, epilog=describe_tasks())
-    (arguments,) = parser.parse_args_into_dataclasses(words)
+    (arguments,) = parser.parse_args_into_dataclasses(argv)
     return arguments
 
 
 def describe_tasks() -> str:
-    """List every task's options, for the help."""
+    """List the options of each task, for the help."""
     shared = {field.name for field in fields(ProbeArguments)}
     lines = ["tasks and their options:"]
     for task, kind in TASKS.items():

@@ -1,14 +1,14 @@
-"""Compare training recipes, and follow a long run, by a few scores on validation data:
+"""Compare training recipes, or follow a long run, by a few scores on validation data:
 
     pcl search run --corpus faces.parquet --variants scripts/recipe_search.txt --jobs 2 $SCORES
     pcl search score runs/mine random:0:0.25 --output scores.csv --features trunk $SCORES
     pcl search follow runs/long --every_min 60 $SCORES
     pcl search table hub_cards/study.csv
 
-where SCORES names the corpora that scores are measured on, `--expressions_train fer2013_train.parquet
+SCORES stands for the corpora on which scores are measured, `--expressions_train fer2013_train.parquet
 --expressions_validation fer2013_public_test.parquet --identities celeba.parquet --head_pose corpora/genki4k --portraits
-utkface.parquet`. Each trains and scores in one thread; `run` has `--jobs` of them at once. With jemalloc in LD_PRELOAD
-they are faster.
+utkface.parquet`. Training and scoring use one thread each; `run` trains `--jobs` variants at once. It is faster with
+jemalloc in LD_PRELOAD.
 """
 
 import argparse
@@ -21,12 +21,12 @@ KINDS = {"run": SearchArguments, "score": ScoreModelsArguments, "follow": Follow
 Arguments = SearchArguments | ScoreModelsArguments | FollowArguments | TableArguments
 
 
-def parse(words: list[str], prog: str) -> Arguments:
+def parse(argv: list[str], prog: str) -> Arguments:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("what", choices=KINDS, help="`pcl search run --help` and so on show the options of each.")
-    what = parser.parse_args(words[:1]).what
-    kind = Parser(KINDS[what], prog=f"{prog} {what}", description=__doc__)
-    (arguments,) = kind.parse_args_into_dataclasses(words[1:])
+    kind = parser.parse_args(argv[:1]).what
+    kind_parser = Parser(KINDS[kind], prog=f"{prog} {kind}", description=__doc__)
+    (arguments,) = kind_parser.parse_args_into_dataclasses(argv[1:])
     return arguments
 
 
@@ -37,8 +37,8 @@ def run(arguments: Arguments) -> str:
     from ..probes.search_table import tabulate_search
 
     torch.set_num_threads(1)
-    work = dict(zip(KINDS.values(), (search, score_models, follow, tabulate_search)))
-    return work[type(arguments)](arguments) or ""
+    functions = dict(zip(KINDS.values(), (search, score_models, follow, tabulate_search)))
+    return functions[type(arguments)](arguments) or ""
 
 
 if __name__ == "__main__":

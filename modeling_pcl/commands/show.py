@@ -1,4 +1,4 @@
-"""Look at what a model and its heads make of faces:
+"""Draw what the heads of a model predict for faces, the nearest neighbours of the faces, and swaps:
 
 pcl show hub_cards/pcl-small-faces --corpus orl --subjects s31-s40 --output_dir pictures
 """
@@ -12,20 +12,22 @@ from .main import main
 
 @dataclass
 class ShowArguments:
-    """What to draw."""
+    """The model and the faces to draw."""
 
-    model: str = positional("Folder or Hub id of a model; its heads are in the folders below it.", "MODEL")
-    output_dir: Path = required("Folder for answers.png, neighbours.png and swaps.png; made.")
-    corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`; an image is one face.")
-    subjects: str | None = option(None, "`s1-s30`, or names with commas between them.")
-    images: int = option(8, "Faces to show, taken at equal distances from the corpus.")
+    model: str = positional("Folder or Hub id of a model, with its heads in the folders below it.", "MODEL")
+    output_dir: Path = required("Folder for answers.png, neighbours.png and swaps.png; created if it does not exist.")
+    corpus: str = option(
+        "orl", "Hub id, image folder, parquet file, saved dataset or `orl`. Every image must be of one face."
+    )
+    subjects: str | None = option(None, "Draw these subjects only: `s1-s30`, or names separated by commas.")
+    images: int = option(8, "Number of faces, taken at equal distances from the corpus.")
 
     def __post_init__(self):
         check_at_least(self, images=1)
 
 
-def parse(words: list[str], prog: str) -> ShowArguments:
-    (arguments,) = Parser(ShowArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> ShowArguments:
+    (arguments,) = Parser(ShowArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 
@@ -39,20 +41,20 @@ def run(arguments: ShowArguments) -> str:
 
     model = open_model(arguments.model).eval()
     folder = Path(arguments.model if Path(arguments.model).is_dir() else snapshot_download(arguments.model))
-    corpus, chosen = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
+    corpus, rows = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
     side_px = model.config.image_size
     pictures = {
-        "answers": draw_answers(folder, corpus, chosen),
-        "neighbours": draw_neighbours(model.base_model, corpus, chosen, side_px),
+        "answers": draw_answers(folder, corpus, rows),
+        "neighbours": draw_neighbours(model.base_model, corpus, rows, side_px),
     }
-    if hasattr(model, "decode") and model.config.disentangling_weight:
-        images = torch.stack(list(decode_rows(corpus, chosen, side_px).values())).float() / 255
+    if hasattr(model, "decode") and model.config.disentangling_weight:  # Otherwise the decoder was never trained.
+        images = torch.stack(list(decode_rows(corpus, rows, side_px).values())).float() / 255
         pictures["swaps"] = draw_face_rows(swap_rows(model, images), "swaps")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    drawn = [f"{name}.png" for name, picture in pictures.items() if picture is not None]
-    for name in drawn:
-        pictures[name.removesuffix(".png")].save(arguments.output_dir / name)
-    return f"Written to {arguments.output_dir}: {', '.join(drawn)}"
+    files = [f"{name}.png" for name, picture in pictures.items() if picture is not None]
+    for file in files:
+        pictures[file.removesuffix(".png")].save(arguments.output_dir / file)
+    return f"Written to {arguments.output_dir}: {', '.join(files)}"
 
 
 if __name__ == "__main__":

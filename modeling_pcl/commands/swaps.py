@@ -1,4 +1,4 @@
-"""Draw every face in every pose with a pre-trained model, and what it reconstructs:
+"""Draw every face in every pose with a pre-trained model, and its reconstructions:
 
 pcl swaps runs/mine --corpus orl --subjects s31-s40 --output_dir runs/mine/pictures
 """
@@ -12,17 +12,17 @@ from .main import main
 
 @dataclass
 class SwapArguments:
-    """What to draw."""
+    """The model and the faces to draw."""
 
     model: str = positional("Folder or Hub id of a model that `pcl pretrain` wrote.", "MODEL")
-    output_dir: Path = required("Folder for swaps.png and reconstructions.png; made.")
+    output_dir: Path = required("Folder for swaps.png and reconstructions.png; created if it does not exist.")
     corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`.")
-    subjects: str | None = option(None, "`s1-s30`, or names with commas between them.")
-    images: int = option(8, "Images to draw, taken at equal distances from the corpus.")
+    subjects: str | None = option(None, "Draw these subjects only: `s1-s30`, or names separated by commas.")
+    images: int = option(8, "Number of images, taken at equal distances from the corpus.")
 
 
-def parse(words: list[str], prog: str) -> SwapArguments:
-    (arguments,) = Parser(SwapArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(words)
+def parse(argv: list[str], prog: str) -> SwapArguments:
+    (arguments,) = Parser(SwapArguments, prog=prog, description=__doc__).parse_args_into_dataclasses(argv)
     return arguments
 
 
@@ -31,14 +31,14 @@ def run(arguments: SwapArguments) -> str:
 
     from .. import PCLForPreTraining
     from ..hub.models import open_encoder
-    from ..pictures.faces import draw_face_rows, reconstruction_rows, swap_rows
+    from ..pictures.faces import draw_face_rows, reconstruct_rows, swap_rows
     from ..probes.answers import choose_faces, decode_rows
 
     model = open_encoder(arguments.model, PCLForPreTraining)
-    corpus, chosen = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
-    images = torch.stack(list(decode_rows(corpus, chosen, model.config.image_size).values())).float() / 255
+    corpus, rows = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
+    images = torch.stack(list(decode_rows(corpus, rows, model.config.image_size).values())).float() / 255
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, make_rows in (("swaps", swap_rows), ("reconstructions", reconstruction_rows)):
+    for name, make_rows in (("swaps", swap_rows), ("reconstructions", reconstruct_rows)):
         draw_face_rows(make_rows(model, images), title=name).save(arguments.output_dir / f"{name}.png")
     return f"Written to {arguments.output_dir}: swaps.png and reconstructions.png"
 

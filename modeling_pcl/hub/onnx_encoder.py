@@ -1,4 +1,4 @@
-"""An exported encoder, run by onnxruntime."""
+"""Inference of an exported encoder with onnxruntime."""
 
 import hashlib
 from pathlib import Path
@@ -17,15 +17,15 @@ DYNAMIC_INT8 = "dynamic int8"
 
 
 class OnnxEncoder:
-    """An encoder in an ONNX file, run by onnxruntime on the CPU. Several threads may call it at once.
+    """An encoder in an ONNX file, which onnxruntime runs on the CPU. Several threads may call it at the same time.
 
     Args:
-        path: What `export_onnx` or `quantise_onnx` wrote.
-        threads: Of one call; None takes all cores.
+        path: File that `export_onnx` or `quantise_onnx` wrote.
+        threads: Threads for one call; None uses all cores.
 
     Raises:
-        ValueError: If the file is no ONNX file, or its outputs are not those of `export_onnx`.
-        OSError: If it cannot be read.
+        ValueError: If the file is not an ONNX file, or does not have the outputs of `export_onnx`.
+        OSError: If the file cannot be read.
     """
 
     device = torch.device("cpu")
@@ -46,7 +46,8 @@ class OnnxEncoder:
         pixel_values = (images.float() / 255 if images.dtype == torch.uint8 else images.float()).numpy()
         if not self.is_quantised:
             return self._run(pixel_values)
-        # One by one: a batch is quantised as a whole, so that an image's features would hang on the others in it.
+        # One by one: the scale of dynamic quantisation is that of the whole batch, so the features of an image would
+        # depend on the other images.
         rows = [self._run(row[None]) for row in pixel_values]
         return {name: torch.cat([row[name] for row in rows]) for name in FEATURES}
 
@@ -56,10 +57,15 @@ class OnnxEncoder:
 
 
 def open_session(content: bytes, threads: int | None, name: str) -> onnxruntime.InferenceSession:
-    """Open a file's bytes.
+    """Open the bytes of an ONNX file for inference on the CPU.
+
+    Args:
+        content: Bytes of the file.
+        threads: Threads for one call; None uses all cores.
+        name: Name of the file for the error message.
 
     Raises:
-        ValueError: If they are no ONNX file.
+        ValueError: If `content` is not an ONNX file.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # Errors only.
@@ -67,14 +73,18 @@ def open_session(content: bytes, threads: int | None, name: str) -> onnxruntime.
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common class but this one.
+    except Exception as error:  # The exceptions of onnxruntime have no other common base class.
         raise ValueError(f"`{name}` does not open as an ONNX file: {error}") from error
 
 
 def read_image_size(session: onnxruntime.InferenceSession, name: str) -> int:
-    """Side in px that an exported encoder is made for."""
+    """Read the image size of an exported encoder, in px.
+
+    Raises:
+        ValueError: If the file does not have the outputs and properties that `export_onnx` writes.
+    """
     properties = session.get_modelmeta().custom_metadata_map
     missing = set(FEATURES.values()) - {output.name for output in session.get_outputs()}
     if missing or "image_size" not in properties:
-        raise ValueError(f"`{name}` is no PCL encoder that `pcl export` wrote: it lacks {sorted(missing)}.")
+        raise ValueError(f"`{name}` is no PCL encoder from `pcl export`: it lacks {sorted(missing)}.")
     return int(properties["image_size"])

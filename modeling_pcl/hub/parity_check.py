@@ -1,9 +1,9 @@
-"""Open a repository's folder as a stranger would, and compare what it computes with its parity tensors:
+"""Open the folder of a repository without `modeling_pcl`, and compare its outputs with its parity tensors:
 
 python -I parity_check.py FOLDER
 
-Run in a process of its own, in which `modeling_pcl` cannot be imported. Prints, as JSON, by output the largest
-difference from the stored one over the largest stored value.
+Runs in a separate process, in which `modeling_pcl` cannot be imported. Prints a JSON object with, for each output, the
+largest difference from the stored tensor divided by the largest stored value.
 """
 
 import importlib.abc
@@ -23,8 +23,8 @@ AUTO_CLASSES = {
 
 
 @torch.no_grad()
-def parity_outputs(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Everything that a model of any class makes of images, by name."""
+def compute_parity_outputs(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Compute all outputs of a model of any PCL class, by name."""
     encoded = model.base_model(pixel_values)
     outputs = {name: encoded[name] for name in ("pooler_output", "face_features", "pose_features")}
     if hasattr(model, "decode"):
@@ -34,14 +34,16 @@ def parity_outputs(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[s
     return outputs
 
 
-class _Absent(importlib.abc.MetaPathFinder):
+class _BlockPackage(importlib.abc.MetaPathFinder):
+    """Import hook that makes `modeling_pcl` look as if it were not installed."""
+
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "modeling_pcl":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def main(folder: Path):
-    sys.meta_path.insert(0, _Absent())
+    sys.meta_path.insert(0, _BlockPackage())
     import transformers
     from safetensors.torch import load_file
 
@@ -51,9 +53,9 @@ def main(folder: Path):
     auto_class = getattr(transformers, AUTO_CLASSES[config.architectures[0]])
     model = auto_class.from_pretrained(folder, **trust).eval()
     stored = load_file(folder / FILE)
-    outputs = parity_outputs(model, stored.pop(INPUT))
+    outputs = compute_parity_outputs(model, stored.pop(INPUT))
     if outputs.keys() != stored.keys():
-        sys.exit(f"{FILE} holds {sorted(stored)}, and the model computes {sorted(outputs)}")
+        sys.exit(f"{FILE} holds {sorted(stored)}, but the model computes {sorted(outputs)}")
     difference = {
         name: ((outputs[name] - stored[name]).abs().max() / stored[name].abs().max().clamp_min(1e-12)).item()
         for name in stored

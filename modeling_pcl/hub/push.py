@@ -1,4 +1,4 @@
-"""A run as a repository: made, checked as a stranger would open it, and pushed in one commit."""
+"""Pushing a run to the Hub: build the repository, check that it opens without this package, and upload it."""
 
 import json
 import shutil
@@ -12,15 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
 from ..detection_pcl import save_detector
-from ..files import opening, scratch_folder
+from ..files import report_open_errors, use_scratch_folder
 from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLPreTrainedModel
 from ..progress import progress
 from .arguments import PushArguments
-from .card import PIPELINES, gather_facts, lint, model_card
+from .card import PIPELINES, gather_facts, lint, render_model_card
 from .models import model_digest, model_kind, open_model
 from .parity import check_parity, write_parity
-from .repository import copy_records, describe_changes, remote_files
+from .repository import copy_records, describe_changes, list_remote_files
 from .upload import upload_repository
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,23 +28,27 @@ ENDPOINT_FILES = ("handler.py", "requirements.txt")
 
 
 def build_repository(arguments: PushArguments) -> Path:
-    """Write the repository's folder and check it.
+    """Write the folder of the repository and check it.
+
+    Returns:
+        The folder, `MODEL/repository`.
 
     Raises:
-        ImportError: If ONNX files are wanted and the packages for them are not there.
-        ValueError: If the run's model does not open, the card has faults, or the folder computes something else.
+        ImportError: If the packages for the export to ONNX are not installed.
+        ValueError: If the model cannot be opened, the card has faults, or the folder does not pass the parity check.
     """
     if arguments.onnx:
-        from .onnx_export import export_files  # It needs packages that a push without ONNX does not.
+        from .onnx_export import export_files  # Needs packages that a push without ONNX does not.
     run_dir, repo_id = arguments.model, arguments.repo_id
     model, final = open_model(str(run_dir)).eval(), run_dir / "repository"
     if final.exists() and not (final / "config.json").exists():
-        raise ValueError(f"{final} is to hold the repository, and holds something else: move that elsewhere.")
-    # Made anew, since what an earlier push wrote and this one does not would be pushed again; and beside it, so that
-    # `repository` is whole whenever a push is killed. What that leaves here, the next push removes.
+        raise ValueError(f"{final} must hold the repository, but holds something else: move that elsewhere.")
+    # The folder is built from nothing, because files of an earlier push would be pushed again. It is built beside the
+    # old one and renamed at the end, so that `repository` is complete even if a push is killed; the next push removes
+    # the leftovers.
     unfinished = run_dir / ".pushing"
     with (
-        scratch_folder(unfinished),
+        use_scratch_folder(unfinished),
         progress(total=5, desc="Building the repository", unit="step", leave=False) as bar,
     ):
         folder = unfinished / "repository"
@@ -63,9 +67,9 @@ def build_repository(arguments: PushArguments) -> Path:
         pictures = copy_records(run_dir, folder, repo_id, model_digest(model.base_model), arguments.include_faces)
         examples = [answer_example(folder, path) for path in arguments.example_images]
         bar.update()
-        given = {name: getattr(arguments, name) for name in ("license", "training_data", "base_model")}
-        given |= {"pictures": pictures, "examples": examples, "own_card": run_dir / "README.md"}
-        write_card(folder, repo_id, model, **given)
+        card_facts = {name: getattr(arguments, name) for name in ("license", "training_data", "base_model")}
+        card_facts |= {"pictures": pictures, "examples": examples, "own_card": run_dir / "README.md"}
+        write_card(folder, repo_id, model, **card_facts)
         bar.update()
         check_parity(folder)
         if final.exists():
@@ -75,15 +79,15 @@ def build_repository(arguments: PushArguments) -> Path:
 
 
 def open_processor(run_dir: Path, image_size: int) -> PCLImageProcessor:
-    """Open the run's image processor, or make the one for its model's size."""
+    """Open the image processor of the run, or make the default one for the model's image size."""
     if (run_dir / "preprocessor_config.json").exists():
-        with opening(f"The image processor of {run_dir}"):
+        with report_open_errors(f"The image processor of {run_dir}"):
             return PCLImageProcessor.from_pretrained(run_dir)
     return PCLImageProcessor.for_image_size(image_size)
 
 
 def answer_example(folder: Path, image: Path) -> dict:
-    """Copy an example image and ask the model, as the card's widget shows it."""
+    """Copy an example image into the repository, and compute the model's answer in the format of the card's widget."""
     (folder / "examples").mkdir(exist_ok=True)
     shutil.copyfile(image, folder / "examples" / image.name)
     config = {"problem_type": None, "verification_threshold": None} | json.loads((folder / "config.json").read_text())
@@ -97,24 +101,33 @@ def answer_example(folder: Path, image: Path) -> dict:
 
 
 def count_operations(model: PCLPreTrainedModel) -> dict[str, float]:
-    """Parameters, and billions of multiply-accumulate operations for one image, of what answers for an image."""
-    answering = model.base_model if type(model).__name__ == "PCLForPreTraining" else model
+    """Count the parameters, and the billions of multiply-accumulate operations for one image.
+
+    For a pre-training model, only the encoder is counted.
+    """
+    inference_model = model.base_model if type(model).__name__ == "PCLForPreTraining" else model
     side_px = model.config.image_size
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        answering(torch.zeros(1, model.config.num_channels, side_px, side_px))
-    parameters = sum(parameter.numel() for parameter in answering.parameters())
-    return {"parameters": parameters, "gmacs": counter.get_total_flops() / 2e9}
+        inference_model(torch.zeros(1, model.config.num_channels, side_px, side_px))
+    parameters = sum(parameter.numel() for parameter in inference_model.parameters())
+    return {"parameters": parameters, "gmacs": counter.get_total_flops() / 2e9}  # Two FLOPs are one MAC.
 
 
-def write_card(folder: Path, repo_id: str, model: PCLPreTrainedModel, **given):
-    """Write README.md from the facts that lie in the folder, and those that are `given`, as for `gather_facts`.
+def write_card(folder: Path, repo_id: str, model: PCLPreTrainedModel, **options):
+    """Write README.md of a repository.
+
+    Args:
+        folder: Folder of the repository.
+        repo_id: `user/name`.
+        model: The model in the folder.
+        **options: Other arguments of `gather_facts`.
 
     Raises:
         ValueError: If the card has faults.
     """
-    facts = gather_facts(folder, repo_id, **given, **count_operations(model))
+    facts = gather_facts(folder, repo_id, **options, **count_operations(model))
     templates = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.md")}
-    card = model_card(templates, facts)
+    card = render_model_card(templates, facts)
     faults = lint(card, templates, facts)
     if faults:
         raise ValueError("The card has faults:\n" + "\n".join(faults))
@@ -122,23 +135,24 @@ def write_card(folder: Path, repo_id: str, model: PCLPreTrainedModel, **given):
 
 
 def push(api: HfApi, arguments: PushArguments) -> str:
-    """Build, check, and push or show.
+    """Build and check the repository, and upload it or, for a dry run, describe the changes.
 
     Returns:
-        What was done, in words.
+        Description of what was done.
 
     Raises:
-        ValueError: If the name is none, nobody is logged in, the folder cannot be made, or the upload failed.
+        ImportError: If the packages for the export to ONNX are not installed.
+        ValueError: If the name is not valid, no user is logged in, the folder cannot be built, or the upload failed.
     """
     repo_id = arguments.repo_id
     check_name(repo_id)
     if arguments.onnx:
-        from . import onnx_export  # noqa: F401  Said before anybody is asked who they are, and anything is made.
+        from . import onnx_export  # noqa: F401  Reports missing packages before the login is checked.
     if not arguments.dry_run:
         check_token(api)
     folder = build_repository(arguments)
     try:
-        remote = remote_files(api, repo_id, arguments.revision)
+        remote = list_remote_files(api, repo_id, arguments.revision)
     except ValueError as error:
         if not arguments.dry_run:
             raise
@@ -151,7 +165,7 @@ def push(api: HfApi, arguments: PushArguments) -> str:
 
 
 def check_name(repo_id: str):
-    """Refuse what is no `user/name`."""
+    """Raise `ValueError` unless `repo_id` has the form `user/name`."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -161,7 +175,7 @@ def check_name(repo_id: str):
 
 
 def check_token(api: HfApi):
-    """Refuse to begin where nobody is logged in, or with a token that may only read."""
+    """Raise `ValueError` if no user is logged in, or the token does not allow writing."""
     try:
         role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
     except LocalTokenNotFoundError as error:

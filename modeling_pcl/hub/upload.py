@@ -1,4 +1,4 @@
-"""Finished folders to the Hub: a model's repository or a corpus, each in one commit or not at all."""
+"""Upload of finished folders to the Hub, a model repository or a corpus, each in a single commit."""
 
 import logging
 import mmap
@@ -11,45 +11,47 @@ from huggingface_hub.utils import filter_repo_objects
 
 logger = logging.getLogger(__name__)
 
-WAITS_S = (1, 2, 4)  # huggingface_hub tries large files again by itself, but not the commit.
-PASSING = (408, 429, 500, 502, 503, 504)  # HTTP statuses that may be others a moment later.
+WAITS_S = (1, 2, 4)  # Before each retry. huggingface_hub retries uploads of large files, but not the commit request.
+TRANSIENT = (408, 429, 500, 502, 503, 504)  # HTTP statuses after which another try may succeed.
 NEVER_SENT = (".git/*", "*/.git/*", ".cache/*", "*/.cache/*")
 
 
 def upload_repository(
     api: HfApi, folder: Path, repo_id: str, private: bool = False, revision: str | None = None
 ) -> CommitInfo:
-    """Make a repository what a folder is, in one commit; none where it is that already.
+    """Make the files of a model repository equal to those of a folder, in one commit.
+
+    If they are equal already, no commit is made.
 
     Args:
-        api: With the endpoint and the token.
-        folder: What files there are afterwards, all but `.gitattributes`.
-        repo_id: `user/name`; made if it does not exist.
+        api: API client with the endpoint and the token.
+        folder: The folder. Files on the Hub that it does not have are deleted, except `.gitattributes`.
+        repo_id: `user/name`; created if it does not exist.
         private: Whether a new repository is private.
-        revision: A branch, made if it does not exist; by default `main`.
+        revision: Branch, created if it does not exist; None means `main`.
 
     Raises:
-        ValueError: If the upload failed, which leaves the repository as it was.
+        ValueError: If the upload failed. The repository is then unchanged.
     """
-    way_out = f"The repository is as it was; the folder is whole in {folder}, and the same command sends it."
-    return _upload(api, folder, repo_id, "model", private, way_out, revision, deletes="*")
+    advice = f"The repository is as it was; the folder is complete in {folder}, and the same command sends it."
+    return _upload(api, folder, repo_id, "model", private, advice, revision, deletes="*")
 
 
 def upload_corpus(folder: Path, repo_id: str, private: bool = True):
-    """Upload a prepared corpus to a dataset repository, in one commit; what is there already is not sent again.
+    """Upload a prepared corpus to a dataset repository, in one commit. Files that are there already are not sent again.
 
-    Parquet files that the folder does not have are deleted: their rows would be read with the others.
+    Parquet files on the Hub that the folder does not have are deleted, because `datasets` would read their rows too.
 
     Args:
-        folder: What `prepare_corpus.py` wrote.
-        repo_id: `user/name`; made if it does not exist.
+        folder: Folder that `pcl prepare` wrote.
+        repo_id: `user/name`; created if it does not exist.
         private: Whether a new repository is private.
 
     Raises:
-        ValueError: If the upload failed; the message says where the corpus is and how to send it later.
+        ValueError: If the upload failed. The message says where the corpus is and how to send it later.
     """
-    way_out = f"The corpus is safe in {folder}; the same command sends it once the Hub answers."
-    _upload(HfApi(), folder, repo_id, "dataset", private, way_out, deletes="*.parquet")
+    advice = f"The corpus is safe in {folder}; the same command sends it once the Hub answers."
+    _upload(HfApi(), folder, repo_id, "dataset", private, advice, deletes="*.parquet")
 
 
 def _upload(
@@ -58,7 +60,7 @@ def _upload(
     repo_id: str,
     kind: str,
     private: bool,
-    way_out: str,
+    advice: str,
     revision: str | None = None,
     *,
     deletes: str,
@@ -68,31 +70,31 @@ def _upload(
         names = list(filter_repo_objects(names, ignore_patterns=list(NEVER_SENT)))
         _check_without_token(folder, names, api.token or get_token())
         is_new = not api.repo_exists(repo_id, repo_type=kind)
-        _make_repository(api, repo_id, kind, private, revision)
+        _create_repository(api, repo_id, kind, private, revision)
         try:
             commit = _commit(api, folder, names, repo_id, kind, revision, deletes)
         except Exception:
             if is_new:
                 _delete_if_empty(api, repo_id, kind)
             raise
-    except Exception as error:  # Whatever network or Hub raise must not hide that the work is safe.
-        raise ValueError(f"the upload to {repo_id} failed: {_in_one_line(error)}\n{way_out}") from error
+    except Exception as error:  # Whatever went wrong, the user must learn that the work is safe.
+        raise ValueError(f"the upload to {repo_id} failed: {_format_error(error)}\n{advice}") from error
     logger.info("Uploaded to %s", commit.repo_url)
     return commit
 
 
 def _check_without_token(folder: Path, names: Sequence[str], token: str | bool | None):
-    """Refuse to publish what it is published with."""
+    """Raise `ValueError` if a file contains the token that is used for the upload."""
     for name in names:
         with open(folder / name, "rb") as file:
-            if isinstance(token, str) and (folder / name).stat().st_size:
+            if isinstance(token, str) and (folder / name).stat().st_size:  # mmap cannot map empty files.
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     if content.find(token.encode()) >= 0:
-                        raise ValueError(f"`{name}` holds your token: take it out, and make another one.")
+                        raise ValueError(f"`{name}` holds your token: remove it, and create a new one.")
 
 
-def _make_repository(api: HfApi, repo_id: str, kind: str, private: bool, revision: str | None):
-    """Make what is not there yet: the repository, and the branch."""
+def _create_repository(api: HfApi, repo_id: str, kind: str, private: bool, revision: str | None):
+    """Create the repository and the branch if they do not exist."""
     api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
         raise ValueError("it exists and is public, not private as asked for; its settings on the Hub change that.")
@@ -101,49 +103,49 @@ def _make_repository(api: HfApi, repo_id: str, kind: str, private: bool, revisio
 
 
 def _delete_if_empty(api: HfApi, repo_id: str, kind: str):
-    """Take away a repository that was made for a commit that then failed."""
+    """Delete a repository that was created for a commit that then failed, unless it has files."""
     try:
         if set(api.list_repo_files(repo_id, repo_type=kind)) <= {".gitattributes"}:
             api.delete_repo(repo_id, repo_type=kind)
-    except Exception as error:  # The failure of the commit is what matters.
-        logger.warning("%s was made and is empty; it could not be deleted: %s", repo_id, _in_one_line(error))
+    except Exception as error:  # The caller must see the error of the commit instead.
+        logger.warning("%s was created, is empty, and could not be deleted: %s", repo_id, _format_error(error))
 
 
 def _commit(
     api: HfApi, folder: Path, names: Sequence[str], repo_id: str, kind: str, revision: str | None, deletes: str
 ) -> CommitInfo:
-    """Commit what differs, all at once, and try again where that may help.
+    """Commit all differences at once, and retry after transient errors.
 
     Files on the Hub that the folder does not have are deleted if their path matches `deletes`.
-
-    `upload_folder` would not do: where hf_xet is installed it makes several commits of many files. Each try looks at
-    the Hub anew, so that a commit whose answer was lost is not made twice.
     """
+    # Not `upload_folder`: where hf_xet is installed, it splits many files into several commits. Each try compares with
+    # the Hub again, so that a commit whose answer was lost is not made twice.
     for wait_s in (*WAITS_S, None):
         try:
             head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha
             operations = [CommitOperationAdd(name, folder / name) for name in names]
-            there = api.list_repo_files(repo_id, repo_type=kind, revision=head)
-            there = filter_repo_objects(there, allow_patterns=deletes)
-            operations += [CommitOperationDelete(name) for name in there if name not in {*names, ".gitattributes"}]
+            remote_names = api.list_repo_files(repo_id, repo_type=kind, revision=head)
+            deletable = filter_repo_objects(remote_names, allow_patterns=deletes)
+            operations += [CommitOperationDelete(name) for name in deletable if name not in {*names, ".gitattributes"}]
             message = f"Upload {len(names)} files"
+            # With `parent_commit` the Hub refuses the commit if somebody else has pushed in the meantime.
             options = {"repo_type": kind, "revision": revision, "parent_commit": head}
             return api.create_commit(repo_id, operations, commit_message=message, **options)
         except Exception as error:
-            if wait_s is None or not _may_pass(error):
+            if wait_s is None or not _is_transient(error):
                 raise
-            logger.warning("%s; the next try is in %d s", _in_one_line(error), wait_s)
+            logger.warning("%s; the next try is in %d s", _format_error(error), wait_s)
             time.sleep(wait_s)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the Hub was busy, or its answer did not arrive."""
+def _is_transient(error: Exception) -> bool:
+    """Return whether an error means that the Hub was busy, or that its answer did not arrive."""
     if (response := getattr(error, "response", None)) is not None:
-        return response.status_code in PASSING
-    return not isinstance(error, ValueError | OSError | RuntimeError)  # None is of the connection.
+        return response.status_code in TRANSIENT
+    return not isinstance(error, ValueError | OSError | RuntimeError)  # Errors of the connection are none of these.
 
 
-def _in_one_line(error: Exception) -> str:
-    """An error's message, and its cause's where huggingface_hub only says that a file failed."""
+def _format_error(error: Exception) -> str:
+    """Return the message of an error in one line, with the cause if huggingface_hub only says that a file failed."""
     cause = error.__cause__ if isinstance(error, RuntimeError) else None
     return " ".join(f"{error} {cause or ''}".split())

@@ -1,4 +1,4 @@
-"""The results of one probe: classes, head poses and other numbers, action units, and how they were chosen."""
+"""Charts of a probe's results: confusion matrix, errors of numbers, action units, ROC curves and score histories."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,19 +11,20 @@ from sklearn.metrics import ConfusionMatrixDisplay, auc
 from . import style
 
 COLOUR = style.FEATURE_LOOKS["trunk"][0]
-FALSE_ACCEPT_RATES, LEAST_RATE = (1e-2, 1e-3), 1e-4
+FALSE_ACCEPT_RATES = (1e-2, 1e-3)  # At which the true accept rate is written.
+LEAST_RATE = 1e-4  # Left end of the logarithmic axis.
 
 
 def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Image.Image:
-    """Draw how the images of each class were classified, as shares of the class.
+    """Draw a confusion matrix, normalised for each labelled class.
 
     Args:
-        counts: Images by labelled class (rows) and predicted class (columns), `(classes, classes)`, at least 0.
-        names: Of the classes, `(classes,)`.
-        title: Written above.
+        counts: Number of images by labelled class (rows) and predicted class (columns), `(classes, classes)`.
+        names: Names of the classes, `(classes,)`.
+        title: Title of the picture.
 
     Raises:
-        ValueError: If there are no names, or `counts` has not a row and a column for each.
+        ValueError: If there are no names, or `counts` does not have a row and a column for each.
     """
     table, classes = np.asarray(counts), len(names)
     if not classes or table.shape != (classes, classes):
@@ -35,83 +36,84 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
     axes = figure.subplots()
     ConfusionMatrixDisplay(shares).plot(ax=axes, cmap="Blues", values_format=".0%", colorbar=False)
     style.name_ticks(axes.xaxis, names, **({"rotation": 45, "ha": "right"} if max(map(len, names)) > 8 else {}))
-    counted = [f"{style.one_line(name)} ({n:,})" for name, n in zip(names, totals[:, 0])]
-    style.name_ticks(axes.yaxis, counted, letters=2 * style.NAME_LETTERS)
+    names_with_counts = [f"{style.one_line(name)} ({n:,})" for name, n in zip(names, totals[:, 0])]
+    style.name_ticks(axes.yaxis, names_with_counts, letters=2 * style.NAME_LETTERS)
     axes.set(xlabel="predicted", ylabel="labelled (images)")
     axes.images[0].set_clim(0, 1)
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
 def draw_errors(
     predictions: np.ndarray, references: np.ndarray, names: Sequence[str], title: str, unit: str = ""
 ) -> Image.Image:
-    """Draw predicted over labelled numbers, with the mean absolute error of each.
+    """Draw predicted against labelled numbers, with the mean absolute error of each number.
 
     Args:
         predictions: `(images, numbers)`.
-        references: The labels, of the same shape, rows paired with `predictions`.
-        names: Of the numbers: the angles of head pose, or `age`.
-        title: Written above.
-        unit: `degrees` for angles.
+        references: Labels, of the same shape, rows paired with `predictions`.
+        names: Names of the numbers, such as the angles of head pose or `age`.
+        title: Title of the picture.
+        unit: Unit of the numbers, such as `degrees`; empty for none.
 
     Raises:
         ValueError: If the shapes differ or are not `(images, names)` with at least one image, or a value is not finite.
     """
     predicted, labelled = (np.asarray(values, dtype=np.float64) for values in (predictions, references))
     if predicted.shape != labelled.shape or predicted.shape[1:] != (len(names),) or not len(predicted):
-        wanted, shapes = f"(images, {len(names)})", f"{predicted.shape} and {labelled.shape}"
-        raise ValueError(f"`predictions` and `references` must be {wanted}, of one image at least, got {shapes}.")
+        expected, shapes = f"(images, {len(names)})", f"{predicted.shape} and {labelled.shape}"
+        raise ValueError(f"`predictions` and `references` must be {expected}, of one image at least, got {shapes}.")
     if not (np.isfinite(predicted).all() and np.isfinite(labelled).all()):
         raise ValueError("`predictions` and `references` must be finite numbers; leave other images out.")
     figure = style.new_figure(max(420, 320 * len(names)), 345, title)
-    alpha = max(0.03, min(0.6, 400 / len(labelled)))  # Of many points each is paler, so that their density shows.
-    after, sign = f", {unit}" if unit else "", "°" if unit == "degrees" else ""
+    alpha = max(0.03, min(0.6, 400 / len(labelled)))  # The more points, the paler, so that their density is visible.
+    unit_suffix, sign = f", {unit}" if unit else "", "°" if unit == "degrees" else ""
     subplots = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name, labels, values in zip(subplots, names, labelled.T, predicted.T):
         axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
         axes.scatter(labels, values, s=10, color=COLOUR, alpha=alpha, linewidths=0)
         limits = min(labels.min(), values.min()) - 1, max(labels.max(), values.max()) + 1
-        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"labelled{after}", ylabel=f"predicted{after}")
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.set(xlabel=f"labelled{unit_suffix}", ylabel=f"predicted{unit_suffix}")
         error = np.abs(values - labels).mean()
         axes.set_title(f"{style.one_line(name)}: mean absolute error {error:.2f}{sign}", fontsize=10)
         style.tidy_axes(axes)
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
 def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str) -> Image.Image:
-    """Draw the score of each action unit, and their mean as a dashed line.
+    """Draw the score of each action unit, and the mean of the scores as a dashed line.
 
     Args:
-        scores: By unit, in [0, 1]; None where the unit has no F1.
-        title: Written above.
-        ylabel: What is measured.
+        scores: Score of each unit, in [0, 1]; None if F1 is not defined for the unit.
+        title: Title of the picture.
+        ylabel: Name of the score.
 
     Raises:
         ValueError: If there are no units, or a score is outside [0, 1].
     """
-    known = [score for score in scores.values() if score is not None]
-    if not scores or not all(0 <= score <= 1 for score in known):
+    defined_scores = [score for score in scores.values() if score is not None]
+    if not scores or not all(0 <= score <= 1 for score in defined_scores):
         raise ValueError(f"`scores` must name at least one unit and be in [0, 1] or None, got {dict(scores)}.")
     figure = style.new_figure(max(420, 48 * len(scores) + 80), 320, title)
     axes = figure.subplots()
     style.draw_bars(axes, scores, COLOUR, ".2f", missing="no F1")
-    if known:
-        axes.axhline(np.mean(known), color="black", linewidth=1, linestyle="--")
-        axes.set_title(f"mean {np.mean(known):.3f}", fontsize=9)
+    if defined_scores:
+        axes.axhline(np.mean(defined_scores), color="black", linewidth=1, linestyle="--")
+        axes.set_title(f"mean {np.mean(defined_scores):.3f}", fontsize=9)
     axes.set(ylim=(0, 1.08), ylabel=ylabel)
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
 def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Image.Image:
-    """Draw the true over the false accept rate, which is logarithmic, with what is reached at rates of 1e-2 and 1e-3.
+    """Draw ROC curves on a logarithmic axis, with AUC and the true accept rates at false accept rates of 1e-2 and 1e-3.
 
     Args:
-        curves: By name, false and true accept rates, each `(thresholds,)` in [0, 1], neither falling, from a false
-            accept rate of 0 on. Nothing is interpolated between thresholds.
-        title: Written above.
+        curves: False and true accept rates by name, each `(thresholds,)` in [0, 1] and not decreasing, starting with a
+            false accept rate of 0. Curves are not interpolated between thresholds.
+        title: Title of the picture.
 
     Raises:
-        ValueError: If there are no curves, or one's rates are not as above.
+        ValueError: If there are no curves, or the rates of a curve are not as described.
     """
     if not curves:
         raise ValueError("`curves` must hold at least one curve, got none.")
@@ -119,22 +121,22 @@ def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
     axes = figure.subplots()
     handles, labels = [], []
     for (name, curve), (colour, _) in zip(curves.items(), style.choose_looks(curves).values()):
-        false, true = _checked_rates(name, *curve)
+        false, true = _check_rates(name, *curve)
         handles += axes.plot(false, true, color=colour, drawstyle="steps-post")
-        reached = ", ".join(f"{true[false <= rate].max():.3f} at FAR {rate:g}" for rate in FALSE_ACCEPT_RATES)
-        labels.append(f"{style.one_line(name)}: AUC {auc(false, true):.3f}, TAR {reached}")
-    everywhere = np.geomspace(LEAST_RATE, 1, 200)  # A straight line is bent on a logarithmic axis.
-    handles += axes.plot(everywhere, everywhere, color=style.GREY, linestyle="--")
+        rates = ", ".join(f"{true[false <= rate].max():.3f} at FAR {rate:g}" for rate in FALSE_ACCEPT_RATES)
+        labels.append(f"{style.one_line(name)}: AUC {auc(false, true):.3f}, TAR {rates}")
+    diagonal = np.geomspace(LEAST_RATE, 1, 200)  # Many points, because the diagonal is curved on a logarithmic axis.
+    handles += axes.plot(diagonal, diagonal, color=style.GREY, linestyle="--")
     for rate in FALSE_ACCEPT_RATES:
         axes.axvline(rate, color=style.GREY, linewidth=0.6, linestyle=":")
     axes.set(xscale="log", xlim=(LEAST_RATE, 1), ylim=(0, 1.01))
     axes.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)")
     style.tidy_axes(axes)
     style.add_legend(figure, handles, [*labels, "chance"], loc="outside lower center")
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
-def _checked_rates(name: str, false, true) -> tuple[np.ndarray, np.ndarray]:
+def _check_rates(name: str, false, true) -> tuple[np.ndarray, np.ndarray]:
     false, true = np.asarray(false, dtype=np.float64), np.asarray(true, dtype=np.float64)
     if false.ndim != 1 or false.shape != true.shape or len(false) < 2:
         shapes = f"{false.shape} and {true.shape}"
@@ -148,13 +150,13 @@ def _checked_rates(name: str, false, true) -> tuple[np.ndarray, np.ndarray]:
 def draw_histories(
     histories: Mapping[str, Sequence[float]], chosen: tuple[str, int], title: str, ylabel: str
 ) -> Image.Image:
-    """Draw the score after every epoch for each candidate, and a star where the choice fell.
+    """Draw the score of each candidate after every epoch, and mark the chosen candidate and epoch with a star.
 
     Args:
-        histories: By candidate, a score an epoch, `(epochs,)`; what is not finite is left out.
-        chosen: Candidate and epoch, from 1.
-        title: Written above.
-        ylabel: What is measured.
+        histories: Scores of each candidate, `(epochs,)`. Scores that are not finite are left out.
+        chosen: Chosen candidate and epoch, from 1.
+        title: Title of the picture.
+        ylabel: Name of the score.
 
     Raises:
         ValueError: If `chosen` is not in `histories`.
@@ -168,25 +170,25 @@ def draw_histories(
     for place, scores in enumerate(histories.values()):
         colour, _ = style.LOOKS[place % len(style.LOOKS)]
         dashes = ("-", "--", ":", "-.")[place // len(style.LOOKS) % 4]
-        marker = "." if len(scores) == 1 else None  # A line needs two points.
+        marker = "." if len(scores) == 1 else None  # A line of one point would be invisible.
         handles += axes.plot(range(1, len(scores) + 1), scores, color=colour, linestyle=dashes, marker=marker)
     score = histories[candidate][epoch - 1]
     handles += axes.plot(epoch, score, "*", markersize=14, color="white", markeredgecolor="black", zorder=3)
-    words = f"chosen: {style.one_line(candidate)},\nepoch {epoch}, {score:.3f}"
-    labels = [*(style.one_line(name) for name in histories), words]
+    chosen_label = f"chosen: {style.one_line(candidate)},\nepoch {epoch}, {score:.3f}"
+    labels = [*(style.one_line(name) for name in histories), chosen_label]
     style.add_legend(figure, handles, labels, loc="outside right upper")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="epoch", ylabel=style.one_line(ylabel, 50))
     style.tidy_axes(axes)
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
 def draw_learning_curve(rows: Sequence[Mapping[str, str]], feature: str = "trunk") -> Image.Image:
-    """Draw how scores grow with the images that were seen, a line for each side of the images.
+    """Draw scores against the number of images seen in training, with one line per image side.
 
     Args:
-        rows: Of a table with `images_seen`, `side`, `feature` and the scores, in the order of training.
-        feature: Whose scores to draw.
+        rows: Rows of a table with `images_seen`, `side`, `feature` and the scores, in the order of training.
+        feature: Feature whose scores to draw.
     """
     panels = {
         "expression_accuracy": "expression, accuracy",
@@ -198,12 +200,12 @@ def draw_learning_curve(rows: Sequence[Mapping[str, str]], feature: str = "trunk
     sides = sorted({row["side"] for row in rows}, key=int)
     for axes, (score, title) in zip(figure.subplots(1, len(panels)), panels.items()):
         for side in sides:
-            of_side = [row for row in rows if row["side"] == side and row["feature"] == feature]
-            seen = [int(row["images_seen"]) / 1e6 for row in of_side]
-            axes.plot(seen, [float(row[score]) for row in of_side], marker="o")
+            side_rows = [row for row in rows if row["side"] == side and row["feature"] == feature]
+            million_images = [int(row["images_seen"]) / 1e6 for row in side_rows]
+            axes.plot(million_images, [float(row[score]) for row in side_rows], marker="o")
         axes.set(title=title, xlabel="million images seen")
         axes.grid(alpha=0.3)
         style.tidy_axes(axes)
     handles = [Line2D([], [], color=f"C{place}", marker="o") for place in range(len(sides))]
     style.add_legend(figure, handles, [f"at {side} px" for side in sides], loc="outside lower center", ncols=4)
-    return style.rendered(figure)
+    return style.render_figure(figure)

@@ -1,4 +1,4 @@
-"""Models side by side, and what each branch of one holds."""
+"""Charts that compare models, and charts of what each branch of a model contains."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from PIL import Image
 from . import style
 
 DIRECTIONS = {"higher is better": max, "lower is better": min, "neither is better": None}
-BASELINE = "random"  # How the names of models that were not trained begin.
+BASELINE = "random"  # Prefix of the names of models that were not trained.
 MIRRORING = "how far mirroring moves it"
 MOST_ACROSS = 3
 
@@ -18,16 +18,16 @@ Row = Mapping[str, tuple[float, float | None] | None]
 
 
 def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[str, str]) -> Image.Image:
-    """Draw what every feature of every model reaches in each measure.
+    """Draw the scores of all features of all models, with one panel per measure.
 
     Args:
-        table: By measure, model and feature: mean and spread, in the measure's unit. What is left out, None or NaN
-            leaves its place empty; a spread that is None or NaN has no whisker.
-        directions: By measure, one of `DIRECTIONS`.
+        table: Mean and spread by measure, model and feature. Entries that are missing, None or NaN are not drawn; a
+            spread that is None or NaN has no whisker.
+        directions: One of `DIRECTIONS` for each measure.
 
     Returns:
-        A panel a measure, a row a model, a dot with a whisker of the spread to both sides a feature. The dashed line is
-        the best mean of models whose name begins with "random".
+        Picture with a row per model and a dot per feature, whose whisker shows the spread to both sides. The dashed
+        line is the best mean of the models whose names begin with "random".
 
     Raises:
         ValueError: If there are no measures or models, or a measure has no direction.
@@ -47,25 +47,25 @@ def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[
     for axes, (measure, rows) in zip(style.add_grid(figure, len(table), across, sharey=True), table.items()):
         baselines = []
         for place, model in enumerate(models):
-            known = {name: pair for name, pair in rows.get(model, {}).items() if pair and style.is_known(pair[0])}
-            for name, (mean, spread) in known.items():
+            pairs = {name: pair for name, pair in rows.get(model, {}).items() if pair and style.is_known(pair[0])}
+            for name, (mean, spread) in pairs.items():
                 look = {"color": looks[name][0], "fmt": looks[name][1], "markersize": 6, "capsize": 2.5}
                 axes.errorbar(mean, place + shifts[name], xerr=spread if style.is_known(spread) else None, **look)
             if model.lower().startswith(BASELINE):
-                baselines += [mean for mean, _ in known.values()]
+                baselines += [mean for mean, _ in pairs.values()]
         best = DIRECTIONS[directions[measure]]
         if baselines and best:
             axes.axvline(best(baselines), color=style.GREY, linewidth=1.2, linestyle="--")
-        axes.set_title(f"{style.wrapped(measure, 38)}\n{directions[measure]}", fontsize=9, parse_math=False)
+        axes.set_title(f"{style.wrap_text(measure, 38)}\n{directions[measure]}", fontsize=9, parse_math=False)
         style.name_ticks(axes.yaxis, models)
-        axes.set_ylim(len(models) - 0.5, -0.5)  # The first model on top.
+        axes.set_ylim(len(models) - 0.5, -0.5)  # Reversed, so that the first model is at the top.
         axes.grid(axis="x", alpha=0.4)
         style.tidy_axes(axes)
     handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks.values()]
     handles.append(Line2D([], [], color=style.GREY, linestyle="--"))
     labels = [*(style.one_line(name, 20) for name in looks), "best of random initialisation"]
     style.add_legend(figure, handles, labels, loc="outside lower center", ncols=5)
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
 def draw_leakage(
@@ -74,13 +74,13 @@ def draw_leakage(
     swaps: Image.Image | None,
     title: str,
 ) -> Image.Image:
-    """Draw what can be read from each feature, how far it moves when the image is mirrored, and swapped faces.
+    """Draw how well labels are predicted from each feature, how far mirroring moves each feature, and swapped faces.
 
     Args:
-        readings: By measure and feature. A value that is None or NaN is said to be missing.
-        mirror: By feature, how far it moves under mirroring, in any unit.
-        swaps: Faces in other faces' poses, shown below the charts; None leaves them out.
-        title: Written above.
+        readings: Scores by measure and feature. A value that is None or NaN is marked as missing.
+        mirror: Distance by which mirroring the image moves each feature, in any unit.
+        swaps: Picture of swapped faces to put below the charts; None leaves it out.
+        title: Title of the picture.
 
     Raises:
         ValueError: If a panel has no features.
@@ -93,11 +93,11 @@ def draw_leakage(
     figure = style.new_figure(250 * len(panels), 320, title)
     for axes, (measure, values) in zip(style.add_grid(figure, len(panels), len(panels)), panels.items()):
         style.draw_bars(axes, values, [looks[feature][0] for feature in values], ".3f", missing="missing")
-        axes.set_title(style.wrapped(measure, 30), fontsize=10, parse_math=False)
+        axes.set_title(style.wrap_text(measure, 30), fontsize=10, parse_math=False)
         axes.axhline(0, color=style.GREY, linewidth=0.8)
         axes.margins(y=0.15)
-    charts = style.rendered(figure)
+    charts = style.render_figure(figure)
     if swaps is None:
         return charts
     height = round(swaps.height * charts.width / swaps.width)
-    return style.stacked([charts, swaps.resize((charts.width, height), Image.Resampling.LANCZOS)])
+    return style.stack_pictures([charts, swaps.resize((charts.width, height), Image.Resampling.LANCZOS)])

@@ -1,4 +1,4 @@
-"""Faces with their labels or predictions on one page; of a corpus also how its labels are distributed."""
+"""Contact sheets: faces with their labels or predictions on one page, and histograms of a corpus's labels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,28 +13,28 @@ from ..data.label_columns import is_missing, names
 from ..head_pose_pcl import ANGLES, draw_axes
 from ..images_pcl import BrokenImageError
 from . import style
-from .captions import LETTERS, caption_lines
+from .captions import LETTERS, write_caption
 from .heads import add_axes_legend
-from .label_charts import corpus_panels, draw_panels, fold_panel
+from .label_charts import build_corpus_panels, build_fold_panel, draw_panels
 from .sample_choice import choose_pairs, choose_samples
 
 TILE_PX, GAP_PX, LINE_PX = 160, 20, 13
-HEADING_PX = 70  # With what the axes mean.
-WIDEST_PX, NARROWEST_PX = 1700, 540  # Of a page.
-GREY = 190
+HEADING_PX = 70  # Height of the heading and the legend of the axes.
+WIDEST_PX, NARROWEST_PX = 1700, 540  # Width of a page.
+GREY = 190  # Level of images that cannot be decoded.
 RIGHT, WRONG, PLAIN = ("#009a00", 4), ("#d00000", 4), ("black", 0.8)  # Colour and width of a frame.
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Images side by side with words above and below.
+    """One or more images side by side, with text above and below.
 
     Args:
-        images: As `decode_image` takes them; one that does not decode is grey and says why.
-        name: What to call them in errors.
-        above: Lines of words.
-        below: Likewise.
-        pose: Yaw, pitch and roll in degrees, drawn on the image; None draws nothing.
+        images: Encoded images for `decode_image`. One that cannot be decoded is drawn in grey, with the reason.
+        name: Name of the images in errors.
+        above: Lines of text above.
+        below: Lines of text below.
+        pose: Yaw, pitch and roll in degrees, whose axes are drawn on the images; None draws none.
         frame: Colour and width of the frame.
     """
 
@@ -47,61 +47,63 @@ class Tile:
 
 
 def draw_corpus(corpus: Dataset, title: str, samples: int = 36, seed: int = 0) -> Image.Image:
-    """Draw samples of a corpus with their labels, and the labels' histograms.
+    """Draw samples of a corpus with their labels, and histograms of the labels.
 
     Args:
-        corpus: As `load_corpus` returns it.
-        title: Written above, with the number of rows and of subjects.
-        samples: How many images to show, as `choose_samples` takes them.
-        seed: Of the choice; the same corpus and seed give the same pixels.
+        corpus: Result of `load_corpus`.
+        title: Title, to which the numbers of rows and subjects are added.
+        samples: Number of images to draw, see `choose_samples`.
+        seed: Seed of the choice. The same corpus and seed give the same pixels.
 
     Raises:
         ValueError: If the corpus has no rows, or `samples` is below 1.
     """
-    chosen = choose_samples(corpus, samples, seed)
+    marks = choose_samples(corpus, samples, seed)
     corpus = corpus.flatten()  # Each attribute becomes a column `attributes.name`.
-    heading = f"{title}: {_count(len(corpus), 'row')}"
+    heading = f"{title}: {_format_count(len(corpus), 'row')}"
     if "subject" in corpus.column_names:
-        heading += f", {_count(len(set(names(corpus, 'subject')) - {None}), 'subject')}"
-    rows = corpus.with_format(None).select(list(chosen))
-    tiles = [_face_tile(labels, corpus.features, row, mark) for (row, mark), labels in zip(chosen.items(), rows)]
-    panels = corpus_panels(corpus)
-    return style.stacked([draw_tiles(heading, tiles), *([draw_panels(panels)] if panels else [])])
+        heading += f", {_format_count(len(set(names(corpus, 'subject')) - {None}), 'subject')}"
+    samples = corpus.with_format(None).select(list(marks))
+    tiles = [_make_face_tile(labels, corpus.features, *entry) for entry, labels in zip(marks.items(), samples)]
+    panels = build_corpus_panels(corpus)
+    return style.stack_pictures([draw_tiles(heading, tiles), *([draw_panels(panels)] if panels else [])])
 
 
 def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> Image.Image:
-    """Draw samples of a list of pairs, same ones framed green and different ones red, and the counts by fold.
+    """Draw samples of a list of pairs and the number of pairs by fold.
+
+    Pairs of the same person have a green frame, pairs of different people a red one.
 
     Args:
-        pairs: As `load_pairs` returns it.
-        title: Written above, with the number of pairs.
-        samples: How many pairs to show, as `choose_pairs` takes them.
-        seed: Of the choice; the same list and seed give the same pixels.
+        pairs: Result of `load_pairs`.
+        title: Title, to which the number of pairs is added.
+        samples: Number of pairs to draw, see `choose_pairs`.
+        seed: Seed of the choice. The same list and seed give the same pixels.
 
     Raises:
         ValueError: If the list has no rows, or `samples` is below 1.
     """
-    chosen = choose_pairs(pairs, samples, seed)
-    tiles = [_pair_tile(pair, row) for row, pair in zip(chosen, pairs.with_format(None).select(chosen))]
-    heading = f"{title}: {_count(len(pairs), 'pair')}"
-    return style.stacked([draw_tiles(heading, tiles), draw_panels([fold_panel(pairs)])])
+    rows = choose_pairs(pairs, samples, seed)
+    tiles = [_make_pair_tile(pair, row) for row, pair in zip(rows, pairs.with_format(None).select(rows))]
+    heading = f"{title}: {_format_count(len(pairs), 'pair')}"
+    return style.stack_pictures([draw_tiles(heading, tiles), draw_panels([build_fold_panel(pairs)])])
 
 
 def draw_class_predictions(
     images: Sequence[Mapping], labelled: Sequence[str], predicted: Sequence[str], title: str
 ) -> Image.Image:
-    """Draw faces with the class that was predicted, framed green where it is the labelled one and red where not.
+    """Draw faces with their labelled and predicted classes, in a green frame if these agree and a red one otherwise.
 
     Args:
-        images: As `decode_image` takes them, one at least.
-        labelled: Name of each image's class.
-        predicted: Likewise.
-        title: Written above.
+        images: Encoded images for `decode_image`, at least one.
+        labelled: Name of the labelled class of each image.
+        predicted: Name of the predicted class of each image.
+        title: Title of the picture.
     """
     tiles = []
-    for number, (image, label, guess) in enumerate(zip(images, labelled, predicted, strict=True)):
-        words = style.one_line(f"labelled {label}", LETTERS), style.one_line(f"predicted {guess}", LETTERS)
-        tiles.append(Tile([image], f"image {number}", *words, frame=RIGHT if label == guess else WRONG))
+    for number, (image, label, prediction) in enumerate(zip(images, labelled, predicted, strict=True)):
+        texts = style.one_line(f"labelled {label}", LETTERS), style.one_line(f"predicted {prediction}", LETTERS)
+        tiles.append(Tile([image], f"image {number}", *texts, frame=RIGHT if label == prediction else WRONG))
     return draw_tiles(title, tiles)
 
 
@@ -111,40 +113,40 @@ def draw_pose_predictions(
     """Draw every face twice: with the axes of the labelled head pose, and with those of the predicted one.
 
     Args:
-        images: As `decode_image` takes them, one at least.
-        labelled: Yaw, pitch and roll of each image, in degrees.
-        predicted: Likewise.
-        title: Written above.
+        images: Encoded images for `decode_image`, at least one.
+        labelled: Labelled yaw, pitch and roll of each image, in degrees.
+        predicted: Predicted yaw, pitch and roll of each image, in degrees.
+        title: Title of the picture.
     """
     tiles = []
     for number, (image, *poses) in enumerate(zip(images, labelled, predicted, strict=True)):
-        for word, pose in zip(("labelled", "predicted"), poses):
+        for kind, pose in zip(("labelled", "predicted"), poses):
             angles = " ".join(f"{angle} {round(value):+d}" for angle, value in zip(ANGLES, pose))
-            tiles.append(Tile([image], f"image {number}", word, angles, pose))
+            tiles.append(Tile([image], f"image {number}", kind, angles, pose))
     return draw_tiles(title, tiles)
 
 
-def _face_tile(labels: Mapping, features: Mapping, row: int, mark: str) -> Tile:
+def _make_face_tile(labels: Mapping, features: Mapping, row: int, mark: str) -> Tile:
     image = {"bytes": labels["image.bytes"], "path": labels["image.path"]}
     pose = [labels.get(angle) for angle in ANGLES]
-    below = "\n".join(caption_lines(labels, features))
-    is_posed = not any(map(is_missing, pose))
-    return Tile([image], f"row {row}", style.wrapped(mark, LETTERS, 2), below, pose if is_posed else None)
+    below = "\n".join(write_caption(labels, features))
+    has_pose = not any(map(is_missing, pose))
+    return Tile([image], f"row {row}", style.wrap_text(mark, LETTERS, 2), below, pose if has_pose else None)
 
 
-def _pair_tile(pair: Mapping, row: int) -> Tile:
-    words = {True: ["same"], False: ["different"]}.get(pair["same"], [])
-    words = words + ([] if pair["fold"] is None else [f"fold {pair['fold']}"])
+def _make_pair_tile(pair: Mapping, row: int) -> Tile:
+    texts = {True: ["same"], False: ["different"]}.get(pair["same"], [])
+    texts = texts + ([] if pair["fold"] is None else [f"fold {pair['fold']}"])
     frame = {True: RIGHT, False: WRONG}.get(pair["same"], PLAIN)
-    return Tile([pair["image_a"], pair["image_b"]], f"row {row}", below=", ".join(words), frame=frame)
+    return Tile([pair["image_a"], pair["image_b"]], f"row {row}", below=", ".join(texts), frame=frame)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def _format_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def draw_tiles(heading: str, tiles: Sequence[Tile]) -> Image.Image:
-    """Draw tiles of one kind in rows, below a heading, and what the axes of head poses mean if there are any."""
+    """Draw tiles with equally many images in rows below a heading, with a legend if head poses are drawn."""
     width_px = len(tiles[0].images) * TILE_PX + GAP_PX
     lines = sum(max(getattr(tile, side).count("\n") + 2 for tile in tiles) for side in ("above", "below"))
     columns = min(WIDEST_PX // width_px, len(tiles))
@@ -156,19 +158,19 @@ def draw_tiles(heading: str, tiles: Sequence[Tile]) -> Image.Image:
         pictures, reasons = zip(*(_decode(image, tile) for image in tile.images))
         axes.imshow(np.hstack(pictures))
         for place, reason in enumerate(reasons):
-            words = style.wrapped(reason, 24, 8)
-            axes.text((place + 0.5) * TILE_PX, TILE_PX / 2, words, ha="center", va="center", **style.SMALL)
+            text = style.wrap_text(reason, 24, 8)
+            axes.text((place + 0.5) * TILE_PX, TILE_PX / 2, text, ha="center", va="center", **style.SMALL)
         axes.set(xticks=[], yticks=[])
         axes.set_title(tile.above, pad=3, **style.SMALL)
         axes.set_xlabel(tile.below, labelpad=3, **style.SMALL)
         axes.spines[:].set(color=tile.frame[0], linewidth=tile.frame[1])
     if any(tile.pose for tile in tiles):
         add_axes_legend(figure)
-    return style.rendered(figure)
+    return style.render_figure(figure)
 
 
 def _decode(image: Mapping | None, tile: Tile) -> tuple[np.ndarray, str]:
-    """Pixels of an image, `(TILE_PX, TILE_PX, 3)`, and why it is grey, `""` for one that decodes."""
+    """Decode an image to `(TILE_PX, TILE_PX, 3)` pixels and `""`; a broken one gives grey pixels and the reason."""
     try:
         pixels = decode_image(image, TILE_PX, name=tile.name).permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
     except BrokenImageError as error:

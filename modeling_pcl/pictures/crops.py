@@ -1,4 +1,4 @@
-"""What a crop specification does, in one picture."""
+"""A picture that shows the effect of a crop specification."""
 
 from dataclasses import replace
 
@@ -8,20 +8,21 @@ from PIL import Image
 from ..crop_pcl import ALIGNMENTS, FaceCrop
 from ..detection_pcl import Faces
 from ..faces_pcl import cut_found_faces, draw_faces
-from .style import new_figure, rendered
+from .style import new_figure, render_figure
 
 MARGINS = (0.0, 0.15, 0.6)
 SHOWN_PX = 200
 
 
 def draw_crops(photo: Image.Image, faces: Faces, crop: FaceCrop) -> Image.Image:
-    """Draw a photo with its largest face's box (green), points (red) and square (blue), and what is cut out of it with
-    each alignment, and with other margins.
+    """Draw the crops of the largest face in a photo with each alignment and with several margins.
+
+    The photo itself is drawn with the face's box (green), points (red) and square (blue).
 
     Args:
-        photo: Upright, RGB.
-        faces: What was found in it, one at least.
-        crop: Its alignment, margin and padding are those of the other examples.
+        photo: Upright RGB photo.
+        faces: Faces in the photo, at least one.
+        crop: Specification of which each example changes one value.
     """
     largest = faces[:1]
     figure = new_figure(900, 480)
@@ -37,4 +38,4 @@ def draw_crops(photo: Image.Image, faces: Faces, crop: FaceCrop) -> Image.Image:
         axes.imshow(np.asarray(face.image.resize((SHOWN_PX, SHOWN_PX), Image.Resampling.BILINEAR)))
         axes.set_title(name, fontsize=9)
         axes.set_axis_off()
-    return rendered(figure)
+    return render_figure(figure)

@@ -1,29 +1,29 @@
-"""What the decoder makes of faces, to look at."""
+"""Pictures of the decoder's reconstructions and swaps."""
 
 import torch
 from PIL import Image
 
-from .style import new_figure, rendered
+from .style import new_figure, render_figure
 
 CELL_PX, NAMES_PX = 110, 160
 
 
 @torch.no_grad()
-def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Decode images and their mirrors, in all four combinations and from one branch alone.
+def reconstruct_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Decode images and their mirrors, in all four combinations and from each branch alone.
 
     Args:
-        model: A `PCLForPreTraining`; its mode is kept.
+        model: A `PCLForPreTraining`. It is left in training or evaluation mode as it was.
         images: `(n, 3, image_size, image_size)` in [0, 1].
 
     Returns:
-        Eight rows by title, each of n images; those that the decoder draws have its side.
+        Eight rows of n images by title. Images and mirrors have side `image_size`, the decoded ones `drawn_size`.
     """
     was_training = model.training
-    model.eval()  # Batch norms use their running statistics.
+    model.eval()  # With the running statistics, an image does not depend on the other images of the batch.
     mirrors = images.flip(3)
     image, mirror = model.pcl(images), model.pcl(mirrors)
-    nothing = torch.zeros_like(image.face_features)
+    zeros = torch.zeros_like(image.face_features)
     rows = {
         "image": images,
         "mirror": mirrors,
@@ -31,8 +31,8 @@ def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
         "face of mirror\npose of image": model.decode(mirror.face_features, image.pose_features),
         "face of image\npose of mirror": model.decode(image.face_features, mirror.pose_features),
         "face of mirror\npose of mirror": model.decode(mirror.face_features, mirror.pose_features),
-        "face alone": model.decode(image.face_features, nothing),
-        "pose alone": model.decode(nothing, image.pose_features),
+        "face alone": model.decode(image.face_features, zeros),
+        "pose alone": model.decode(zeros, image.pose_features),
     }
     model.train(was_training)
     return rows
@@ -40,34 +40,34 @@ def reconstruction_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Draw every face in every pose: row i holds the face of image i in the poses of all.
+    """Decode every face in every pose: row i holds the face of image i in the poses of all images.
 
     Args:
-        model: A `PCLForPreTraining`; its mode is kept.
+        model: A `PCLForPreTraining`. It is left in training or evaluation mode as it was.
         images: `(n, 3, image_size, image_size)` in [0, 1].
 
     Returns:
-        A first row of the poses' images, then n rows that begin with the face's image, each
-        `(n + 1, 3, drawn_size, drawn_size)`.
+        A first row with the images that give the poses, then n rows that begin with the image that gives the face. Each
+        row is `(n + 1, 3, drawn_size, drawn_size)`.
     """
     was_training, count = model.training, images.shape[0]
     model.eval()
-    # All n * n swaps in one pass: face i in pose j at i * n + j.
+    # All n * n swaps in one pass, with face i in pose j at index i * n + j: (n * n, dim)
     outputs = model.pcl(images)
     faces, poses = outputs.face_features.repeat_interleave(count, dim=0), outputs.pose_features.repeat(count, 1)
-    drawn = model.decode(faces, poses).unflatten(0, (count, count)).to(images.dtype)
+    swapped = model.decode(faces, poses).unflatten(0, (count, count)).to(images.dtype)
     model.train(was_training)
-    images = model.as_drawn(images)
+    images = model.resize_to_drawn_size(images)
     rows = {"pose of": torch.cat([torch.ones_like(images[:1]), images])}
-    return rows | {f"face {i + 1}": torch.cat([images[i : i + 1], drawn[i]]) for i in range(count)}
+    return rows | {f"face {i + 1}": torch.cat([images[i : i + 1], swapped[i]]) for i in range(count)}
 
 
 def draw_face_rows(rows: dict[str, torch.Tensor], title: str = "") -> Image.Image:
-    """Lay titled rows of images out as one picture.
+    """Draw rows of images with their titles as one picture.
 
     Args:
-        rows: Title to `(n, 3, height, width)`, clamped to [0, 1]; every row of the same length.
-        title: Written above.
+        rows: Images by title, `(n, 3, height, width)` with the same n in all rows; values are clamped to [0, 1].
+        title: Title of the picture.
     """
     columns = max(len(row) for row in rows.values())
     figure = new_figure(NAMES_PX + CELL_PX * columns, CELL_PX * len(rows) + 50, title)
@@ -78,4 +78,4 @@ def draw_face_rows(rows: dict[str, torch.Tensor], title: str = "") -> Image.Imag
         for axes in row_axes:
             axes.set(xticks=[], yticks=[], frame_on=False)
         row_axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    return rendered(figure)
+    return render_figure(figure)

@@ -1,4 +1,4 @@
-"""Batch norms over all processes, on CPUs too."""
+"""Batch norms with the statistics of all processes, on CPUs too."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from ..distributed_pcl import gather_rows, world_size
 
 
 class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm with the statistics of all processes' rows. torch's own class refuses CPU tensors."""
+    """Batch norm with the statistics of the rows of all processes. torch's SyncBatchNorm only supports GPUs."""
 
     def _check_input_dim(self, input):
         pass
@@ -33,15 +33,15 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def _sum_over_processes(rows: torch.Tensor) -> torch.Tensor:
-    """The sum of the rows of all processes, `(C,)`, with the gradient that each process finds for its own."""
+    """Sum the rows of all processes, with gradient: `(rows, C)` to `(C,)`."""
     return gather_rows(rows.sum(0, keepdim=True)).sum(0)
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """Let every batch norm of `model` use the statistics of all processes, in place; state-dict names stay.
+    """Make every batch norm of `model` use the statistics of all processes, in place. State-dict names do not change.
 
     Args:
-        model: A module whose batch norms are `BatchNorm1d` or `BatchNorm2d`. Every process must pass as many rows.
+        model: A module whose batch norms are `BatchNorm1d` or `BatchNorm2d`. All processes must pass equally many rows.
 
     Returns:
         `model`.

@@ -1,4 +1,4 @@
-"""What a run tells about itself: progress bar, trackers, and the stop at a loss that is not finite."""
+"""Reporting of losses during training to the progress bar and the trackers, and checks that values are finite."""
 
 import time
 
@@ -13,13 +13,13 @@ TERMS_SHOWN = {f"{name}_loss" for name in OBJECTIVES}
 
 
 class Monitor:
-    """Collects every iteration's terms on the device and reads them only when they are to be shown.
+    """Collect the losses of all iterations on the device, and transfer them only when they are reported.
 
     Args:
-        accelerator: Its trackers get the values; its processes' terms are averaged.
+        accelerator: Accelerator whose trackers get the values, averaged over its processes.
         steps: Iterations of the whole run.
-        start: Iteration it starts or resumes at.
-        images_per_step: Images that one iteration takes, over all processes.
+        start: Iteration at which the run starts or resumes.
+        images_per_step: Images per iteration, over all processes.
     """
 
     def __init__(self, accelerator: Accelerator, steps: int, start: int, images_per_step: int):
@@ -31,20 +31,26 @@ class Monitor:
         self.clock = time.perf_counter()
 
     def add(self, step: int, terms: dict[str, torch.Tensor]):
-        """Take the terms of iteration `step`, counted from 1, without waiting for the device."""
+        """Add the losses of iteration `step`, counted from 1, without waiting for the device."""
         self.pending.append((step, terms))
         self.bar.update()
 
     def flush(self, learning_rate: float) -> dict[str, float]:
-        """Average the terms since the last call over iterations and processes; show and track them.
+        """Average the losses since the last call over iterations and processes, and report them.
+
+        Args:
+            learning_rate: Current learning rate, for the trackers.
+
+        Returns:
+            Mean of each loss by name.
 
         Raises:
-            FloatingPointError: Naming the first iteration and term that is not finite.
+            FloatingPointError: If a loss is not finite. The message names the first such iteration and loss.
         """
         if not self.pending:
             return {}
         names = list(self.pending[0][1])
-        # One transfer from the device for all iterations since the last; reading each loss would wait for each step.
+        # One transfer for all iterations: reading each loss would make the host wait for every step.
         values = torch.stack([torch.stack([terms[name].float() for name in names]) for _, terms in self.pending])
         values = self.accelerator.reduce(values, reduction="mean").cpu()  # (iterations, terms)
         steps, self.pending = [step for step, _ in self.pending], []
@@ -52,8 +58,8 @@ class Monitor:
         means = dict(zip(names, values.mean(dim=0).tolist()))
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         rate = len(steps) * self.images_per_step / seconds
-        shown = {name.removesuffix("_loss"): f"{means[name]:.3f}" for name in names if name in TERMS_SHOWN}
-        self.bar.set_postfix(shown | {"images/s": f"{rate:.0f}"}, refresh=False)
+        objectives = {name.removesuffix("_loss"): f"{means[name]:.3f}" for name in names if name in TERMS_SHOWN}
+        self.bar.set_postfix(objectives | {"images/s": f"{rate:.0f}"}, refresh=False)
         self.accelerator.log(means | {"learning_rate": learning_rate, "images_per_s": rate}, step=steps[-1])
         return means
 
@@ -65,13 +71,14 @@ class Monitor:
 
 
 def check_finite_weights(model: torch.nn.Module, step: int):
-    """Refuse to go on with weights that are not finite. Where they are in shards, every process must call it.
+    """Check that all weights are finite. If they are sharded, all processes must call this.
 
     Raises:
-        FloatingPointError: Naming the first such parameter.
+        FloatingPointError: If a weight is not finite. The message names the first such parameter.
     """
+    # The sum of a parameter is finite only if all its entries are, and one transfer reads all sums.
     sums = {name: parameter.detach().double().sum() for name, parameter in model.named_parameters()}
-    wholes = [value.full_tensor() if isinstance(value, DTensor) else value for value in sums.values()]
-    for name, is_finite in zip(sums, torch.stack(wholes).isfinite().tolist()):
+    full_sums = [value.full_tensor() if isinstance(value, DTensor) else value for value in sums.values()]
+    for name, is_finite in zip(sums, torch.stack(full_sums).isfinite().tolist()):
         if not is_finite:
             raise FloatingPointError(f"after step {step} the weights `{name}` are not finite")

@@ -1,4 +1,4 @@
-"""All options of a pre-training run, from the words of a command line."""
+"""All options of a pre-training run, and their parsing from the command line."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -14,14 +14,14 @@ from .arguments import (
 )
 from .recipes import METHODS, OF_ADAM, RECIPES
 
-# What may differ between a run and its resumption.
+# Options that may differ when a run is resumed.
 MAY_CHANGE = {field.name for field in fields(LoggingArguments)} | {
     "fsdp",
     "max_broken_share",
     "num_workers",
     "output_dir",
 }
-LENGTH = {"steps", "decay_steps"}  # Neither tells what a constant rate did before the decay.
+LENGTH = {"steps", "decay_steps"}  # They do not affect the iterations at a constant rate before the decay.
 
 
 @dataclass
@@ -36,33 +36,35 @@ class Options:
     logging: LoggingArguments
 
     def flat(self) -> dict:
-        """Every option by name, JSON-serialisable."""
+        """Return all options by name, JSON-serialisable."""
         return {name: value for group in fields(self) for name, value in asdict(getattr(self, group.name)).items()}
 
     @property
     def may_change(self) -> set[str]:
-        """Options that a resumed run may have otherwise."""
+        """Names of the options that may differ when this run is resumed."""
         return MAY_CHANGE | (LENGTH if self.training.lr_scheduler_type == "warmup_stable_decay" else set())
 
 
-def parse_options(words: list[str], prog: str | None = None, description: str | None = None) -> Options:
-    """Parse a command line: a recipe and a method change defaults, and options beside them hold.
+def parse_options(argv: list[str], prog: str | None = None, description: str | None = None) -> Options:
+    """Parse a command line. A recipe and a method change defaults; other options take precedence over them.
 
     Args:
-        words: Options and values, as they are typed.
-        prog: The command as it is typed, for its help.
-        description: Likewise.
+        argv: Arguments of the command line.
+        prog: The command as the user types it, for the help.
+        description: Description of the command, for the help.
 
     Raises:
-        ValueError: If a value is one that no run can have.
+        ValueError: If an option is out of range.
     """
     parser = Parser(*(group.type for group in fields(Options)), prog=prog, description=description)
-    objective = parser.parse_args_into_dataclasses(words)[2]
+    # Parsed twice: first to learn the recipe and the method, then with their defaults. A third time if another
+    # optimizer than the recipe's is given, whose learning rate and decay are for that optimizer only.
+    objective = parser.parse_args_into_dataclasses(argv)[2]
     parser.set_defaults(**RECIPES[objective.recipe] | METHODS[objective.method])
-    options = Options(*parser.parse_args_into_dataclasses(words))
+    options = Options(*parser.parse_args_into_dataclasses(argv))
     optimizer = options.training.optimizer
     if optimizer != RECIPES[objective.recipe].get("optimizer", optimizer):
         parser.set_defaults(**OF_ADAM)
-        options = Options(*parser.parse_args_into_dataclasses(words))
+        options = Options(*parser.parse_args_into_dataclasses(argv))
     check_arguments(options.training, options.logging)
     return options

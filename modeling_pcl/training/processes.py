@@ -1,4 +1,4 @@
-"""What the processes of one launch do together: one decides for all, and all stop at the same step."""
+"""Coordination of the processes of a run: decisions of the main process, and a stop at the same step."""
 
 import signal
 import threading
@@ -13,56 +13,57 @@ Decision = TypeVar("Decision")
 
 
 def decide_for_all(accelerator: Accelerator, decide: Callable[[], Decision]) -> Decision:
-    """Call a function in the main process, and give its result to every process, all of which must call this.
+    """Call a function in the main process, and return its result in all processes. All processes must call this.
 
     Raises:
-        ValueError: In every process, if the function raised one, or an OSError: processes that went on would wait for
-            ever.
+        ValueError: In all processes, if the function raises a ValueError or an OSError. If only the main process raised
+            it, the others would wait forever.
     """
-    decision, refusal = None, None
+    decision, message = None, None
     if accelerator.is_main_process:
         try:
             decision = decide()
         except (ValueError, OSError) as error:
-            refusal = str(error)
+            message = str(error)
     if accelerator.num_processes > 1:
-        decision, refusal = broadcast_object_list([decision, refusal])
-    if refusal is not None:
-        raise ValueError(refusal)
+        decision, message = broadcast_object_list([decision, message])
+    if message is not None:
+        raise ValueError(message)
     return decision
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT while the block runs, in place of what they do otherwise. Every process must make one.
+    """Record SIGTERM and SIGINT while the block runs, instead of ending the process. All processes must create one.
 
-    A repeated signal changes nothing: `timeout` and launchers send theirs twice. SIGKILL ends a step that hangs.
+    A second signal has no effect, because `timeout` and launchers send theirs twice. A step that hangs can be ended
+    with SIGKILL.
 
     Attributes:
-        number: Of the signal that some process got, by the last call of `is_made`; 0 if none did.
+        number: Number of a signal that some process had received at the last call of `is_made`; 0 if none had.
     """
 
     def __init__(self, accelerator: Accelerator):
-        self.number = self._noted = 0
-        # By gloo, between the CPUs: to read a flag on a GPU would wait for the whole step.
+        self.number = self._received = 0
+        # A gloo group, for tensors on the CPU: reading a flag on a GPU would wait for the whole step.
         self._group = torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
 
     def __enter__(self) -> "StopRequest":
-        is_main_thread = threading.current_thread() is threading.main_thread()  # Python allows no other to do this.
+        is_main_thread = threading.current_thread() is threading.main_thread()  # Only it may set signal handlers.
         numbers = (signal.SIGINT, signal.SIGTERM) if is_main_thread else ()
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        self._previous_handlers = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame):
-        self._noted = number
+    def _record(self, number: int, frame):
+        self._received = number
 
     def is_made(self) -> bool:
-        """Whether any process got a signal: the same answer in all, at the same step."""
-        noted = torch.tensor(self._noted)
+        """Return whether any process has received a signal. All processes get the same answer."""
+        received = torch.tensor(self._received)
         if self._group is not None:
-            torch.distributed.all_reduce(noted, torch.distributed.ReduceOp.MAX, self._group)
-        self.number = int(noted)
+            torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX, self._group)
+        self.number = int(received)
         return self.number > 0

@@ -1,4 +1,4 @@
-"""`run.json`: what a run was, so that its numbers can be traced and it can be run again."""
+"""The facts in `run.json`, from which the numbers of a run can be traced and the run repeated."""
 
 import importlib.metadata
 import platform
@@ -22,11 +22,11 @@ PACKAGES = (
 
 
 def describe_run(options: dict, data_revision: str) -> dict:
-    """Facts of a run at its start.
+    """Collect the facts of a run at its start.
 
     Args:
-        options: Every option by name, JSON-serialisable.
-        data_revision: What identifies the corpus.
+        options: All options by name, JSON-serialisable.
+        data_revision: Identifier of the corpus.
 
     Returns:
         Options, command, git revision of the code (None outside of a checkout), data revision, versions, machine, date.
@@ -34,7 +34,7 @@ def describe_run(options: dict, data_revision: str) -> dict:
     return {
         "command": [Path(sys.executable).name, *sys.argv],
         "options": options,
-        "git_revision": _git_revision(),
+        "git_revision": _read_git_revision(),
         "data_revision": data_revision,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -47,15 +47,15 @@ def describe_run(options: dict, data_revision: str) -> dict:
     }
 
 
-def _git_revision() -> str | None:
-    def git(*arguments: str) -> str:
+def _read_git_revision() -> str | None:
+    def run_git(*arguments: str) -> str:
         folder = Path(__file__).parent
         return subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        changed = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return git("rev-parse", "HEAD") + changed
+        suffix = "-dirty" if run_git("status", "--porcelain", "--untracked-files=no") else ""
+        return run_git("rev-parse", "HEAD") + suffix
     except (OSError, subprocess.CalledProcessError):
         return None

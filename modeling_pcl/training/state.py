@@ -1,4 +1,4 @@
-"""Where a run stands, and its way into a checkpoint and back."""
+"""The state of a run, and how it is saved to a checkpoint and loaded."""
 
 import random
 from dataclasses import dataclass, field
@@ -9,20 +9,20 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
-from ..files import opening
+from ..files import report_open_errors
 from .checkpoints import CheckpointFolder, read_state
-from .sharding import WHOLE, whole_model
+from .sharding import FULL_STATE, gather_model
 from .steps import BALANCED
 
 
 @dataclass
 class RunState:
-    """What changes from one iteration to the next, beside weights and optimizer.
+    """The state of a run apart from weights, optimizer and loader.
 
     Args:
-        step: Iterations done.
-        loss_history: Means of the contrastive losses in the last two epochs, as for `dynamic_weights`.
-        epoch_sums: This process's sums of these losses since the epoch began, `(2,)`.
+        step: Number of finished iterations.
+        loss_history: Means of the contrastive losses in the last two epochs, see `compute_dynamic_weights`.
+        epoch_sums: Sums of these losses in this process since the start of the epoch, `(2,)`.
     """
 
     step: int = 0
@@ -30,7 +30,7 @@ class RunState:
     epoch_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
 
     def add(self, terms: dict[str, torch.Tensor], steps_per_epoch: int, accelerator: Accelerator):
-        """Count an iteration; at the end of an epoch keep the losses' means."""
+        """Count an iteration and add its losses; at the end of an epoch, append their means to `loss_history`."""
         self.step += 1
         names = [f"{name}_loss" for name in BALANCED]
         if not all(name in terms for name in names):
@@ -45,12 +45,12 @@ class RunState:
 
 @dataclass
 class TrainingState:
-    """The objects whose state a checkpoint holds: as one process would write it, whether the model is in shards or not.
+    """The objects whose state a checkpoint holds. Checkpoints do not depend on whether the model is sharded.
 
     Args:
-        accelerator: Its processes write together; it may hold a loss scaler.
-        model: The `PCLForPreTraining` itself, in shards or not.
-        processor: Image processor to save beside the model.
+        accelerator: Accelerator of this process, which may hold a loss scaler.
+        model: The `PCLForPreTraining`, not wrapped, sharded or not.
+        processor: Image processor to save with the model.
         optimizer: The prepared optimizer.
         scheduler: The learning-rate schedule.
     """
@@ -61,24 +61,32 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
-    def _plain_parts(self) -> dict:
-        """What is the same in every process."""
+    def _get_shared_parts(self) -> dict:
+        """Return the objects besides the optimizer whose state is the same in all processes."""
         parts = {"scheduler": self.scheduler, "scaler": self.accelerator.scaler}
         return {name: part for name, part in parts.items() if part is not None}
 
     def save(self, folder: CheckpointFolder, state: RunState, loader_position: dict, options: dict) -> Path | None:
-        """Write a checkpoint; every process must call it. Returns its path in the main process."""
+        """Write a checkpoint; all processes must call this. Returns its path in the main process.
+
+        Args:
+            folder: Folder of the checkpoints.
+            state: State of the run.
+            loader_position: Position of this process's loader.
+            options: All options by name, to compare with those of a resumed run.
+        """
         accelerator, path = self.accelerator, folder.begin(state.step)
-        process_state = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": _random_states()}
-        # Each process writes its own part; state.json, which makes the checkpoint count, comes last and from one.
+        random_states = _get_random_states()
+        process_state = {"epoch_sums": state.epoch_sums.cpu(), "loader": loader_position, "random": random_states}
+        # Each process writes its part; then the main process writes state.json, which completes the checkpoint.
         _save_part(process_state, path / f"process-{accelerator.process_index}.pt")
-        complete = whole_model(self.model)
-        optimizer = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE)
+        model = gather_model(self.model)
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=FULL_STATE)
         final = None
         if accelerator.is_main_process:
-            complete.save_pretrained(path / "model")
+            model.save_pretrained(path / "model")
             self.processor.save_pretrained(path / "model")
-            parts = {name: part.state_dict() for name, part in self._plain_parts().items()}
+            parts = {name: part.state_dict() for name, part in self._get_shared_parts().items()}
             _save_part({"optimizer": optimizer} | parts, path / "optimizer.pt")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -88,16 +96,16 @@ class TrainingState:
         return final
 
     def load(self, checkpoint: Path) -> tuple[RunState, dict]:
-        """Take over a checkpoint's state, but for the weights, which the model was made with.
+        """Load the state of a checkpoint, except for the weights, with which the model was opened.
 
         Returns:
-            Where the run stands, and the loader's position.
+            State of the run, and position of this process's loader.
         """
         parts = _open_part(checkpoint / "optimizer.pt")
         _set_optimizer_state(self.model, self.optimizer.optimizer, parts["optimizer"])
-        for name, part in self._plain_parts().items():
+        for name, part in self._get_shared_parts().items():
             part.load_state_dict(parts[name])
-        _set_rates(self.optimizer, self.scheduler)
+        _set_learning_rates(self.optimizer, self.scheduler)
         process_state = _open_part(checkpoint / f"process-{self.accelerator.process_index}.pt")
         _set_random_states(process_state["random"])
         record = read_state(checkpoint)
@@ -106,13 +114,13 @@ class TrainingState:
 
 
 def _save_part(content: dict, path: Path):
-    """Save what `_open_part` opens.
+    """Save a file for `_open_part`.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     try:
-        # To an open file: of a path torch says only `unexpected pos 576 vs 534` where the disk is full.
+        # To an open file: given a path, torch only reports `unexpected pos 576 vs 534` if the disk is full.
         with path.open("wb") as file:
             torch.save(content, file)
     except RuntimeError as error:
@@ -122,32 +130,36 @@ def _save_part(content: dict, path: Path):
 
 
 def _open_part(path: Path) -> dict:
-    with opening(f"The checkpoint's file {path}"):  # Of one without hashes damage is seen only here.
-        # `weights_only`: a checkpoint may come from anywhere, and unpickling runs code.
+    with report_open_errors(f"The checkpoint's file {path}"):  # Checkpoints without hashes are not checked before.
+        # `weights_only`: a checkpoint may come from a stranger, and unpickling runs code.
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _set_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict):
-    before = [dict(group) for group in optimizer.param_groups]
-    set_optimizer_state_dict(model, optimizer, state, options=WHOLE)
-    # Adam's betas come back as a list: without this a resumed run's optimizer.pt would have other bytes.
-    for group, values in zip(optimizer.param_groups, before):
+    original_groups = [dict(group) for group in optimizer.param_groups]
+    set_optimizer_state_dict(model, optimizer, state, options=FULL_STATE)
+    # Adam's betas come back as a list. As a tuple, optimizer.pt of a resumed run has the same bytes as without a stop.
+    for group, values in zip(optimizer.param_groups, original_groups):
         group.update({name: tuple(group[name]) for name, value in values.items() if isinstance(value, tuple)})
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR):
-    """Take the rates of the next step from this run's schedule: one of other length may have ended at 0 here."""
-    shares = [shape(scheduler.last_epoch) for shape in scheduler.lr_lambdas]
-    scheduler._last_lr = [base * share for base, share in zip(scheduler.base_lrs, shares)]
+def _set_learning_rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR):
+    """Set the learning rates of the next step from the schedule of this run.
+
+    The schedule in the checkpoint may have another length, and may have ended at 0 at this step.
+    """
+    factors = [schedule(scheduler.last_epoch) for schedule in scheduler.lr_lambdas]
+    scheduler._last_lr = [base * factor for base, factor in zip(scheduler.base_lrs, factors)]
     for group, rate in zip(optimizer.param_groups, scheduler._last_lr):
         group["lr"] = rate
 
 
 def check_same_run(checkpoint: Path, options: dict, processes: int, may_change: set[str]):
-    """Refuse to resume with options under which the run would not be the same.
+    """Check that a run can be resumed with these options and this number of processes.
 
     Raises:
-        ValueError: Naming each option, its value then and now.
+        ValueError: If the number of processes or an option outside of `may_change` differs. The message names each
+            option with both values.
     """
     record = read_state(checkpoint)
     if record["processes"] != processes:
@@ -167,24 +179,24 @@ def check_same_run(checkpoint: Path, options: dict, processes: int, may_change: 
         )
 
 
-def _random_states() -> dict:
-    """Python's, numpy's and torch's global generators. Views and loaders have their own and do not use these."""
-    # As lists and tensors, which `weights_only` reads; Python's own tuple of 625 words it would not.
-    version, words, position = random.getstate()
-    name, keys, at, has_gauss, cached = np.random.get_state()
+def _get_random_states() -> dict:
+    """Return the states of Python's, numpy's and torch's global generators. Views and loaders have their own."""
+    # As lists and tensors, which torch.load(weights_only=True) can read.
+    version, words, python_position = random.getstate()
+    name, keys, numpy_position, has_gauss, cached = np.random.get_state()
     return {
-        "python": [version, list(words), position],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
+        "python": [version, list(words), python_position],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), numpy_position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
 def _set_random_states(states: dict):
-    version, words, position = states["python"]
-    random.setstate((version, tuple(words), position))
-    name, keys, at, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), at, has_gauss, cached))
+    version, words, python_position = states["python"]
+    random.setstate((version, tuple(words), python_position))
+    name, keys, numpy_position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), numpy_position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])

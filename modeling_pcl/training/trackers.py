@@ -1,4 +1,4 @@
-"""Experiment trackers by name, and pictures in the form that each of them takes."""
+"""Experiment trackers: checks, options, and logging of pictures."""
 
 import importlib
 import secrets
@@ -12,48 +12,52 @@ from PIL import Image
 
 
 def check_trackers(names: list[str]) -> list[str]:
-    """The trackers to start, none for `["none"]`. Accelerate itself leaves out what is not installed without a word.
+    """Check the names of trackers, because Accelerate silently ignores trackers that are not installed.
 
     Args:
-        names: Names that Accelerate knows: `tensorboard`, `trackio`, `wandb`, ...
+        names: Names of trackers in Accelerate (`tensorboard`, `trackio`, `wandb`, ...), or `["none"]`.
+
+    Returns:
+        Names of the trackers to start.
 
     Raises:
-        ValueError: If Accelerate does not know one, or its package is not installed.
+        ValueError: If Accelerate does not support a tracker, or its package is not installed.
     """
     if names == ["none"]:
         return []
-    known = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
+    supported = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
     for name in names:
-        if name not in known:
-            raise ValueError(f"`--report_to` does not know {name!r}: it takes {', '.join(known)}, or `none` alone.")
+        if name not in supported:
+            raise ValueError(f"`--report_to` does not know {name!r}: it takes {', '.join(supported)}, or `none` alone.")
         if find_spec(name) is None:
             raise ValueError(f"`--report_to {name}` needs its package: pip install {name.replace('_', '-')}")
     return names
 
 
-def tracker_options(output_dir: Path, is_new: bool) -> dict[str, dict]:
-    """What trackers that keep runs by name are told, so that a run which resumes goes on in the same place.
+def build_tracker_options(output_dir: Path, is_new: bool) -> dict[str, dict]:
+    """Build the options of trackers that identify runs by a name or id, so that a resumed run continues its log.
 
     Args:
-        output_dir: The run's folder; its name is the run's, and `logs/run_id` tells it from namesakes.
-        is_new: Whether the run begins, and not resumes.
+        output_dir: Output folder, whose name becomes the name of the run. An id in `logs/run_id` distinguishes it from
+            other runs with this name.
+        is_new: Whether the run starts, as opposed to being resumed.
     """
-    written = output_dir / "logs" / "run_id"
-    if is_new or not written.exists():
-        written.parent.mkdir(parents=True, exist_ok=True)
-        written.write_text(secrets.token_hex(4))
-    run_id = written.read_text()
+    id_file = output_dir / "logs" / "run_id"
+    if is_new or not id_file.exists():
+        id_file.parent.mkdir(parents=True, exist_ok=True)
+        id_file.write_text(secrets.token_hex(4))
+    run_id = id_file.read_text()
     return {
-        "wandb": {"name": output_dir.name, "id": run_id, "resume": "allow", "dir": written.parent},
+        "wandb": {"name": output_dir.name, "id": run_id, "resume": "allow", "dir": id_file.parent},
         "trackio": {"name": f"{output_dir.name}-{run_id}", "resume": "allow"},
     }
 
 
 def log_picture(tracker: GeneralTracker, name: str, picture: Image.Image, step: int):
-    """Hand a picture to a tracker; one that takes no pictures goes without."""
+    """Log a picture with a tracker, if the tracker supports pictures."""
     if tracker.name == "tensorboard":
         tracker.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
-    elif tracker.name == "trackio":  # Accelerate hands it no pictures.
+    elif tracker.name == "trackio":  # Accelerate does not implement `log_images` for it.
         tracker.log({name: importlib.import_module("trackio").Image(picture)}, step=step)
     elif hasattr(tracker, "log_images"):
         tracker.log_images({name: [picture]}, step=step)

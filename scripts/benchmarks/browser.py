@@ -1,4 +1,4 @@
-"""Features in the static page, in Chromium, beside the same weights in 8 bits; needs a built page and playwright."""
+"""Speed of the static page in Chromium, for float32 and 8-bit weights. Needs a built page and playwright."""
 
 import functools
 import http.server
@@ -17,7 +17,7 @@ from . import report
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
-# Milliseconds of each of many calls on one face, after some that do not count.
+# Times many calls on one face, in milliseconds, after ten calls that are not counted.
 TIME = """async ([dtype, side, count]) => {
     const { encode, openModel } = await import("./model.js");
     const model = await openModel("model", dtype);
@@ -34,12 +34,12 @@ TIME = """async ([dtype, side, count]) => {
 
 @dataclass
 class BrowserBenchmark:
-    """Which page, and how much work."""
+    """The page, and the amount of work."""
 
     site: str = option("hub_cards/space_static/site", "Folder that `npm run build` wrote.")
-    image_sizes: str = option("64,100", "Sides in px, with commas between them.")
-    weights: str = option("fp32,q8", "Which of the page's files, with commas between them; q8 is in 8 bits.")
-    calls: int = option(100, "Timed calls of one face each.")
+    image_sizes: str = option("64,100", "Sides in px, separated by commas.")
+    weights: str = option("fp32,q8", "Model files of the page, separated by commas; q8 has 8-bit weights.")
+    calls: int = option(100, "Number of timed calls, with one face each.")
     output_dir: str = option("runs/benchmark-browser", "Folder for results.json.")
 
 
@@ -47,7 +47,7 @@ def check_site(corpus: Dataset | None, options: BrowserBenchmark) -> Path:
     site = Path(options.site)
     if not (site / "index.html").exists():
         raise ValueError(f"`--site` must be a folder that `npm run build` wrote, got {site}, without index.html.")
-    print(f"{site} in a browser without a window, one thread of {report.cpus()} CPUs")
+    print(f"{site} in a browser without a window, one thread of {report.count_cpus()} CPUs")
     return site
 
 
@@ -58,17 +58,17 @@ def measure_speed(site: Path, options: BrowserBenchmark) -> dict:
         page.goto(address)
         page.wait_for_selector("#results:not([hidden])")
         print(f"The page opens with its examples answered in {report.now() - start:.1f} s")
-        for side in report.integers(options.image_sizes):
+        for side in report.parse_integers(options.image_sizes):
             for dtype in options.weights.split(","):
                 times = page.evaluate(TIME, [dtype, side, options.calls])
-                row = {"weights": dtype, "px": side, **report.spread("ms", times)}
+                row = {"weights": dtype, "px": side, **report.summarise("ms", times)}
                 rows.append(row | {"faces/s": 1000 / row["ms"]})
     return {"speed": ("Features of one face at a time in the browser", rows)}
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """The address at which a folder is served."""
+    """Serve a folder over HTTP, and yield its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
@@ -82,7 +82,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def open_page() -> Iterator:
-    """A page of a browser without a window."""
+    """Open a page in a headless browser."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)

@@ -1,4 +1,4 @@
-"""The least that a network's arithmetic takes: its convolutions alone, on ready tensors, with nothing between them."""
+"""A lower bound for the time of a network: its convolutions alone, on existing tensors, with nothing between them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution of a whole batch.
+    """A convolution of a batch.
 
     Args:
         layer: Name of the layer in the model.
-        inputs: Shape of what it reads, `(batch, channels, height, width)`.
-        weight: Shape, `(out_channels, in_channels, kernel, kernel)`.
+        inputs: Shape of its input, `(batch, channels, height, width)`.
+        weight: Shape of its weight, `(out_channels, in_channels, kernel, kernel)`.
         stride: As for torch.
         padding: As for torch.
-        trains_inputs: Whether the backward pass goes on to what it reads; not for images.
+        trains_inputs: Whether the backward pass computes the gradient of its input, which it does not for images.
     """
 
     layer: str
@@ -41,42 +41,41 @@ class Convolution:
 
 
 def record_convolutions(model: nn.Module, forward: Callable[[], object]) -> list[Convolution]:
-    """Every convolution of a forward pass; those of one layer on images of one size count as one, of a larger batch."""
+    """Record the convolutions of a forward pass. Calls of one layer on images of one size are merged into one batch."""
     batches: dict[Convolution, int] = {}
 
-    def see(name: str, layer: nn.Conv2d, inputs: tuple[torch.Tensor]):
+    def record(name: str, layer: nn.Conv2d, inputs: tuple[torch.Tensor]):
         batch, *shape = inputs[0].shape
         geometry = (tuple(layer.weight.shape), layer.stride, layer.padding)
         convolution = Convolution(name, (0, *shape), *geometry, inputs[0].requires_grad)
         batches[convolution] = batches.get(convolution, 0) + batch
 
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
-    hooks = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers]
+    hooks = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in layers]
     try:
         forward()
     finally:
         for hook in hooks:
             hook.remove()
-    return [replace(seen, inputs=(batch, *seen.inputs[1:])) for seen, batch in batches.items()]
+    return [replace(call, inputs=(batch, *call.inputs[1:])) for call, batch in batches.items()]
 
 
 class BareConvolutions:
-    """Computes convolutions on random tensors, channels last, with bias: forward, and the gradients of weight, bias
-    and, where the convolution trains them, inputs.
+    """Compute convolutions on random channels-last tensors: forward, and gradients of weight, bias and inputs.
 
-    All read the same memory, so that those of a large model have room, and nothing but results is allocated.
+    All convolutions read the same memory, so that those of a large model fit, and only results are allocated.
 
     Args:
-        convolutions: What to compute, in this order.
-        dtype: Of all tensors.
-        device: Where.
+        convolutions: Convolutions that may be computed.
+        dtype: Dtype of all tensors.
+        device: Device of all tensors.
     """
 
     def __init__(self, convolutions: Sequence[Convolution], dtype: torch.dtype, device: torch.device):
         shapes = [
             [getattr(convolution, name) for convolution in convolutions] for name in ("inputs", "weight", "outputs")
         ]
-        sizes = [max(torch.Size(shape).numel() for shape in of_kind) for of_kind in shapes]
+        sizes = [max(torch.Size(shape).numel() for shape in kind_shapes) for kind_shapes in shapes]
         self.memory = [torch.empty(size, dtype=dtype, device=device).normal_() for size in sizes]
         self.biases = torch.zeros(max(shape[0] for shape in shapes[1]), dtype=dtype, device=device)
 
@@ -85,15 +84,16 @@ class BareConvolutions:
         """Compute some of the convolutions."""
         for convolution in convolutions:
             shapes = convolution.inputs, convolution.weight, convolution.outputs
-            inputs, weight, gradient = (_channels_last(*pair) for pair in zip(self.memory, shapes))
+            inputs, weight, gradient = (_view_channels_last(*pair) for pair in zip(self.memory, shapes))
             channels, stride, padding = convolution.weight[0], convolution.stride, convolution.padding
             F.conv2d(inputs, weight, self.biases[:channels], stride, padding)
-            wanted = [convolution.trains_inputs, True, True]
-            plain = ([1, 1], False, [0, 0], 1)  # dilation, transposed, output padding, groups
-            torch.ops.aten.convolution_backward(gradient, inputs, weight, [channels], stride, padding, *plain, wanted)
+            output_mask = [convolution.trains_inputs, True, True]  # Gradients of input, weight and bias.
+            plain = ([1, 1], False, [0, 0], 1)  # Dilation, transposed, output padding, groups.
+            arguments = [channels], stride, padding, *plain, output_mask
+            torch.ops.aten.convolution_backward(gradient, inputs, weight, *arguments)
 
 
-def _channels_last(memory: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def _view_channels_last(memory: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     batch, channels, height, width = shape
     size = torch.Size(shape).numel()
     return memory[:size].view(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Images to batches of views: how fast, beside the usual way, what training waits for, and what a stream holds."""
+"""Speed of decoding and views, the time that training waits for them, and the memory of a stream."""
 
 import io
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from modeling_pcl.options import option
 
 from . import report
 from .baselines import per_image_views
-from .iterations import IterationOptions, TimedIteration, bound_batch, median_parts, training_flags
+from .iterations import IterationOptions, TimedIteration, build_flags, compute_part_medians, limit_batch
 
 LARGE_PX = 1024
 DECODED = 300
@@ -30,12 +30,12 @@ DECODED = 300
 
 @dataclass
 class DataBenchmark(IterationOptions):
-    """Which data, and how much work."""
+    """The data, and the amount of work."""
 
-    parts: str = option("decoding,views,iteration,memory", "Which parts to run, with commas between them.")
+    parts: str = option("decoding,views,iteration,memory", "Parts to run, separated by commas.")
     batches: int = option(8, "Batches of views in one timing.")
-    pairs: int = option(5, "Pairs of timings, of which medians are taken.")
-    iterations: int = option(3, "Training iterations to time, after one that does not count.")
+    pairs: int = option(5, "Pairs of timings, of which medians are reported.")
+    iterations: int = option(3, "Training iterations to time, after one that is not counted.")
     streamed_images: int = option(100_000, "Images to stream in the part `memory`.")
     output_dir: str = option("runs/benchmark-data", "Folder for results.json.")
 
@@ -45,7 +45,7 @@ class DataBenchmark(IterationOptions):
 
 def measure_decoding(corpus: Dataset, options: DataBenchmark) -> dict:
     records = [corpus[row]["image"] for row in np.linspace(0, len(corpus) - 1, DECODED).astype(int).tolist()]
-    sources = {"as stored": records, f"JPEG, {LARGE_PX} px": [enlarged(record) for record in records[: DECODED // 10]]}
+    sources = {"as stored": records, f"JPEG, {LARGE_PX} px": [enlarge(record) for record in records[: DECODED // 10]]}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
@@ -53,7 +53,7 @@ def measure_decoding(corpus: Dataset, options: DataBenchmark) -> dict:
         row = {"images": source}
         for name, decode in DECODERS.items():
             work = partial(decode_all, decode, images, 2 * options.image_size)
-            row[f"{name}, images/s"] = len(images) / min(report.seconds(work) for _ in range(options.pairs))
+            row[f"{name}, images/s"] = len(images) / min(report.measure_seconds(work) for _ in range(options.pairs))
         rows.append(row)
     torch.set_num_threads(threads)
     return {"decoding": ("Decoding one image to a square, one thread", rows)}
@@ -64,19 +64,19 @@ def decode_all(decode: Callable, images: list[dict], size_px: int):
         decode(image, size_px)
 
 
-def enlarged(record: dict) -> dict:
-    image = opened(record)
+def enlarge(record: dict) -> dict:
+    image = open_rgb(record)
     scale = LARGE_PX / min(image.size)
     file = io.BytesIO()
     image.resize((round(image.width * scale), round(image.height * scale))).save(file, "JPEG", quality=90)
     return {"bytes": file.getvalue(), "path": None}
 
 
-def opened(record: dict) -> Image.Image:
+def open_rgb(record: dict) -> Image.Image:
     return Image.open(io.BytesIO(image_bytes(record))).convert("RGB")
 
 
-def squared(image: Image.Image, size_px: int) -> torch.Tensor:
+def crop_square(image: Image.Image, size_px: int) -> torch.Tensor:
     scale = size_px / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = (image.width - size_px) // 2, (image.height - size_px) // 2
@@ -91,16 +91,16 @@ def decode_by_torchvision(record: dict, size_px: int) -> torch.Tensor:
     try:
         content = torch.frombuffer(bytearray(image_bytes(record)), dtype=torch.uint8)
         pixels = decode_image(content, ImageReadMode.RGB)
-    except RuntimeError:  # A format that it does not know.
-        return squared(opened(record), size_px)
+    except RuntimeError:  # torchvision does not support the format.
+        return crop_square(open_rgb(record), size_px)
     return F.center_crop(F.resize(pixels, [size_px], antialias=True), [size_px, size_px])
 
 
 DECODERS = {
     "ours": decode_image,
-    "PIL": lambda record, size_px: squared(opened(record), size_px),
+    "PIL": lambda record, size_px: crop_square(open_rgb(record), size_px),
     "torchvision.io": decode_by_torchvision,
-    "datasets": lambda record, size_px: squared(ImageFeature().decode_example(record).convert("RGB"), size_px),
+    "datasets": lambda record, size_px: crop_square(ImageFeature().decode_example(record).convert("RGB"), size_px),
 }
 
 
@@ -108,13 +108,14 @@ DECODERS = {
 
 
 def measure_views(corpus: Dataset, options: DataBenchmark) -> dict:
-    """Both ways start their workers anew for every timing, so that neither works ahead while the other is timed."""
+    """Measure images per second. Each timing starts new workers, so that none works while another is timed."""
     rows = []
     views = {"disentangling": 3, "face_contrast": 2, "pose_contrast": 2 + options.pose_negatives_per_image}
     for objective, count in views.items():
         images = options.pose_images if objective == "pose_contrast" else options.batch_size
-        work = [partial(way, corpus, objective, images, options) for way in (make_our_views, make_views_per_image)]
-        timed = report.paired(*work, options.pairs)
+        functions = make_our_views, make_views_per_image
+        work = [partial(function, corpus, objective, images, options) for function in functions]
+        timed = report.time_pairs(*work, options.pairs)
         total = images * options.batches
         row = {"objective": objective, "images": images, "views of each": count}
         row |= {"ours, images/s": total / timed.ours_s, "per image, images/s": total / timed.baseline_s}
@@ -133,7 +134,7 @@ def make_our_views(corpus: Dataset, objective: str, images: int, options: DataBe
 def make_views_per_image(corpus: Dataset, objective: str, images: int, options: DataBenchmark):
     negatives = options.pose_negatives_per_image
     dataset = per_image_views.PerImageViews(corpus, objective, options.image_size, negatives)
-    for _ in islice(per_image_views.batches(dataset, images, report.cpus()), options.batches):
+    for _ in islice(per_image_views.batches(dataset, images, report.count_cpus()), options.batches):
         pass
 
 
@@ -141,18 +142,18 @@ def make_views_per_image(corpus: Dataset, objective: str, images: int, options: 
 
 
 def measure_iteration(corpus: Dataset, options: DataBenchmark) -> dict:
-    """Of `pcl pretrain` itself."""
-    iteration = TimedIteration(training_flags(options))
+    """Measure how long an iteration of `pcl pretrain` waits for images and views."""
+    iteration = TimedIteration(build_flags(options))
     for _ in tqdm(range(options.iterations + 1), desc="Iterations", leave=False):
         iteration()
-    spent = median_parts(iteration.spent)
-    views = sum(spent[f"{objective} views"] for objective in iteration.run.objectives)
+    medians = compute_part_medians(iteration.spent)
+    views = sum(medians[f"{objective} views"] for objective in iteration.run.objectives)
     row = {
         "width": options.width,
-        "iteration, s": spent["total"],
-        "waits for images, s": spent["waits for images"],
+        "iteration, s": medians["total"],
+        "waits for images, s": medians["waits for images"],
         "makes views, s": views,
-        "share of both, %": 100 * (spent["waits for images"] + views) / spent["total"],
+        "share of both, %": 100 * (medians["waits for images"] + views) / medians["total"],
     }
     return {"iteration": ("An iteration of pretrain.py", [row])}
 
@@ -161,23 +162,23 @@ def measure_iteration(corpus: Dataset, options: DataBenchmark) -> dict:
 
 
 def measure_memory(corpus: Dataset, options: DataBenchmark) -> dict:
-    """Unshared memory of this process and its worker after every tenth of the stream."""
+    """Measure the unshared memory of this process and its worker after every tenth of the stream."""
     stream = load_corpus(options.corpus, streaming=True)
     loader = make_loader(stream, 2 * options.image_size, options.batch_size, num_workers=1)
-    rows, seen = [], 0
+    rows, images = [], 0
     with tqdm(total=options.streamed_images, unit="image", desc="Streaming", leave=False) as bar:
         for batch in loader:
             bar.update(len(batch.images))
-            seen += len(batch.images)
-            if seen * 10 >= (len(rows) + 1) * options.streamed_images:
-                rows.append({"images": seen, "memory, MB": memory_mb()})
-            if seen >= options.streamed_images:
+            images += len(batch.images)
+            if images * 10 >= (len(rows) + 1) * options.streamed_images:
+                rows.append({"images": images, "memory, MB": measure_memory_mb()})
+            if images >= options.streamed_images:
                 break
     return {"memory": ("Memory of a stream and its worker", rows)}
 
 
-def memory_mb() -> float:
-    """Unshared memory, so that a page that several processes see counts once."""
+def measure_memory_mb() -> float:
+    """Measure the unshared memory of all processes, which does not count shared pages several times."""
     process = psutil.Process()
     members = [process, *process.children(recursive=True)]
     return sum(member.memory_full_info().uss for member in members) / report.MIB
@@ -193,5 +194,5 @@ run = partial(
         "iteration": measure_iteration,
         "memory": measure_memory,
     },
-    prepare=bound_batch,
+    prepare=limit_batch,
 )

@@ -1,4 +1,4 @@
-"""Features of ready images: how fast, beside float32, ONNX and networks that one might take instead, and how good."""
+"""Speed and quality of features, compared with float32, ONNX files and other networks."""
 
 import copy
 import tempfile
@@ -31,27 +31,27 @@ OTHERS_PX = 224
 
 @dataclass
 class EmbedBenchmark:
-    """Which encoder and images, and how much work."""
+    """The encoder and the images, and the amount of work."""
 
     model: str | None = option(None, "Folder or Hub id; by default the published size with random weights.")
-    parts: str = option("speed,growth", "Which parts to run, with commas between them; `probe` needs a corpus.")
+    parts: str = option("speed,growth", "Parts to run, separated by commas; `probe` needs a corpus.")
     image_size: int = option(64, "Side of the images, in px.")
-    batch_size: int = option(64, "Images of a batch.")
+    batch_size: int = option(64, "Images per batch.")
     batches: int = option(8, "Batches in one timing.")
-    pairs: int = option(5, "Pairs of timings, of which medians are taken.")
+    pairs: int = option(5, "Pairs of timings, of which medians are reported.")
     others: str = option(
-        "resnet50,vit_base_patch16_224", "Networks of timm to stand beside, at 224 px, with commas between them."
+        "resnet50,vit_base_patch16_224", "Networks of timm to compare with, at 224 px, separated by commas."
     )
-    growth_batch_sizes: str = option("1,8,64,256", "Batches of the part `growth`, with commas between them.")
-    growth_image_sizes: str = option("64,100,128,256", "Sides in px there, at `batch_size`.")
-    corpus: str | None = option(None, "Labelled corpus of the part `probe`, as for `pcl pretrain`.")
-    label_column: str = option("label", "Its column of classes.")
-    images: int = option(12_000, "Its images that are used, at most those there are; a fifth of them is the test.")
+    growth_batch_sizes: str = option("1,8,64,256", "Batch sizes in the part `growth`, separated by commas.")
+    growth_image_sizes: str = option("64,100,128,256", "Sides in px in the part `growth`, at `batch_size`.")
+    corpus: str | None = option(None, "Labelled corpus for the part `probe`, as for `pcl pretrain`.")
+    label_column: str = option("label", "Column of classes in the corpus.")
+    images: int = option(12_000, "Largest number of images of the corpus to use; a fifth of them is the test set.")
     output_dir: str = option("runs/benchmark-embed", "Folder for results.json.")
 
 
 class Encoders:
-    """The same weights in every form. Each maps images `(batch, 3, size, size)` uint8 to features by name."""
+    """The same weights in all forms. Each form maps images `(batch, 3, size, size)` uint8 to features by name."""
 
     def __init__(self, corpus: Dataset | None, options: EmbedBenchmark):
         if corpus is None and "probe" in options.parts.split(","):
@@ -61,7 +61,7 @@ class Encoders:
         torch.manual_seed(0)
         config = PCLConfig(image_size=options.image_size)
         model = PCLModel(config) if options.model is None else open_encoder(options.model)
-        self.model, self.plain_model = (copy.deepcopy(model).to(report.device()).eval() for _ in range(2))
+        self.model, self.plain_model = (copy.deepcopy(model).to(report.get_device()).eval() for _ in range(2))
         if options.parts != "growth":
             with tempfile.TemporaryDirectory() as folder:
                 files = {"ONNX float32": Path(folder, "model.onnx"), "ONNX int8": Path(folder, "model_quantized.onnx")}
@@ -69,13 +69,13 @@ class Encoders:
                 quantise_onnx(*files.values())
                 self.onnx = {name: OnnxEncoder(path) for name, path in files.items()}
 
-    def ours(self, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
+    def encode_fast(self, images: torch.Tensor, precision: Precision = "bf16") -> dict[str, torch.Tensor]:
         return encode(self.model, images, precision)
 
     @torch.no_grad()
-    def eager(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Three lines of the README: float32, in the default order of memory."""
-        outputs = self.plain_model(images.to(report.device()).float() / 255)
+    def encode_eager(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Encode as in the README: float32, in the default memory format."""
+        outputs = self.plain_model(images.to(report.get_device()).float() / 255)
         return {name: outputs[output].cpu() for name, output in FEATURES.items()}
 
 
@@ -83,28 +83,31 @@ class Encoders:
 
 
 def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> dict:
-    batches = ready_batches(options.batch_size, options.image_size, options.batches)
-    ours = partial(encode_all, encoders.ours, batches)
-    if report.device().type == "cpu":
-        ours = partial(encode_on_every_core, encoders.ours, batches)
-    ways = {"PCL float32, eager": (encoders.eager, batches), "PCL bf16, one batch at a time": (encoders.ours, batches)}
+    batches = make_batches(options.batch_size, options.image_size, options.batches)
+    ours = partial(encode_all, encoders.encode_fast, batches)
+    if report.get_device().type == "cpu":
+        ours = partial(encode_on_every_core, encoders.encode_fast, batches)
+    ways = {
+        "PCL float32, eager": (encoders.encode_eager, batches),
+        "PCL bf16, one batch at a time": (encoders.encode_fast, batches),
+    }
     ways |= {f"PCL {name}": (encoder, batches) for name, encoder in encoders.onnx.items()}
-    others_batch = torch.rand(options.batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.device())
+    others_batch = torch.rand(options.batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.get_device())
     for name, precision in product(options.others.split(","), ("float32", "bf16")):
         ways[f"{name} {precision}"] = open_other_network(name, precision), [others_batch]
     rows = []
     for name, (encoder, images) in tqdm(ways.items(), desc="Encoders", leave=False):
-        timed = report.paired(ours, partial(encode_all, encoder, images), options.pairs)
+        timed = report.time_pairs(ours, partial(encode_all, encoder, images), options.pairs)
         row = {"encoder": name, "px": images[0].shape[-1]}
         row["images/s"] = len(images) * options.batch_size / timed.baseline_s
         row["ours, images/s"] = len(batches) * options.batch_size / timed.ours_s
-        # Ratios are of the time for one image.
+        # Ratios of the times per image.
         rows.append(row | timed.columns("ours is times as fast", len(batches) / len(images)))
     return {"speed": ("Features of ready images, beside the same weights and other networks", rows)}
 
 
-def ready_batches(batch_size: int, image_size: int, count: int) -> list[torch.Tensor]:
-    """Random images, `(batch_size, 3, image_size, image_size)` uint8."""
+def make_batches(batch_size: int, image_size: int, count: int) -> list[torch.Tensor]:
+    """Make batches of random images, `(batch_size, 3, image_size, image_size)` uint8."""
     size = (batch_size, 3, image_size, image_size)
     return [torch.randint(256, size, dtype=torch.uint8) for _ in range(count)]
 
@@ -122,10 +125,10 @@ def encode_on_every_core(encoder: Callable, batches: list[torch.Tensor]):
 
 
 def open_other_network(name: str, precision: Precision) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A network of timm with random weights, which is as fast as a trained one."""
+    """Open a network of timm with random weights, which do not affect its speed."""
     import timm
 
-    network = timm.create_model(name, pretrained=False, num_classes=0).to(report.device()).eval()
+    network = timm.create_model(name, pretrained=False, num_classes=0).to(report.get_device()).eval()
     if precision == "bf16":
         network.to(memory_format=torch.channels_last)
 
@@ -141,59 +144,61 @@ def open_other_network(name: str, precision: Precision) -> Callable[[torch.Tenso
 
 
 def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> dict:
-    sizes = [(batch, options.image_size) for batch in report.integers(options.growth_batch_sizes)]
-    sides = report.integers(options.growth_image_sizes)
+    sizes = [(batch, options.image_size) for batch in report.parse_integers(options.growth_batch_sizes)]
+    sides = report.parse_integers(options.growth_image_sizes)
     sizes += [(options.batch_size, side) for side in sides if side != options.image_size]
     rows = []
     for batch, side in tqdm(sizes, desc="Sizes", leave=False):
-        batches = ready_batches(batch, side, options.batches)
-        work = [partial(encode_all, encoder, batches) for encoder in (encoders.ours, encoders.eager)]
-        timed = report.paired(*work, options.pairs)
+        batches = make_batches(batch, side, options.batches)
+        work = [partial(encode_all, encoder, batches) for encoder in (encoders.encode_fast, encoders.encode_eager)]
+        timed = report.time_pairs(*work, options.pairs)
         row = {"batch": batch, "px": side, "bf16, images/s": options.batches * batch / timed.ours_s}
         row |= {"float32 eager, images/s": options.batches * batch / timed.baseline_s, "times as fast": timed.ratio}
-        rows.append(row | {"bf16, MiB": report.peak_memory(prepare_growth, options.model, batch, side)["extra_mib"]})
+        rows.append(
+            row | {"bf16, MiB": report.measure_peak_memory(prepare_growth, options.model, batch, side)["extra_mib"]}
+        )
     return {"growth": ("Growth with batch and image size, one batch at a time", rows)}
 
 
 def prepare_growth(model: str | None, batch: int, side: int) -> Callable[[], object]:
-    """The work on one batch, after a small one for what torch sets up once."""
-    encoder = (PCLModel(PCLConfig()) if model is None else open_encoder(model)).to(report.device())
+    """Prepare the work on one batch. A small batch is encoded first, so that torch's set-up is not measured."""
+    encoder = (PCLModel(PCLConfig()) if model is None else open_encoder(model)).to(report.get_device())
     encode(encoder, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "bf16")
-    (images,) = ready_batches(batch, side, 1)
+    (images,) = make_batches(batch, side, 1)
     return lambda: encode(encoder, images, "bf16")
 
 
-# What a linear probe reads.
+# Linear probes.
 
 
 def measure_probe(encoders: Encoders, options: EmbedBenchmark) -> dict:
-    """Accuracy of the same logistic regression on what each form of the encoder gives."""
-    labels = report.class_names(encoders.corpus, options.label_column)
+    """Measure the accuracy of a logistic regression on the features of each form of the encoder."""
+    labels = report.read_class_names(encoders.corpus, options.label_column)
     labelled = [row for row, label in enumerate(labels) if label is not None][: options.images]
     corpus, labels = encoders.corpus.select(labelled), np.array([labels[row] for row in labelled])
     parts = split_stratified(labels.tolist(), {"train": 0.7, "validation": 0.1, "test": 0.2}, seed=0)
     forms = {
-        "PCL float32": partial(encoders.ours, precision="float32"),
-        "PCL bf16": encoders.ours,
+        "PCL float32": partial(encoders.encode_fast, precision="float32"),
+        "PCL bf16": encoders.encode_fast,
         **{f"PCL {name}": encoder for name, encoder in encoders.onnx.items()},
     }
     rows, reference = [], None
     for form, encoder in forms.items():
-        features = corpus_features(encoder, corpus, options)
+        features = encode_corpus(encoder, corpus, options)
         reference = reference or features
         row = {"encoder": form}
         for name, values in features.items():
             train, validation, test = (
                 (values[torch.from_numpy(parts[part])], labels[parts[part]]) for part in ("train", "validation", "test")
             )
-            predicted = fit_logistic_regression(*train, validation).predict(test[0])
-            row[f"{name}, accuracy"] = float((predicted == test[1]).mean())
+            predictions = fit_logistic_regression(*train, validation).predict(test[0])
+            row[f"{name}, accuracy"] = float((predictions == test[1]).mean())
             row[f"{name}, relative error"] = float((values - reference[name]).norm() / reference[name].norm())
         rows.append(row)
     return {"probe": ("Accuracy of a logistic regression on the features", rows)}
 
 
-def corpus_features(encoder: Callable, corpus: Dataset, options: EmbedBenchmark) -> dict[str, torch.Tensor]:
+def encode_corpus(encoder: Callable, corpus: Dataset, options: EmbedBenchmark) -> dict[str, torch.Tensor]:
     images = CorpusImages(corpus, options.image_size, options.corpus)
     batches = tqdm(images.batches(options.batch_size), total=-(-len(images) // options.batch_size), leave=False)
     encoded = [encoder(batch) for batch in batches]

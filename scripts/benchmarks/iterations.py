@@ -1,4 +1,4 @@
-"""Iterations of `pcl pretrain` itself, and where their time goes."""
+"""Iterations of `pcl pretrain`, and the time that their parts take."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from modeling_pcl.training.run import Pretraining, train_step
 
 from . import report
 
-# Options that benchmarks call as `pcl pretrain` does.
+# Options that have the same name in benchmarks and in `pcl pretrain`.
 SHARED = (
     "corpus",
     "recipe",
@@ -29,25 +29,25 @@ SHARED = (
 
 @dataclass
 class IterationOptions:
-    """Which training iteration."""
+    """The training iteration to measure."""
 
-    corpus: str = option("orl", "Corpus, as for `pcl pretrain`; a parquet file or glob is what training usually reads.")
+    corpus: str = option("orl", "Corpus, as for `pcl pretrain`; training usually reads a parquet file or a glob.")
     width: float = option(1.0, "Width of the model; 1 is the published one.")
-    image_size: int = option(64, "Side of the views in px; images are loaded at twice as much.")
-    batch_size: int = option(256, "Images of a batch; the pose contrast takes `pose_images` of it.")
-    pose_images: int = option(10, "Images of a pose contrast.")
-    pose_negatives_per_image: int = option(100, "Views of the mirror of each.")
+    image_size: int = option(64, "Side of the views in px; images are loaded at twice this side.")
+    batch_size: int = option(256, "Images per batch; the pose contrast uses `pose_images` of them.")
+    pose_images: int = option(10, "Images of the pose contrast.")
+    pose_negatives_per_image: int = option(100, "Views of the mirror of each image of the pose contrast.")
 
 
-def bound_batch(corpus: Dataset, options: IterationOptions) -> Dataset:
-    """Take batches of at most all images, and say what is measured."""
+def limit_batch(corpus: Dataset, options: IterationOptions) -> Dataset:
+    """Limit the batch size to the number of images, and print what is measured."""
     options.batch_size = min(options.batch_size, len(corpus))
     print(f"{len(corpus)} images of {options.corpus}, width {options.width}, on {report.describe_machine()}")
     return corpus
 
 
-def training_flags(options, **changes) -> list[str]:
-    """Options of `pcl pretrain`: those of a benchmark that it shares, but for the changes."""
+def build_flags(options, **changes) -> list[str]:
+    """Build the command line of `pcl pretrain` from the options of a benchmark in `SHARED`, with changes."""
     flags = {name: getattr(options, name) for name in SHARED if getattr(options, name, None) is not None}
     flags |= {"subject_sampling": "off", "steps": 1000, "report_to": "none"}
     flags |= {"output_dir": f"{options.output_dir}/model", **changes}
@@ -55,7 +55,7 @@ def training_flags(options, **changes) -> list[str]:
 
 
 class Iteration:
-    """One iteration a call, on other images each time: images read, and all optimizer steps.
+    """An iteration of training, from reading images to the optimizer steps. Each call uses the next images.
 
     Args:
         flags: Options of `pcl pretrain`.
@@ -70,19 +70,19 @@ class Iteration:
 
 
 class TimedIteration(Iteration):
-    """An iteration that knows where its time goes.
+    """An iteration that records the time of its parts.
 
     Args:
-        flags: Options of `pcl pretrain`; the schedule must be the alternating one.
+        flags: Options of `pcl pretrain`, with the alternating schedule.
 
     Attributes:
-        spent: Seconds of every call by part: `total`, `waits for images`, and `NAME`, `NAME views` and `NAME optimizer`
-            of each objective.
+        spent: Seconds of each call by part: `total`, `waits for images`, and `NAME`, `NAME views` and `NAME optimizer`
+            for each objective.
     """
 
     def __init__(self, flags: Sequence[str]):
         super().__init__(flags)
-        self.calls: list[tuple[str, float, float]] = []  # Name, start and end of each, in their order.
+        self.calls: list[tuple[str, float, float]] = []  # Name, start and end of each call, in order.
         for name in self.run.objectives:
             self._time_calls(self.run.views, name)
         for name in ("zero_grad", "step"):
@@ -107,12 +107,13 @@ class TimedIteration(Iteration):
         read = report.now()
         train_step(self.run, batches)
         parts = {"total": report.now() - start, "waits for images": read - start}
-        # Of each objective: zero_grad, views, then, behind forward and backward, the optimizer's step.
-        for (_, begin, _), (name, views, viewed), (_, step, end) in zip(*[iter(self.calls)] * 3):
-            parts |= {name: end - begin, f"{name} views": viewed - views, f"{name} optimizer": end - step}
+        # Each objective makes three calls: zero_grad, the views, and after forward and backward the optimizer's step.
+        for (_, begin, _), (name, views_start, views_end), (_, step_start, end) in zip(*[iter(self.calls)] * 3):
+            parts[name] = end - begin
+            parts |= {f"{name} views": views_end - views_start, f"{name} optimizer": end - step_start}
         self.spent.append(parts)
 
 
-def median_parts(spent: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
-    """Median seconds of each part, over all calls but the first."""
+def compute_part_medians(spent: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
+    """Compute the median seconds of each part, over all calls but the first."""
     return {name: statistics.median(parts[name] for parts in spent[1:]) for name in spent[0]}

@@ -1,4 +1,4 @@
-"""A linear probe beside one that extracts features in every epoch, and extraction beside the encoder alone."""
+"""Time of a linear probe, compared with one that extracts features in every epoch, and speed of the extraction."""
 
 import tempfile
 from collections.abc import Iterator
@@ -22,20 +22,20 @@ from .baselines import reextracted_probe
 
 @dataclass
 class ProbeBenchmark:
-    """Which images, and how much work."""
+    """The images, and the amount of work."""
 
     corpus: str = option("orl", "Corpus, as for `pcl pretrain`.")
-    label_column: str = option("subject", "Its column of classes, for the part `epochs`.")
-    parts: str = option("epochs,extraction", "Which parts to run, with commas between them.")
+    label_column: str = option("subject", "Column of classes for the part `epochs`.")
+    parts: str = option("epochs,extraction", "Parts to run, separated by commas.")
     epochs: int = option(300, "Epochs of the linear probe.")
     extracted_epochs: int = option(
-        1, "Epochs in which the plain probe is timed; the time of all of them follows, since all are alike."
+        1, "Epochs for which the plain probe is timed; the time of all epochs is extrapolated from them."
     )
-    images: int = option(12_000, "Images of which features are extracted, at most those there are.")
+    images: int = option(12_000, "Largest number of images whose features are extracted.")
     image_size: int = option(64, "Side of the images, in px.")
-    batch_size: int = option(128, "Images encoded at once.")
-    widths: str = option("1,0.25", "Widths of the encoder, with commas between them; 1 is the published one.")
-    pairs: int = option(2, "Pairs of timings, of which medians are taken.")
+    batch_size: int = option(128, "Images per batch.")
+    widths: str = option("1,0.25", "Widths of the encoder, separated by commas; 1 is the published one.")
+    pairs: int = option(2, "Pairs of timings, of which medians are reported.")
     output_dir: str = option("runs/benchmark-probe", "Folder for results.json.")
 
 
@@ -46,22 +46,24 @@ def select_images(corpus: Dataset, options: ProbeBenchmark) -> Dataset:
 
 
 def measure_epochs(corpus: Dataset, options: ProbeBenchmark) -> dict:
-    """Seconds of a linear probe from images to the last epoch, its features extracted once."""
-    labels = np.unique(report.class_names(corpus, options.label_column), return_inverse=True)[1].tolist()
+    """Measure the seconds of a linear probe, from images to the last epoch, with features extracted once."""
+    labels = np.unique(report.read_class_names(corpus, options.label_column), return_inverse=True)[1].tolist()
     share, rows = options.epochs / options.extracted_epochs, []
-    for width, folder in saved_encoders(options):
-        model = PCLModel.from_pretrained(folder).to(report.device()).eval()
+    for width, folder in save_encoders(options):
+        model = PCLModel.from_pretrained(folder).to(report.get_device()).eval()
         images = reextracted_probe.LabelledImages(corpus, labels, options.image_size)
-        plain = partial(reextracted_probe.train_probe, model, images, options.extracted_epochs, workers=report.cpus())
-        timed = report.paired(partial(train_once, folder, corpus, labels, options), plain, options.pairs)
+        plain = partial(
+            reextracted_probe.train_probe, model, images, options.extracted_epochs, workers=report.count_cpus()
+        )
+        timed = report.time_pairs(partial(train_once, folder, corpus, labels, options), plain, options.pairs)
         row = {"width": width, "epochs": options.epochs, "ours, s": timed.ours_s}
         row["extracted in every epoch, s"] = timed.baseline_s * share
         rows.append(row | timed.columns(factor=share))
     return {"epochs": ("A linear probe, features extracted once or in every epoch", rows)}
 
 
-def saved_encoders(options: ProbeBenchmark) -> Iterator[tuple[float, str]]:
-    """Each width, and a folder with an encoder of it and random weights, which lasts until the next."""
+def save_encoders(options: ProbeBenchmark) -> Iterator[tuple[float, str]]:
+    """Yield each width with a temporary folder that holds an encoder of this width with random weights."""
     for width in map(float, options.widths.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             PCLModel(PCLConfig(image_size=options.image_size).scaled(width)).save_pretrained(folder)
@@ -69,37 +71,37 @@ def saved_encoders(options: ProbeBenchmark) -> Iterator[tuple[float, str]]:
 
 
 def extract(folder: str, corpus: Dataset, options: ProbeBenchmark, cache: str | None = None) -> FeatureTable:
-    """All three features as `probe.py` extracts them, with an empty cache unless one is given."""
+    """Extract all three features as `pcl probe` does, with an empty cache unless one is given."""
     with tempfile.TemporaryDirectory() as empty:
         encoder = Encoder(folder, cache or empty, options.batch_size)
         return encoder.table(corpus, options.image_size, "bf16", options.corpus)
 
 
 def train_once(folder: str, corpus: Dataset, labels: list[int], options: ProbeBenchmark):
-    """As `probe.py` does it, with an empty cache: of the features the trunk's are probed."""
+    """Extract features and train a linear probe on the trunk feature as `pcl probe` does, with an empty cache."""
     examples = Examples(extract(folder, corpus, options).features["trunk"], torch.tensor(labels))
     recipe = replace(PUBLISHED["expression"], epochs=options.epochs)
     train_linear(examples, examples, max(labels) + 1, OBJECTIVES["expression"], recipe, seed=0)
 
 
 def measure_extraction(corpus: Dataset, options: ProbeBenchmark) -> dict:
-    """Images a second with an empty cache, of the forward alone, and with a full cache."""
+    """Measure images per second with an empty cache, for the forward pass alone, and with a full cache."""
     rows = []
-    for width, folder in saved_encoders(options):
-        forward = partial(encode_ready_images, Encoder(folder).model, len(corpus), options)
-        timed = report.paired(partial(extract, folder, corpus, options), forward, options.pairs)
+    for width, folder in save_encoders(options):
+        forward = partial(encode_repeated_batch, Encoder(folder).model, len(corpus), options)
+        timed = report.time_pairs(partial(extract, folder, corpus, options), forward, options.pairs)
         extract_cached = partial(extract, folder, corpus, options, cache=f"{folder}/cache")
         extract_cached()
         row = {"width": width, "extraction, images/s": len(corpus) / timed.ours_s}
         row |= {"forward alone, images/s": len(corpus) / timed.baseline_s}
         row |= timed.columns("share of the forward's speed")
-        rows.append(row | {"again, s": report.seconds(extract_cached)})
+        rows.append(row | {"again, s": report.measure_seconds(extract_cached)})
     return {"extraction": ("Decoding, encoding and writing, beside the encoder's bf16 forward alone", rows)}
 
 
 @torch.no_grad()
-def encode_ready_images(model: PCLModel, count: int, options: ProbeBenchmark):
-    """Encode as many images as the corpus has, of which one batch lies ready."""
+def encode_repeated_batch(model: PCLModel, count: int, options: ProbeBenchmark):
+    """Encode `count` images, by encoding one batch that is in memory several times."""
     model.to(memory_format=torch.channels_last)
     images = torch.rand(options.batch_size, 3, options.image_size, options.image_size, device=model.device)
     images = images.contiguous(memory_format=torch.channels_last)

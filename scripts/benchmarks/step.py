@@ -1,7 +1,7 @@
-"""A training iteration: beside a plain one, beside its convolutions alone, and how it grows.
+"""Time and memory of a training iteration, compared with a plain iteration and with its convolutions alone.
 
-The convolutions are those of the published network, each on all images of its objective at once; linear layers, losses,
-views and optimizer are none. `plain` is what `scripts/benchmarks/baselines/plain_step.py` writes out.
+The convolutions alone ("bare") are those of the published network, each on all images of its objective at once, without
+linear layers, losses, views and optimizer. The plain iteration is in `scripts/benchmarks/baselines/plain_step.py`.
 """
 
 from dataclasses import dataclass
@@ -21,50 +21,52 @@ from modeling_pcl.options import option
 from . import report
 from .baselines import plain_step
 from .convolutions import BareConvolutions, Convolution, record_convolutions
-from .iterations import IterationOptions, TimedIteration, bound_batch, median_parts, training_flags
+from .iterations import IterationOptions, TimedIteration, build_flags, compute_part_medians, limit_batch
 
-DTYPE = torch.bfloat16  # of `pcl pretrain`'s autocast
+DTYPE = torch.bfloat16  # As in the autocast of `pcl pretrain`.
 PARTS_OF_MODEL = ("encoder", "decoder")
 
 
 @dataclass
 class StepBenchmark(IterationOptions):
-    """Which iteration, and how much work."""
+    """The iteration, and the amount of work."""
 
-    parts: str = option("iteration,growth,options", "Which parts to run, with commas between them.")
-    pairs: int = option(3, "Pairs of timings beside the convolutions alone, of which medians are taken.")
-    plain_pairs: int = option(2, "Pairs of timings beside the plain iteration.")
-    growth_batch_sizes: str = option("64,128,256", "Batches of the part `growth`, with commas between them.")
-    growth_image_sizes: str = option("64,96", "Sides in px there, at the smallest of the batches.")
-    plain_up_to: int = option(128, "Largest batch in `growth` for which the plain iteration is timed, at `image_size`.")
+    parts: str = option("iteration,growth,options", "Parts to run, separated by commas.")
+    pairs: int = option(3, "Pairs of timings with the convolutions alone, of which medians are reported.")
+    plain_pairs: int = option(2, "Pairs of timings with the plain iteration.")
+    growth_batch_sizes: str = option("64,128,256", "Batch sizes in the part `growth`, separated by commas.")
+    growth_image_sizes: str = option("64,96", "Sides in px in the part `growth`, at the smallest batch size.")
+    plain_up_to: int = option(
+        128, "Largest batch size in the part `growth` for which the plain iteration is timed, at `image_size`."
+    )
     output_dir: str = option("runs/benchmark-step", "Folder for results.json.")
 
 
 def announce(corpus: Dataset, options: StepBenchmark) -> Dataset:
-    corpus = bound_batch(corpus, options)
-    print(f"Memory: {report.memory_kind()}, above what was held before the first iteration")
+    corpus = limit_batch(corpus, options)
+    print(f"Memory: {report.describe_memory()}, above what was held before the first iteration")
     return corpus
 
 
-# What is timed.
+# The functions to time.
 
 
 def prepare_ours(options: StepBenchmark, batch_size: int, image_size: int, *switches: str) -> TimedIteration:
-    """An iteration of `pcl pretrain`, with some of its options switched on."""
+    """Prepare an iteration of `pcl pretrain` with the boolean options `switches`."""
     sizes = {"batch_size": batch_size, "image_size": image_size}
-    return TimedIteration(training_flags(options, **sizes, **dict.fromkeys(switches, True)))
+    return TimedIteration(build_flags(options, **sizes, **dict.fromkeys(switches, True)))
 
 
 class PlainIteration:
-    """One plain iteration a call, with views of other images each time.
+    """A plain iteration. Each call uses other images.
 
     Attributes:
-        views_s: Seconds that the last call spent on views.
+        views_s: Seconds that the views took in the last call.
     """
 
     def __init__(self, options: StepBenchmark, batch_size: int, image_size: int):
         self.corpus, self.batch_size = load_corpus(options.corpus), batch_size
-        self.model = PCLForPreTraining(make_config(options, image_size)).to(report.device()).train()
+        self.model = PCLForPreTraining(make_config(options, image_size)).to(report.get_device()).train()
         self.optimizer = plain_step.make_optimizer(self.model)
         count, negatives = options.pose_images, options.pose_negatives_per_image
         self.views = plain_step.IterationViews(self.corpus, image_size, count, negatives)
@@ -73,7 +75,7 @@ class PlainIteration:
     def __call__(self):
         rows = self.generator.choice(len(self.corpus), self.batch_size, replace=False).tolist()
         start = report.now()
-        inputs = plain_step.make_inputs(self.views, rows, workers=report.cpus())
+        inputs = plain_step.make_inputs(self.views, rows, workers=report.count_cpus())
         self.views_s = report.now() - start
         device = self.model.device
         inputs = {name: {key: value.to(device) for key, value in tensors.items()} for name, tensors in inputs.items()}
@@ -81,23 +83,23 @@ class PlainIteration:
 
 
 class BareIteration:
-    """The convolutions of one iteration a call.
+    """The convolutions of an iteration.
 
     Attributes:
-        spent: Seconds of every call, by objective and part of the model.
+        spent: Seconds of each call, by objective and part of the model.
     """
 
     def __init__(self, options: StepBenchmark, batch_size: int, image_size: int):
-        self.convolutions = iteration_convolutions(options, batch_size, image_size)
-        self.compute = BareConvolutions(list(chain(*self.convolutions.values())), DTYPE, report.device())
+        self.convolutions = record_iteration_convolutions(options, batch_size, image_size)
+        self.compute = BareConvolutions(list(chain(*self.convolutions.values())), DTYPE, report.get_device())
         self.spent: list[dict[tuple[str, str], float]] = []
 
     def __call__(self):
         parts = {}
         for objective, convolutions in self.convolutions.items():
             for part in PARTS_OF_MODEL:
-                of_part = [layer for layer in convolutions if layer.is_of_decoder == (part == "decoder")]
-                parts[objective, part] = report.seconds(partial(self.compute, of_part))
+                part_layers = [layer for layer in convolutions if layer.is_of_decoder == (part == "decoder")]
+                parts[objective, part] = report.measure_seconds(partial(self.compute, part_layers))
         self.spent.append(parts)
 
 
@@ -105,8 +107,10 @@ def make_config(options: StepBenchmark, image_size: int) -> PCLConfig:
     return PCLConfig(**(PCLConfig().scaled(options.width).to_dict() | {"image_size": image_size}))
 
 
-def iteration_convolutions(options: StepBenchmark, batch_size: int, image_size: int) -> dict[str, list[Convolution]]:
-    """By objective, without computing anything."""
+def record_iteration_convolutions(
+    options: StepBenchmark, batch_size: int, image_size: int
+) -> dict[str, list[Convolution]]:
+    """Record the convolutions of each objective on the meta device, without computing them."""
     views = {
         "disentangling": (batch_size, 3),
         "face_contrast": (batch_size, 2),
@@ -122,19 +126,20 @@ def iteration_convolutions(options: StepBenchmark, batch_size: int, image_size: 
     return convolutions
 
 
-# The parts. Where ours stands above something else, that is the first of the pair.
+# The parts. For ratios such as "times the bare", the other function is the first of the pair.
 
 
 def measure_iteration(corpus: Dataset, options: StepBenchmark) -> dict:
     sizes = options.batch_size, options.image_size
     ours, plain, bare = (make(options, *sizes) for make in (prepare_ours, PlainIteration, BareIteration))
-    times_the_bare = report.paired(bare, ours, options.pairs).columns("times the bare")
-    objectives = by_objective(median_parts(ours.spent), median_parts(bare.spent), times_the_bare)
-    timed = report.paired(ours, plain, options.plain_pairs)
+    times_the_bare = report.time_pairs(bare, ours, options.pairs).columns("times the bare")
+    medians = compute_part_medians(ours.spent), compute_part_medians(bare.spent)
+    objectives = tabulate_objectives(*medians, times_the_bare)
+    timed = report.time_pairs(ours, plain, options.plain_pairs)
     row = {"images": f"{sizes[0]} / {sizes[0]} / {options.pose_images} x {options.pose_negatives_per_image}"}
     row |= {"ours, s": timed.ours_s, "plain, s": timed.baseline_s, "its views, s": plain.views_s, **timed.columns()}
-    row |= {"ours, MiB": memory_mib(prepare_ours, options, *sizes)}
-    row |= {"plain, MiB": memory_mib(PlainIteration, options, *sizes)}
+    row |= {"ours, MiB": measure_memory_mib(prepare_ours, options, *sizes)}
+    row |= {"plain, MiB": measure_memory_mib(PlainIteration, options, *sizes)}
     row["times less memory"] = row["plain, MiB"] / row["ours, MiB"]
     return {
         "objectives": ("An iteration of pretrain.py beside its convolutions alone", objectives),
@@ -142,14 +147,14 @@ def measure_iteration(corpus: Dataset, options: StepBenchmark) -> dict:
     }
 
 
-def memory_mib(*work) -> float:
-    return report.peak_memory(*work)["extra_mib"]
+def measure_memory_mib(*work) -> float:
+    return report.measure_peak_memory(*work)["extra_mib"]
 
 
-def by_objective(
+def tabulate_objectives(
     spent: dict[str, float], bare: dict[tuple[str, str], float], times_the_bare: dict[str, float]
 ) -> list[dict]:
-    """What bounds the iteration."""
+    """Compare the time of each objective with that of its convolutions."""
     rows = []
     for name in OBJECTIVES:
         row = {"objective": name, "ours, s": spent[name]}
@@ -163,8 +168,8 @@ def by_objective(
 
 
 def measure_growth(corpus: Dataset, options: StepBenchmark) -> dict:
-    batches = sorted({min(size, len(corpus)) for size in report.integers(options.growth_batch_sizes)})
-    sides = sorted({*report.integers(options.growth_image_sizes)} - {options.image_size})
+    batches = sorted({min(size, len(corpus)) for size in report.parse_integers(options.growth_batch_sizes)})
+    sides = sorted({*report.parse_integers(options.growth_image_sizes)} - {options.image_size})
     sizes = [*((batch, options.image_size) for batch in batches), *((batches[0], side) for side in sides)]
     rows = [measure_size(options, *size) for size in tqdm(sizes, desc="Sizes", leave=False)]
     return {"growth": ("Growth with batch and image size", rows)}
@@ -173,26 +178,26 @@ def measure_growth(corpus: Dataset, options: StepBenchmark) -> dict:
 def measure_size(options: StepBenchmark, batch_size: int, image_size: int) -> dict:
     sizes = batch_size, image_size
     ours = prepare_ours(options, *sizes)
-    limit = report.paired(BareIteration(options, *sizes), ours, options.pairs)
-    row = {"batch": batch_size, "px": image_size, "ours, s": limit.baseline_s, "bare, s": limit.ours_s}
-    row["times the bare"] = limit.ratio
-    row["ours, MiB"] = memory_mib(prepare_ours, options, *sizes)
+    bare_timed = report.time_pairs(BareIteration(options, *sizes), ours, options.pairs)
+    row = {"batch": batch_size, "px": image_size, "ours, s": bare_timed.baseline_s, "bare, s": bare_timed.ours_s}
+    row["times the bare"] = bare_timed.ratio
+    row["ours, MiB"] = measure_memory_mib(prepare_ours, options, *sizes)
     if batch_size <= options.plain_up_to and image_size == options.image_size:
-        timed = report.paired(ours, PlainIteration(options, *sizes), pairs=1)
+        timed = report.time_pairs(ours, PlainIteration(options, *sizes), pairs=1)
         row |= {"plain, s": timed.baseline_s, "times as fast": timed.ratio}
-        row["plain, MiB"] = memory_mib(PlainIteration, options, *sizes)
+        row["plain, MiB"] = measure_memory_mib(PlainIteration, options, *sizes)
     return row
 
 
 def measure_options(corpus: Dataset, options: StepBenchmark) -> dict:
-    """`compile` and `gradient_checkpointing`, beside an iteration without them."""
+    """Compare iterations with `compile` and with `gradient_checkpointing` to one without these options."""
     sizes = options.batch_size, options.image_size
-    default, without_mib = prepare_ours(options, *sizes), memory_mib(prepare_ours, options, *sizes)
+    default, without_mib = prepare_ours(options, *sizes), measure_memory_mib(prepare_ours, options, *sizes)
     rows = []
     for name in ("compile", "gradient_checkpointing"):
-        timed = report.paired(default, prepare_ours(options, *sizes, name), options.pairs)
+        timed = report.time_pairs(default, prepare_ours(options, *sizes, name), options.pairs)
         row = {"option": f"--{name}", "s": timed.baseline_s, "without, s": timed.ours_s, "times the time": timed.ratio}
-        with_mib = memory_mib(prepare_ours, options, *sizes, name)
+        with_mib = measure_memory_mib(prepare_ours, options, *sizes, name)
         rows.append(row | {"MiB": with_mib, "without, MiB": without_mib, "times the memory": with_mib / without_mib})
     return {"options": ("Options of pretrain.py, each beside an iteration without it", rows)}
 

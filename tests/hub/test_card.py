@@ -20,9 +20,9 @@ from modeling_pcl import (
 )
 from modeling_pcl.data.collections.layouts import LAYOUTS, TERMS
 from modeling_pcl.hub import push
-from modeling_pcl.hub.card import gather_facts, lint, model_card
+from modeling_pcl.hub.card import gather_facts, lint, render_model_card
 from modeling_pcl.hub.models import model_kind
-from modeling_pcl.hub.published import in_markdown, without_private
+from modeling_pcl.hub.published import escape_markdown, remove_private
 
 TEMPLATES = {path.name: path.read_text() for path in push.TEMPLATES.glob("*.md")}
 
@@ -93,15 +93,15 @@ def test_every_kind_of_model_has_a_card_without_faults(folder, kind, is_bare):
     path = folder(kind, None if is_bare else tiny.RUN, None if is_bare else {kind: PROBE | {"groups": GROUPS}})
     facts = gather_facts(path, "user/faces", **given)
     assert model_kind(facts["config"]) == kind
-    card = model_card(TEMPLATES, facts)
+    card = render_model_card(TEMPLATES, facts)
     assert lint(card, TEMPLATES, facts) == []
-    assert card == model_card(TEMPLATES, json.loads(json.dumps(facts)))
+    assert card == render_model_card(TEMPLATES, json.loads(json.dumps(facts)))
     assert "user/faces" in card
     assert ModelCard(card).data.to_dict()["library_name"] == "transformers"
 
 
 def test_numbers_of_runs_and_probes_stand_in_it(folder):
-    card = model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
+    card = render_model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
     said = " ".join(card.split())
     assert "It has seen 204,800 images in 800 iterations" in said
     assert "took 1.50 hours, from `started` to `finished` in `run.json`; device: NVIDIA H100, processes: 2" in said
@@ -112,7 +112,7 @@ def test_numbers_of_runs_and_probes_stand_in_it(folder):
 
 def test_the_model_index_names_dataset_split_protocol_and_seeds(folder):
     facts = gather_facts(folder(probes={"raf": PROBE}), "user/faces")
-    (result,) = front_matter(model_card(TEMPLATES, facts))["model-index"][0]["results"]
+    (result,) = front_matter(render_model_card(TEMPLATES, facts))["model-index"][0]["results"]
     assert result["dataset"]["name"] == "rafdb_test.parquet, split train"
     assert result["dataset"]["split"] == "test"
     assert result["dataset"]["revision"] == "b"
@@ -123,11 +123,13 @@ def test_the_model_index_names_dataset_split_protocol_and_seeds(folder):
 
 def test_results_by_group_stand_in_it_where_they_were_measured(folder):
     facts = gather_facts(folder(probes={"raf": PROBE | {"groups": GROUPS}}), "user/faces")
-    card = model_card(TEMPLATES, facts)
+    card = render_model_card(TEMPLATES, facts)
     assert "By `gender`:" in card
     assert "0.412" in card
     assert "No results by group" not in card
-    assert "No results by group" in model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
+    assert "No results by group" in render_model_card(
+        TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces")
+    )
 
 
 @pytest.mark.parametrize("kind", ["expression", "action_units", "head_pose", "regression", "verification"])
@@ -135,19 +137,19 @@ def test_face_and_pose_together_are_said_in_words(folder, kind):
     both = {"results": {"face+pose": PROBE["results"]["face"]}}
     facts = gather_facts(folder(kind, probes={"raf": PROBE | both}), "user/faces")
     facts["config"] |= {"head_feature": "face+pose", "verification_feature": "face+pose"}
-    card = model_card(TEMPLATES, facts)
+    card = render_model_card(TEMPLATES, facts)
     said = " ".join(card.split())
     assert "the concatenated face and pose feature" in said
     assert "| face+pose | linear | 0.366 ± 0.005 |" in said
     assert "`face+pose` is the face and the pose feature concatenated." in said
     assert lint(card, TEMPLATES, facts) == []
-    alone = model_card(TEMPLATES, gather_facts(folder(kind, probes={"raf": PROBE}), "user/faces"))
+    alone = render_model_card(TEMPLATES, gather_facts(folder(kind, probes={"raf": PROBE}), "user/faces"))
     assert "concatenated" not in alone
 
 
 def test_terms_are_known_or_given_or_refused(folder):
     facts = gather_facts(folder(), "user/faces", training_data=["voxceleb", "our own: with consent, 2025"])
-    card = model_card(TEMPLATES, facts)
+    card = render_model_card(TEMPLATES, facts)
     assert "- **voxceleb**: VoxCeleb; lists under CC BY 4.0" in card
     assert "- **our own**: with consent, 2025" in card
     with pytest.raises(ValueError, match=r"terms of 'mine' are not known: give `mine: TERMS`, or one of .*voxceleb"):
@@ -161,7 +163,7 @@ def test_the_terms_of_every_collection_that_can_be_prepared_are_told():
 def test_stored_outputs_are_the_widgets(folder):
     example = {"file": "examples/face.png", "output": [{"label": "glad", "score": 0.75}]}
     facts = gather_facts(folder("expression"), "user/faces", examples=[example])
-    (widget,) = front_matter(model_card(TEMPLATES, facts))["widget"]
+    (widget,) = front_matter(render_model_card(TEMPLATES, facts))["widget"]
     assert widget["src"] == "https://huggingface.co/user/faces/resolve/main/examples/face.png"
     assert widget["output"] == example["output"]
 
@@ -182,7 +184,7 @@ def test_stored_outputs_are_the_widgets(folder):
     ],
 )
 def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expected):
-    assert without_private({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
+    assert remove_private({"command": [text, 1, None]}) == {"command": [expected, 1, None]}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_absolute_paths_are_their_last_part_and_links_and_shares_stay(text, expe
     ],
 )
 def test_no_password_and_no_token_is_published(text, expected):
-    assert without_private({"command": [text]}) == {"command": [expected]}
+    assert remove_private({"command": [text]}) == {"command": [expected]}
 
 
 MARKUP = {
@@ -231,8 +233,8 @@ def test_text_from_data_is_shown_as_it_is(folder, what, place):
     plain = facts | {"probes": {"raf": PROBE | {"groups": GROUPS}}, "training_data": [{"name": "ours", "terms": "own"}]}
     if place == "label":
         facts = facts | {"config": facts["config"] | {"id2label": {0: text, 1: "glad"}}}
-    body, plain_body = (model_card(TEMPLATES, given).split("---\n", 2)[2] for given in (facts, plain))
-    assert "".join(in_markdown(text).split()) in "".join(body.split())
+    body, plain_body = (render_model_card(TEMPLATES, given).split("---\n", 2)[2] for given in (facts, plain))
+    assert "".join(escape_markdown(text).split()) in "".join(body.split())
     rendered, plain = (MarkdownIt("commonmark").enable("table").render(text) for text in (body, plain_body))
     assert "evil.example" not in re.sub(r">[^<]*<", "><", rendered)
     for tag in ("<h1", "<h2", "<h3", "<img", "<em>", "<ul>", "<td", "<a ", "<script"):
@@ -242,12 +244,12 @@ def test_text_from_data_is_shown_as_it_is(folder, what, place):
 def test_results_that_are_incomplete_are_named(folder):
     probe = {key: value for key, value in PROBE.items() if key != "seeds"}
     with pytest.raises(ValueError, match=r"results of `raf` are not as `pcl probe` writes them \(KeyError: 'seeds'"):
-        model_card(TEMPLATES, gather_facts(folder(probes={"raf": probe}), "user/faces"))
+        render_model_card(TEMPLATES, gather_facts(folder(probes={"raf": probe}), "user/faces"))
 
 
 def test_developer_size_and_license_are_told(folder):
     given = {"license": "cc-by-4.0", "parameters": 1_234_567, "gmacs": 0.0521}
-    card = model_card(TEMPLATES, gather_facts(folder(), "jane/faces", **given))
+    card = render_model_card(TEMPLATES, gather_facts(folder(), "jane/faces", **given))
     for text in ("| jane |", "1,234,567", "0.052 GMACs", "| cc-by-4.0 |", "arxiv.org/abs/2211.13490", "feature maps"):
         assert text in card
     assert lint(card, TEMPLATES, gather_facts(folder(), "jane/faces", **given)) == []
@@ -259,7 +261,7 @@ class TestLint:
         return gather_facts(folder(probes={"raf": PROBE}), "user/faces")
 
     def faults(self, facts, old: str, new: str) -> list[str]:
-        card = model_card(TEMPLATES, facts)
+        card = render_model_card(TEMPLATES, facts)
         assert old in card
         return lint(card.replace(old, new, 1), TEMPLATES, facts)
 
@@ -277,7 +279,7 @@ class TestLint:
 
     def test_a_template_that_asks_for_what_is_not_there(self, facts):
         with pytest.raises(ValueError, match=r"template asks for what .* lack: 'no' is undefined"):
-            model_card(TEMPLATES | {"pretrained.md": "{{ no.such }}"}, facts)
+            render_model_card(TEMPLATES | {"pretrained.md": "{{ no.such }}"}, facts)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_the_code_in_a_card_runs(tmp_path, monkeypatch, model_class, changes):
     tiny.save(Path("user/faces"), model_class, **changes)
     for name in ("face.jpg", "other.jpg"):
         Image.radial_gradient("L").save(name)
-    card = model_card(TEMPLATES, gather_facts(Path("user/faces"), "user/faces"))
+    card = render_model_card(TEMPLATES, gather_facts(Path("user/faces"), "user/faces"))
     snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert snippets
     for snippet in snippets:

@@ -11,8 +11,8 @@ from torch import nn
 from modeling_pcl import PCLConfig, PCLForImageClassification, PCLForPreTraining
 from modeling_pcl.hub.conversion import (
     REFERENCE_MODULES,
-    classifier_image_size,
     convert_reference_state_dict,
+    infer_image_size,
     load_reference_checkpoint,
     revert_to_reference_state_dict,
 )
@@ -137,7 +137,7 @@ def test_reverting_names_what_does_not_fit():
 def test_linear_evaluation_checkpoint_gives_the_logits_of_backbone_and_layer(prefix, side, image_size, reference):
     state_dict = linear_evaluation(reference, side=side)
     converted = convert_reference_state_dict({f"{prefix}{name}": tensor for name, tensor in state_dict.items()})
-    assert classifier_image_size(converted["classifier.weight"], PCLConfig()) == image_size
+    assert infer_image_size(converted["classifier.weight"], PCLConfig()) == image_size
     model = PCLForImageClassification(PCLConfig(image_size=image_size, num_labels=7)).eval()
     model.load_state_dict(converted)
     images = torch.rand(2, 3, image_size, image_size)
@@ -221,15 +221,15 @@ def test_a_backbone_that_does_not_fit_is_named_beside_a_classifier_too(reference
 @pytest.mark.parametrize(("side", "image_size"), [(4, 64), (7, 100), (16, 256)])
 def test_a_classifier_of_face_and_pose_is_twice_as_wide_at_the_same_image_size(side, image_size):
     config = PCLConfig(head_feature="face+pose")
-    assert classifier_image_size(torch.zeros(7, 2 * 128 * side**2), config) == image_size
+    assert infer_image_size(torch.zeros(7, 2 * 128 * side**2), config) == image_size
     with pytest.raises(ValueError, match=r"not 256 times a square of 2 or more; is `face\+pose` what it reads\?"):
-        classifier_image_size(torch.zeros(7, 128 * side**2), config)
+        infer_image_size(torch.zeros(7, 128 * side**2), config)
 
 
 @pytest.mark.parametrize("features", [2047, 100, 128, 128 * 15])
 def test_a_width_that_no_image_size_gives_is_refused(features):
     with pytest.raises(ValueError, match=f"reads {features} features"):
-        classifier_image_size(torch.zeros(7, features), PCLConfig())
+        infer_image_size(torch.zeros(7, features), PCLConfig())
 
 
 # The file

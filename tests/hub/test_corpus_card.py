@@ -5,7 +5,7 @@ import yaml
 from datasets import Dataset, get_dataset_config_names, load_dataset
 
 from modeling_pcl.hub.corpus_card import TEMPLATE as TEMPLATE_FILE
-from modeling_pcl.hub.corpus_card import corpus_card
+from modeling_pcl.hub.corpus_card import render_corpus_card
 
 TEMPLATE = TEMPLATE_FILE.read_text()
 COLUMNS = {"image": "encoded image", "yaw": "degrees, right-handed", "expression": "calm, glad"}
@@ -31,43 +31,43 @@ def front_matter(card: str) -> dict:
 
 
 def test_counts_and_columns_stand_in_it():
-    card = corpus_card(TEMPLATE, "user/faces", report(), COLUMNS)
+    card = render_corpus_card(TEMPLATE, "user/faces", report(), COLUMNS)
     assert "# user/faces" in card
     assert "Faces in the layout `genki4k`" in card
     assert "12,345 images in `train`; 6 images in `test`; 24 pairs in `test`" in card
     assert "| `yaw` | degrees, right-handed |\n| `expression` | calm, glad |" in card
     facts = " ".join(card.split())
-    assert "could not be used: 17. Images equal byte for byte to another one: 31, 4 of them dropped." in facts
+    assert "could not be used: 17. Images that are byte for byte equal to another one: 31, of which 4 were" in facts
     assert "Subjects in more than one split: 5." in facts
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "Images are the collection's own bytes."),
+        ({}, "Images are the unchanged files of the collection."),
         ({"crop": "box"}, "Images were cropped (box)."),
-        ({"size": 64}, "Images were made smaller where their shorter side was above 64 px."),
-        ({"crop": "centre:0.6", "size": 64}, "were cropped (centre:0.6) and made smaller where their shorter side"),
+        ({"size": 64}, "Images were downscaled if their shorter side was above 64 px."),
+        ({"crop": "centre:0.6", "size": 64}, "were cropped (centre:0.6) and downscaled if their shorter side"),
     ],
 )
 def test_what_was_done_to_the_images_is_told(options, text):
-    assert text in corpus_card(TEMPLATE, "faces", report(**options), COLUMNS)
+    assert text in render_corpus_card(TEMPLATE, "faces", report(**options), COLUMNS)
 
 
 def test_a_corpus_with_head_pose_shows_which_way_a_head_turns():
-    assert "](head_pose.png)\n\n```python" in corpus_card(TEMPLATE, "faces", report(), COLUMNS)
-    assert "head_pose.png" not in corpus_card(TEMPLATE, "faces", report(), {"image": "encoded image"})
+    assert "](head_pose.png)\n\n```python" in render_corpus_card(TEMPLATE, "faces", report(), COLUMNS)
+    assert "head_pose.png" not in render_corpus_card(TEMPLATE, "faces", report(), {"image": "encoded image"})
 
 
 def test_limits_and_consent_are_told():
-    card = corpus_card(TEMPLATE, "faces", report(), COLUMNS)
+    card = render_corpus_card(TEMPLATE, "faces", report(), COLUMNS)
     assert "## Limits and consent" in card
     assert "Faces are personal data." in card
-    assert "Use it neither to identify or track people without their knowledge" in " ".join(card.split())
+    assert "Do not use it to identify or track people without their knowledge" in " ".join(card.split())
 
 
 def test_the_front_matter_lists_the_files_of_each_configuration_and_split():
-    assert front_matter(corpus_card(TEMPLATE, "faces", report(), COLUMNS)) == {
+    assert front_matter(render_corpus_card(TEMPLATE, "faces", report(), COLUMNS)) == {
         "license": "other",
         "task_categories": ["image-classification"],
         "size_categories": ["10K<n<100K"],
@@ -100,7 +100,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_datasets_opens_the_configurations_that_it_lists(folder):
-    (folder / "README.md").write_text(corpus_card(TEMPLATE, "faces", report(), COLUMNS))
+    (folder / "README.md").write_text(render_corpus_card(TEMPLATE, "faces", report(), COLUMNS))
     assert get_dataset_config_names(str(folder)) == ["default", "pairs"]
     sizes = {(None, "train"): 5, (None, "test"): 3, ("pairs", "test"): 2}
     assert {key: len(load_dataset(str(folder), key[0], split=key[1])) for key in sizes} == sizes
@@ -109,7 +109,7 @@ def test_datasets_opens_the_configurations_that_it_lists(folder):
 def test_a_corpus_of_the_same_name_is_not_read_from_the_cache_of_another(folder):
     facts, sizes = report({"data": {"train": 1}}), []
     for digest, count in {"a" * 64: 4, "b" * 64: 9}.items():
-        (folder / "README.md").write_text(corpus_card(TEMPLATE, "faces", facts | {"digest": digest}, COLUMNS))
+        (folder / "README.md").write_text(render_corpus_card(TEMPLATE, "faces", facts | {"digest": digest}, COLUMNS))
         Dataset.from_dict({"frame": list(range(count))}).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
         sizes.append(len(load_dataset(str(folder), split="train")))
     assert sizes == [4, 9]
@@ -117,7 +117,7 @@ def test_a_corpus_of_the_same_name_is_not_read_from_the_cache_of_another(folder)
 
 @pytest.mark.parametrize("rows", [{"data": {"train": 5}}, {"data": {"test": 3}}])
 def test_its_snippet_opens_the_corpus(folder, rows, monkeypatch):
-    card = corpus_card(TEMPLATE, "faces", report(rows), COLUMNS)
+    card = render_corpus_card(TEMPLATE, "faces", report(rows), COLUMNS)
     (folder / "README.md").write_text(card)
     monkeypatch.chdir(folder.parent)
     names: dict = {}
@@ -128,6 +128,6 @@ def test_its_snippet_opens_the_corpus(folder, rows, monkeypatch):
 
 def test_it_depends_on_its_facts_alone():
     facts = report()
-    card = corpus_card(TEMPLATE, "faces", facts, COLUMNS)
+    card = render_corpus_card(TEMPLATE, "faces", facts, COLUMNS)
     assert facts == report()
-    assert corpus_card(TEMPLATE, "faces", facts, dict(COLUMNS)) == card
+    assert render_corpus_card(TEMPLATE, "faces", facts, dict(COLUMNS)) == card

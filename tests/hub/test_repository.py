@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 from PIL import Image
 
-from modeling_pcl.hub.repository import collect_results, compare, copy_records, describe_changes, remote_files
+from modeling_pcl.hub.repository import collect_results, compare, copy_records, describe_changes, list_remote_files
 from modeling_pcl.hub.upload import upload_repository
 
 DIGEST = "sha256:0123"
@@ -101,27 +101,27 @@ class TestChanges:
         return repository
 
     def test_a_repository_that_is_not_there_has_nothing(self, api, repository):
-        assert remote_files(api, "user/none", None) == {}
+        assert list_remote_files(api, "user/none", None) == {}
         (repository / "config.json").write_text("{}")
         assert describe_changes(api, "user/none", None, repository, {}).split() == ["new", "2", "bytes", "config.json"]
 
     def test_what_is_the_same_is_not_told(self, api, pushed):
-        remote = remote_files(api, "user/faces", None)
+        remote = list_remote_files(api, "user/faces", None)
         assert remote.keys() == {"README.md", "config.json", "model.safetensors", "old.json"}
         assert compare(pushed, remote) == {}
         assert describe_changes(api, "user/faces", None, pushed, remote) == "Nothing would change."
 
     def test_a_branch_that_is_to_be_made_is_compared_with_main(self, api, pushed):
         (pushed / "README.md").write_text("one\nthree\n")
-        remote = remote_files(api, "user/faces", "v2")
+        remote = list_remote_files(api, "user/faces", "v2")
         assert compare(pushed, remote) == {"README.md": "changed"}
         assert "-two\n+three" in describe_changes(api, "user/faces", "v2", pushed, remote)
 
     def test_a_hub_that_does_not_answer_is_told_in_one_line(self, api, hub, monkeypatch):
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
         hub.fail("GET", "/tree/", "cut", 9)
-        with pytest.raises(ValueError, match=r"^What is in user/faces cannot be seen: .+$"):
-            remote_files(api, "user/faces", None)
+        with pytest.raises(ValueError, match=r"^The files of user/faces cannot be listed: .+$"):
+            list_remote_files(api, "user/faces", None)
 
     def test_new_changed_and_deleted_files_are_told_with_the_lines_of_texts(self, api, pushed):
         (pushed / "README.md").write_text("one\nthree\n")
@@ -129,7 +129,7 @@ class TestChanges:
         (pushed / "old.json").unlink()
         (pushed / "onnx").mkdir()
         (pushed / "onnx" / "model.onnx").write_text("graph")
-        said = describe_changes(api, "user/faces", None, pushed, remote_files(api, "user/faces", None))
+        said = describe_changes(api, "user/faces", None, pushed, list_remote_files(api, "user/faces", None))
         fates = {line.split()[-1]: line.split()[0] for line in said.splitlines() if " bytes  " in line}
         assert fates == {
             "README.md": "changed",

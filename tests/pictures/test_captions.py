@@ -2,7 +2,7 @@ import pytest
 from datasets import ClassLabel, Value
 
 from modeling_pcl.data import schema
-from modeling_pcl.pictures.captions import caption_lines
+from modeling_pcl.pictures.captions import write_caption
 
 NAN = float("nan")
 FEATURES = {
@@ -19,7 +19,7 @@ FEATURES = {
 def caption(**labels) -> list[str]:
     labels = {name.replace("attributes_", "attributes."): value for name, value in labels.items()}
     booleans = {name: Value("bool") for name in labels if name.startswith("attributes.")}
-    return [line.replace("\xa0", " ") for line in caption_lines(labels, booleans | FEATURES)]
+    return [line.replace("\xa0", " ") for line in write_caption(labels, booleans | FEATURES)]
 
 
 def test_pose_stands_on_a_line_of_its_own_with_its_sign():

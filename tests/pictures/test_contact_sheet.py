@@ -134,7 +134,7 @@ def test_labels_are_written_as_they_are_and_no_tile_covers_another(figures):
     for name in ("a $5 bill", "under_score_$x^2$", "two lines", "😀 laughs", "微笑", "subject $x$_ 微笑😀 and many…"):
         assert name in written
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Measured once more, outside of `rendered`.
+        warnings.simplefilter("ignore")  # Measured once more, outside of `render_figure`.
         boxes = [axes.get_tightbbox() for axes in figures[0].axes]
     for i, box in enumerate(boxes):
         assert -1 <= box.x0 < box.x1 <= figures[0].bbox.width + 1

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
-from modeling_pcl.pictures.faces import draw_face_rows, reconstruction_rows, swap_rows
+from modeling_pcl.pictures.faces import draw_face_rows, reconstruct_rows, swap_rows
 
 CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4, projection_size=8, decoder_size=16)
 
@@ -10,7 +10,7 @@ CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4,
 def test_rows_hold_what_their_titles_say_and_leave_the_model_as_it_was():
     model, images = PCLForPreTraining(CONFIG).train(), torch.rand(3, 3, 32, 32)
     statistics = model.decoder.norms[0].running_mean.clone()
-    rows = reconstruction_rows(model, images)
+    rows = reconstruct_rows(model, images)
     assert model.training
     assert torch.equal(model.decoder.norms[0].running_mean, statistics)
     assert len(rows) == 8

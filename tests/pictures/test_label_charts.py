@@ -5,14 +5,14 @@ from datasets import ClassLabel, Dataset, Features, Value
 from modeling_pcl.data import schema
 from modeling_pcl.pictures.label_charts import (
     Panel,
-    action_unit_panels,
-    attribute_panels,
-    class_panel,
-    corpus_panels,
+    build_action_unit_panels,
+    build_attribute_panels,
+    build_class_panel,
+    build_corpus_panels,
+    build_fold_panel,
+    build_histogram_panel,
+    build_subject_panel,
     draw_panels,
-    fold_panel,
-    histogram_panel,
-    subject_panel,
 )
 
 NAN = float("nan")
@@ -47,7 +47,7 @@ FORTY = [f"class {number:02d}" for number in range(40) for _ in range(number + 1
     ids=["in the feature's order", "none is known", "by name", "the largest of very many"],
 )
 def test_classes_are_counted_in_their_order(kind, values, title, rows):
-    panel = class_panel(table({"expression": kind}, expression=values), "expression")
+    panel = build_class_panel(table({"expression": kind}, expression=values), "expression")
     assert (panel.title, panel.bin_width) == (title, None)
     assert list(heights(panel)["rows"].items()) == list(rows.items())
 
@@ -62,7 +62,7 @@ def test_classes_are_counted_in_their_order(kind, values, title, rows):
     ids=["from the lower edge to below the next", "an empty one between others", "none is known"],
 )
 def test_bins_are_counted(values, width, title, rows):
-    panel = histogram_panel("yaw", np.array(values), width, "degrees")
+    panel = build_histogram_panel("yaw", np.array(values), width, "degrees")
     assert (panel.title, panel.bin_width, panel.unit) == (title, width, "degrees")
     assert heights(panel) == {"rows": rows}
 
@@ -75,7 +75,7 @@ def test_presence_and_intensity_of_action_units_are_stacked_apart():
         AU1=[None, None, 0, 1],
         AU6=[1, 2, 3, 4],
     )
-    presence, intensity = action_unit_panels(corpus)
+    presence, intensity = build_action_unit_panels(corpus)
     assert (presence.title, list(presence.bars)) == ("action units", ["AU1", "AU4"])
     assert heights(presence) == {
         "present": {"AU1": 1, "AU4": 3},
@@ -90,7 +90,7 @@ def test_presence_and_intensity_of_action_units_are_stacked_apart():
 
 
 def test_an_intensity_between_two_levels_counts_for_the_nearer_so_that_no_row_is_lost():
-    (panel,) = action_unit_panels(table({"AU1": Value("float32")}, AU1=[0.4, 0.6, 4.9]))
+    (panel,) = build_action_unit_panels(table({"AU1": Value("float32")}, AU1=[0.4, 0.6, 4.9]))
     counted = {name: values["AU1"] for name, values in heights(panel).items()}
     assert counted == {"0": 1, "1": 1, "2": 0, "3": 0, "4": 0, "5": 1}  # None is missing, so that there is no such bar.
 
@@ -106,7 +106,7 @@ def test_attributes_show_the_share_of_the_known_that_is_true_largest_first():
             "attributes.Unknown": [None] * 4,
         },
     )
-    (panel,) = attribute_panels(corpus)
+    (panel,) = build_attribute_panels(corpus)
     assert panel.title == "attributes, share of true, 7 missing"
     assert list(panel.bars) == ["Male", "Big Nose", "Bald"]
     assert panel.series["share"] == pytest.approx([1, 1 / 3, 1 / 4])
@@ -115,7 +115,7 @@ def test_attributes_show_the_share_of_the_known_that_is_true_largest_first():
 def test_many_attributes_go_to_several_charts_without_loss():
     names = [f"attributes.a{number}" for number in range(45)]
     columns = {name: [place < number for place in range(45)] for number, name in enumerate(names)}
-    panels = attribute_panels(table({name: Value("bool") for name in names}, **columns))
+    panels = build_attribute_panels(table({name: Value("bool") for name in names}, **columns))
     assert [panel.title for panel in panels] == [
         "attributes, share of true",
         "attributes, from place 21",
@@ -130,28 +130,28 @@ def test_attributes_with_classes_have_a_chart_each():
         {"attributes.race": race, "attributes.Male": Value("bool"), "attributes.eyes": Value("string")},
         **{"attributes.race": [1, None, 1], "attributes.Male": [True] * 3, "attributes.eyes": ["blue"] * 3},
     )
-    share, race, eyes = attribute_panels(corpus)
+    share, race, eyes = build_attribute_panels(corpus)
     assert list(share.bars) == ["Male"]
     assert (race.title, heights(race)) == ("race, 1 missing", {"rows": {"A": 0, "B": 2}})
     assert (eyes.title, heights(eyes)) == ("eyes", {"rows": {"blue": 3}})
 
 
 def test_subjects_are_counted_by_the_number_of_their_images():
-    panel = subject_panel(["a", "b", "a", "c", "d", "d", "d", "d", None, None])
+    panel = build_subject_panel(["a", "b", "a", "c", "d", "d", "d", "d", None, None])
     assert panel.title == "subjects by number of images, 2 missing"
     assert heights(panel) == {"subjects": {1: 2, 2: 1, 3: 0, 4: 1}}
     assert (panel.bin_width, panel.unit, panel.is_log) == (1, "images", False)
 
 
 def test_bins_of_large_subjects_are_as_wide_as_there_is_room_for():
-    panel = subject_panel(["a"] * 400 + ["b"] * 395 + ["c"])
+    panel = build_subject_panel(["a"] * 400 + ["b"] * 395 + ["c"])
     assert panel.bin_width == 10
     assert {edge: count for edge, count in heights(panel)["subjects"].items() if count} == {0: 1, 390: 1, 400: 1}
 
 
 def test_counts_of_very_different_size_are_drawn_on_a_logarithmic_scale():
-    assert not subject_panel([*map(str, range(99)), "x", "x"]).is_log
-    assert subject_panel([*map(str, range(100)), "x", "x"]).is_log
+    assert not build_subject_panel([*map(str, range(99)), "x", "x"]).is_log
+    assert build_subject_panel([*map(str, range(100)), "x", "x"]).is_log
 
 
 def pairs(same: list, fold: list) -> Dataset:
@@ -160,7 +160,7 @@ def pairs(same: list, fold: list) -> Dataset:
 
 def test_pairs_are_counted_by_fold_in_the_order_of_their_numbers():
     same = [True, False, True, True, None, False]
-    panel = fold_panel(pairs(same, [10, 2, 2, 10, 2, None]))
+    panel = build_fold_panel(pairs(same, [10, 2, 2, 10, 2, None]))
     assert panel.title == "pairs by fold, 2 missing"
     assert list(panel.bars) == ["2", "10"]
     assert heights(panel) == {"same": {"2": 1, "10": 2}, "different": {"2": 1, "10": 0}}
@@ -169,10 +169,10 @@ def test_pairs_are_counted_by_fold_in_the_order_of_their_numbers():
 @pytest.mark.parametrize(
     ("panel", "title"),
     [
-        (lambda: fold_panel(pairs([True, False], [None, None])), "pairs by fold, 2 missing"),
-        (lambda: subject_panel([None, None]), "subjects by number of images, 2 missing"),
+        (lambda: build_fold_panel(pairs([True, False], [None, None])), "pairs by fold, 2 missing"),
+        (lambda: build_subject_panel([None, None]), "subjects by number of images, 2 missing"),
         (
-            lambda: attribute_panels(table({"attributes.x": Value("bool")}, **{"attributes.x": [None, None]}))[0],
+            lambda: build_attribute_panels(table({"attributes.x": Value("bool")}, **{"attributes.x": [None, None]}))[0],
             "attributes, share of true, 2 missing",
         ),
     ],
@@ -198,7 +198,7 @@ def test_a_corpus_has_a_chart_of_each_label_it_has_in_one_order():
         frame=[1, 2],
         **{"attributes.x": [True, None]},
     )
-    panels = corpus_panels(corpus)
+    panels = build_corpus_panels(corpus)
     assert [panel.title for panel in panels] == [
         "gender",
         "split",
@@ -217,7 +217,7 @@ def test_a_corpus_has_a_chart_of_each_label_it_has_in_one_order():
     [(["train"] * 2, {}), ([None] * 2, {}), (["train", None], {"split, 1 missing": {"rows": {"train": 1}}})],
 )
 def test_a_split_has_a_chart_unless_all_rows_share_it(split, charts):
-    panels = corpus_panels(table({"split": Value("string")}, split=split))
+    panels = build_corpus_panels(table({"split": Value("string")}, split=split))
     assert {panel.title: heights(panel) for panel in panels} == charts
 
 

@@ -73,12 +73,14 @@ def colours(tmp_path, faces) -> Path:
 def memory_in_this_process(benchmark, monkeypatch):
     """A new process takes ten seconds to start; what it measures is tested once."""
     report = importlib.import_module("benchmarks.report")
-    monkeypatch.setattr(report, "peak_memory", lambda prepare, *arguments: report._peak_memory(prepare, arguments))
+    monkeypatch.setattr(
+        report, "measure_peak_memory", lambda prepare, *arguments: report._measure_peak_memory(prepare, arguments)
+    )
 
 
 def test_peak_memory_is_what_the_work_holds_above_what_was_held_before(benchmark):
     report = importlib.import_module("benchmarks.report")
-    held = report.peak_memory(holding, 2**28)
+    held = report.measure_peak_memory(holding, 2**28)
     assert 250 <= held["extra_mib"] < 300  # to the page
     assert held["total_mib"] > 512 + 100  # what was held before, and Python with torch
 
@@ -142,7 +144,7 @@ def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(run):
 
 def test_bare_convolutions_are_those_of_the_published_network(benchmark):
     step = importlib.import_module("benchmarks.step")
-    convolutions = step.iteration_convolutions(step.StepBenchmark(), 256, 64)
+    convolutions = step.record_iteration_convolutions(step.StepBenchmark(), 256, 64)
     layers = {name: len(found) for name, found in convolutions.items()}
     # 16 layers of the encoder and two attentions of 3, its two branches among them; 6 of the decoder.
     assert layers == {"disentangling": 24 + 6, "face_contrast": 24, "pose_contrast": 24}

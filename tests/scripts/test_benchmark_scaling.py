@@ -14,7 +14,7 @@ def arguments(**changes) -> list[str]:
 @pytest.fixture
 def scaling(monkeypatch):
     module = importlib.import_module("benchmarks.scaling")
-    monkeypatch.setattr(module, "gpus", lambda: 0)
+    monkeypatch.setattr(module, "count_gpus", lambda: 0)
     return module
 
 
@@ -46,16 +46,16 @@ def test_ratios_are_of_starts_that_follow_one_another(scaling, timed, tmp_path, 
 
 @pytest.mark.parametrize(("gpus", "images"), [(0, ["8", "4"]), (2, ["8", "8"])])
 def test_the_batch_is_shared_out_where_the_machine_is(scaling, timed, monkeypatch, tmp_path, gpus, images):
-    monkeypatch.setattr(scaling, "gpus", lambda: gpus)
+    monkeypatch.setattr(scaling, "count_gpus", lambda: gpus)
     scaling.run(arguments(processes="2", pairs=1, output_dir=tmp_path))
     plans = [dict(flag.removeprefix("--").split("=") for flag in plan) for _, plan in timed]
     assert [plan["batch_size"] for plan in plans] == images
 
 
 def test_processes_are_doubled_up_to_what_the_machine_has(scaling, monkeypatch):
-    monkeypatch.setattr(scaling.report, "cpus", lambda: 6)
-    assert scaling.process_counts(None) == [1, 2, 4]
-    assert scaling.process_counts("3") == [1, 3]
+    monkeypatch.setattr(scaling.report, "count_cpus", lambda: 6)
+    assert scaling.list_process_counts(None) == [1, 2, 4]
+    assert scaling.list_process_counts("3") == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_numbers_that_do_not_fit_are_refused_by_name(scaling, timed, tmp_path, c
 @pytest.mark.distributed
 def test_two_processes_are_started_and_timed(scaling, tmp_path):
     options = report.parse(scaling.ScalingBenchmark, "scaling", arguments(fsdp=True))
-    timed = scaling.start(2, scaling.process_flags(options, 2), iterations=1)
+    timed = scaling.start(2, scaling.build_process_flags(options, 2), iterations=1)
     assert timed["images_per_s"] > 0
     assert timed["memory_mb"] > 20  # A process holds at least that for itself, however much it shares.
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_pcl import PCLForPreTraining
-from modeling_pcl.training.sharding import take_launch_request, whole_model
+from modeling_pcl.training.sharding import gather_model, take_launch_request
 
 # What `accelerate launch --use_fsdp --fsdp_version 2` sets, as far as it is read.
 LAUNCHED = {
@@ -37,7 +37,7 @@ def test_launch_options_that_are_not_supported_are_refused_by_name(name, value, 
 
 def test_the_whole_model_of_one_process_is_saved_and_opened_as_it_is(tiny_config, tmp_path):
     model = PCLForPreTraining(tiny_config).to(memory_format=torch.channels_last)
-    whole_model(model).save_pretrained(tmp_path)
+    gather_model(model).save_pretrained(tmp_path)
     opened = PCLForPreTraining.from_pretrained(tmp_path)
     for name, tensor in model.state_dict().items():
         assert torch.equal(opened.state_dict()[name], tensor)

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.configuration_pcl import OBJECTIVES
 from modeling_pcl.training.state import RunState
-from modeling_pcl.training.steps import Stepper, dynamic_weights, give_zero_gradients, select_trained_parameters
+from modeling_pcl.training.steps import Stepper, compute_dynamic_weights, give_zero_gradients, select_trained_parameters
 
 
 def tiny_model(**config) -> PCLForPreTraining:
@@ -155,7 +155,7 @@ def test_an_encoder_that_is_frozen_is_not_trained():
 
 @pytest.mark.parametrize("history", [[], [[5.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]])
 def test_weights_are_one_until_two_epochs_have_ended_and_where_a_loss_was_zero(history):
-    assert dynamic_weights(history) == {"face_contrast": 1.0, "pose_contrast": 1.0}
+    assert compute_dynamic_weights(history) == {"face_contrast": 1.0, "pose_contrast": 1.0}
 
 
 def test_weights_follow_the_closed_form_of_the_last_two_epochs_and_favour_the_slower_loss():
@@ -165,7 +165,7 @@ def test_weights_follow_the_closed_form_of_the_last_two_epochs_and_favour_the_sl
         state.add(terms, steps_per_epoch=2, accelerator=accelerator)
     assert state.loss_history == [[4.0, 4.0], [4.0, 2.0]]
     face, pose = math.exp(1.0 / 2), math.exp(0.5 / 2)
-    weights = dynamic_weights(state.loss_history)
+    weights = compute_dynamic_weights(state.loss_history)
     assert weights["face_contrast"] == pytest.approx(2 * face / (face + pose))
     assert weights["pose_contrast"] == pytest.approx(2 * pose / (face + pose))
     assert weights["face_contrast"] > weights["pose_contrast"]

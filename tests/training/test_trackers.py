@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modeling_pcl.training import trackers
-from modeling_pcl.training.trackers import check_trackers, log_picture, tracker_options
+from modeling_pcl.training.trackers import build_tracker_options, check_trackers, log_picture
 
 PICTURE = Image.new("RGB", (24, 16), (200, 30, 30))
 
@@ -34,16 +34,16 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
 
 
 def test_a_resumed_run_keeps_its_names_and_a_new_one_gets_others(tmp_path):
-    first = tracker_options(tmp_path / "mine", is_new=True)
+    first = build_tracker_options(tmp_path / "mine", is_new=True)
     assert first["wandb"]["name"] == "mine"
-    assert tracker_options(tmp_path / "mine", is_new=False) == first
-    assert tracker_options(tmp_path / "mine", is_new=True)["wandb"]["id"] != first["wandb"]["id"]
+    assert build_tracker_options(tmp_path / "mine", is_new=False) == first
+    assert build_tracker_options(tmp_path / "mine", is_new=True)["wandb"]["id"] != first["wandb"]["id"]
 
 
 def track(name: str, folder: Path):
     """A number and a picture at step 3, through Accelerate."""
     accelerator = Accelerator(cpu=True, log_with=[name], project_dir=folder)
-    accelerator.init_trackers("faces", {"steps": 7}, tracker_options(folder, is_new=True))
+    accelerator.init_trackers("faces", {"steps": 7}, build_tracker_options(folder, is_new=True))
     accelerator.log({"loss": 0.5}, step=3)
     log_picture(accelerator.trackers[0], "reconstructions", PICTURE, step=3)
     accelerator.end_training()

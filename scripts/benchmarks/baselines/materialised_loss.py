@@ -1,7 +1,7 @@
-"""The plain way to mix negatives: each anchor's own mixed negatives are written out and normalised.
+"""Plain implementation of the contrastive losses, which materialises and normalises the mixed negatives of each anchor.
 
-What `modeling_pcl.losses_pcl` is compared with: by tests in its value and gradient, by `scripts/benchmark.py` in how
-fast, and in how much memory.
+Tests compare the value and the gradient of `modeling_pcl.losses_pcl` with it, and `scripts/benchmark.py` compares time
+and memory.
 """
 
 import torch
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 def materialised_face_loss(
     embeddings: torch.Tensor, mix: torch.Tensor, permutation: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """InfoNCE over `(2N, dim)` embeddings, of which row i and row i + N are views of one image.
+    """Compute InfoNCE over embeddings of which row i and row i + N are views of one image.
 
     Args:
-        embeddings: Not normalised.
-        mix: Share of the unpermuted negative, `(2N, 2N - 2)`.
+        embeddings: `(2N, dim)`, not normalised.
+        mix: Weight of the unpermuted negative, `(2N, 2N - 2)`.
         permutation: Partner of each negative, `(2N - 2,)`.
         temperature: Divides the cosines.
     """
     rows = len(embeddings)
-    is_negative = ~torch.eye(rows // 2, dtype=torch.bool).repeat(2, 2)  # Neither the row itself nor its partner.
+    is_negative = ~torch.eye(rows // 2, dtype=torch.bool).repeat(2, 2)  # All but the row itself and its positive.
     others = torch.arange(rows).expand(rows, rows)[is_negative].view(rows, rows - 2).to(embeddings.device)
     negatives = embeddings[others]  # (2N, 2N - 2, dim)
     negatives = mix[:, :, None] * negatives + (1 - mix[:, :, None]) * negatives[:, permutation]
@@ -30,10 +30,10 @@ def materialised_face_loss(
 def materialised_pose_loss(
     queries: torch.Tensor, negatives: torch.Tensor, mix: torch.Tensor, permutation: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """InfoNCE over `(2 * images, dim)` queries, each against the K mixed negatives of its image.
+    """Compute InfoNCE over queries, each against the K mixed negatives of its image.
 
     Args:
-        queries: Not normalised; row i and row i + images are views of one image.
+        queries: `(2 * images, dim)`, not normalised; row i and row i + images are views of one image.
         negatives: `(images, K, dim)`.
         mix: `(images, K)`.
         permutation: `(K,)`.

@@ -1,6 +1,6 @@
-"""The usual way to make views: each image by itself, with PIL and torchvision, in the workers of a DataLoader.
+"""Plain implementation of views: image by image with PIL and torchvision, in the workers of a DataLoader.
 
-What `modeling_pcl.data.views` is compared with: by tests in what it makes, by `scripts/benchmark.py` in how fast.
+Tests compare the views of `modeling_pcl.data.views` with it, and `scripts/benchmark.py` compares the time.
 """
 
 import random
@@ -35,18 +35,18 @@ PHOTOMETRIC = transforms.Compose(
 
 
 def cut_square(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The square in the middle of an image, in RGB."""
+    """Crop the central square of an image, in RGB."""
     return F.center_crop(image.convert("RGB"), [min(image.size)])
 
 
 class PerImageViews(torch.utils.data.Dataset):
-    """The views of one image an item, for one objective.
+    """A dataset whose items are the views of an image for one objective.
 
     Args:
-        corpus: With a column `image`.
+        corpus: Corpus with a column `image`.
         objective: `"disentangling"`, `"face_contrast"` or `"pose_contrast"`.
         image_size_px: Side of the views.
-        negatives: Views of the mirror for the pose contrast.
+        negatives: Number of views of the mirror for the pose contrast.
     """
 
     def __init__(self, corpus: Dataset, objective: str, image_size_px: int, negatives: int):
@@ -59,7 +59,7 @@ class PerImageViews(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        """`(views, 3, size, size)` in [0, 1]."""
+        """Return views, `(views, 3, size, size)` in [0, 1]."""
         return self.make_views(cut_square(self.rows[row]["image"]))
 
     def _disentangling(self, image) -> torch.Tensor:
@@ -84,6 +84,6 @@ class PerImageViews(torch.utils.data.Dataset):
 
 
 def batches(dataset: PerImageViews, batch_size: int, num_workers: int) -> Iterator[torch.Tensor]:
-    """Endless batches of views, `(batch_size, views, 3, size, size)`."""
+    """Yield batches of views, `(batch_size, views, 3, size, size)`, without end."""
     while True:
         yield from DataLoader(dataset, batch_size, shuffle=True, num_workers=num_workers, drop_last=True)

@@ -1,8 +1,8 @@
-"""The plain way to make a training iteration, as the paper describes it and as one would write it down.
+"""Plain implementation of a training iteration, close to the text of the paper.
 
-Float32, default memory format, every layer called by itself, four decodings, negatives written out, three Adam steps,
-and views made image by image with PIL. What `scripts/pretrain.py` is compared with: by tests in its losses, gradients
-and steps, by `scripts/benchmark.py` in how fast, and in how much memory.
+It uses float32 and the default memory format, calls every layer separately, decodes four times, materialises negatives,
+makes three Adam steps, and makes views image by image with PIL. Tests compare the losses, gradients and steps of
+`scripts/pretrain.py` with it, and `scripts/benchmark.py` compares time and memory.
 """
 
 from collections.abc import Callable
@@ -21,23 +21,23 @@ from .per_image_views import PerImageViews, cut_square
 NOISE_STD, MIXING_ALPHA = 0.4, 1.6
 
 
-# The layers of a `PCLForPreTraining`, called in plain words.
+# The forward passes of a `PCLForPreTraining`, layer by layer.
 
 
 def encode(model: PCLForPreTraining, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Face and pose features, each `(batch, feature_size)`."""
+    """Compute face and pose features, each `(batch, feature_size)`."""
     slope = model.config.negative_slope
     hidden_state = images
     for stage in model.pcl.trunk.stages:
-        hidden_state = _stage(stage, hidden_state, slope)
+        hidden_state = _apply_stage(stage, hidden_state, slope)
     branches = {"face": model.pcl.face_branch, "pose": model.pcl.pose_branch}
-    return {name: _stage(branch, hidden_state, slope).flatten(1) for name, branch in branches.items()}
+    return {name: _apply_stage(branch, hidden_state, slope).flatten(1) for name, branch in branches.items()}
 
 
-def _stage(stage: nn.Module, hidden_state: torch.Tensor, slope: float) -> torch.Tensor:
+def _apply_stage(stage: nn.Module, hidden_state: torch.Tensor, slope: float) -> torch.Tensor:
     hidden_state = F.leaky_relu(stage.conv1(hidden_state), slope)
     if not isinstance(stage.attention, nn.Identity):
-        hidden_state = F.leaky_relu(hidden_state + _attended(stage.attention, hidden_state), slope)
+        hidden_state = F.leaky_relu(hidden_state + _apply_attention(stage.attention, hidden_state), slope)
     hidden_state = F.leaky_relu(stage.conv2(hidden_state), slope)
     for block in stage.blocks:
         residual = block.conv2(F.leaky_relu(block.conv1(hidden_state), slope))
@@ -45,7 +45,7 @@ def _stage(stage: nn.Module, hidden_state: torch.Tensor, slope: float) -> torch.
     return hidden_state
 
 
-def _attended(attention: nn.Module, hidden_state: torch.Tensor) -> torch.Tensor:
+def _apply_attention(attention: nn.Module, hidden_state: torch.Tensor) -> torch.Tensor:
     shares = attention.gather(hidden_state).flatten(2).softmax(dim=2)  # (batch, C, h * w), over positions
     descriptors = attention.describe(hidden_state).flatten(2) @ shares.transpose(1, 2)  # (batch, C, C)
     vectors = attention.distribute(hidden_state).flatten(2).softmax(dim=1)  # over channels
@@ -53,7 +53,7 @@ def _attended(attention: nn.Module, hidden_state: torch.Tensor) -> torch.Tensor:
 
 
 def decode(model: PCLForPreTraining, face: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
-    """Images `(batch, 3, size, size)` in (-1, 1)."""
+    """Decode images, `(batch, 3, size, size)` in (-1, 1)."""
     decoder = model.decoder
     hidden_state = F.relu(decoder.fc(F.normalize(face + pose, dim=1)))[:, :, None, None]
     for block, norm in zip(decoder.blocks, [*decoder.norms, None]):
@@ -63,7 +63,7 @@ def decode(model: PCLForPreTraining, face: torch.Tensor, pose: torch.Tensor) -> 
     return hidden_state
 
 
-# The objectives, with the names of `PCLForPreTraining.forward`'s arguments.
+# The objectives, whose arguments have the names of those of `PCLForPreTraining.forward`.
 
 
 def disentangling(model: PCLForPreTraining, pixel_values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -127,10 +127,15 @@ def make_optimizer(model: PCLForPreTraining) -> torch.optim.Optimizer:
 def train_step(
     model: PCLForPreTraining, optimizer: torch.optim.Optimizer, inputs: dict[str, dict[str, torch.Tensor]]
 ) -> dict[str, float]:
-    """One optimizer step for each objective, on inputs by objective.
+    """Make one optimizer step for each objective.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer.
+        inputs: Arguments of each objective.
 
     Returns:
-        The losses.
+        Loss of each objective.
     """
     losses = {}
     for objective, compute_loss in OBJECTIVES.items():
@@ -143,13 +148,15 @@ def train_step(
 
 
 class IterationViews(torch.utils.data.Dataset):
-    """All views of one image of an iteration an item, decoded once: those of the pose contrast for the first images.
+    """A dataset whose items are all views of an image for an iteration. The image is decoded once.
+
+    Only the first `pose_images` images have views for the pose contrast.
 
     Args:
-        corpus: With a column `image`.
+        corpus: Corpus with a column `image`.
         image_size_px: Side of the views.
-        pose_images: Images of the pose contrast.
-        negatives: Views of the mirror of each.
+        pose_images: Number of images of the pose contrast.
+        negatives: Number of views of the mirror of each.
     """
 
     def __init__(self, corpus: Dataset, image_size_px: int, pose_images: int, negatives: int):
@@ -160,36 +167,35 @@ class IterationViews(torch.utils.data.Dataset):
     def __getitem__(self, place_and_row: tuple[int, int]) -> dict[str, torch.Tensor]:
         place, row = place_and_row
         square = cut_square(self.rows[row]["image"])
-        takes_part = place < self.pose_images
-        return {name: make(square) for name, make in self.makers.items() if takes_part or name != "pose_contrast"}
+        has_pose_views = place < self.pose_images
+        return {name: make(square) for name, make in self.makers.items() if has_pose_views or name != "pose_contrast"}
 
 
 def make_inputs(views: IterationViews, rows: list[int], workers: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Inputs by objective of the images in `rows`, made by as many processes, each with an equal part of the images."""
+    """Make the inputs of each objective from the images in `rows`, in `workers` processes with equal parts of them."""
     order = list(enumerate(rows))
     shares = [order[worker::workers] for worker in range(workers)]
     loader = DataLoader(views, batch_sampler=shares, num_workers=workers, collate_fn=list)
-    made = [item for share in loader for item in share]
-    stacked = {
-        name: torch.stack([item[name] for item in made if name in item]) for name in OBJECTIVES
-    }  # (images, views, 3, size, size)
-    return {name: INPUTS[name](views) for name, views in stacked.items()}
+    items = [item for share in loader for item in share]
+    # (images, views, 3, size, size)
+    all_views = {name: torch.stack([item[name] for item in items if name in item]) for name in OBJECTIVES}
+    return {name: INPUTS[name](views) for name, views in all_views.items()}
 
 
-def _disentangling_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
+def _make_disentangling_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
     clean = views[:, 0]
     noise = torch.cat([views[:, 1] - clean, views[:, 2] - clean.flip(3)])
     return {"pixel_values": clean, "noise": noise}
 
 
-def _face_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
+def _make_face_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
     rows = 2 * len(views)
     mix = torch.distributions.Beta(MIXING_ALPHA, MIXING_ALPHA).sample((rows, rows - 2))
     views = views.transpose(0, 1).flatten(0, 1)
     return {"face_views": views, "face_mix": mix, "face_permutation": torch.randperm(rows - 2)}
 
 
-def _pose_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
+def _make_pose_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
     images, negatives = len(views), views.shape[1] - 2
     mix = torch.distributions.Beta(MIXING_ALPHA, MIXING_ALPHA).sample((images, negatives))
     return {
@@ -200,9 +206,9 @@ def _pose_contrast_inputs(views: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-# From an objective's views, `(images, views, 3, size, size)`.
+# Functions from the views of an objective, `(images, views, 3, size, size)`, to its inputs.
 INPUTS: dict[str, Callable[[torch.Tensor], dict[str, torch.Tensor]]] = {
-    "disentangling": _disentangling_inputs,
-    "face_contrast": _face_contrast_inputs,
-    "pose_contrast": _pose_contrast_inputs,
+    "disentangling": _make_disentangling_inputs,
+    "face_contrast": _make_face_contrast_inputs,
+    "pose_contrast": _make_pose_contrast_inputs,
 }

@@ -1,6 +1,6 @@
-"""The plain way to train a linear probe: every batch of every epoch goes through the frozen encoder again.
+"""Plain implementation of a linear probe, which encodes every batch in every epoch.
 
-What `scripts/probe.py`, which extracts features once, is compared with by `scripts/benchmark.py`.
+`scripts/benchmark.py` compares `scripts/probe.py`, which extracts features once, with it.
 """
 
 import torch
@@ -16,7 +16,7 @@ from .per_image_views import cut_square
 
 
 class LabelledImages(torch.utils.data.Dataset):
-    """One image an item, decoded and resized with PIL, and its class."""
+    """A dataset of images, decoded and resized with PIL, and their classes."""
 
     def __init__(self, corpus: Dataset, labels: list[int], image_size_px: int):
         self.rows, self.labels, self.size = corpus.cast_column("image", Image()), labels, [image_size_px] * 2
@@ -30,7 +30,7 @@ class LabelledImages(torch.utils.data.Dataset):
 
 
 def train_probe(model: PCLModel, images: LabelledImages, epochs: int, workers: int) -> nn.Linear:
-    """A linear layer on the trunk, float32, batches of 256, Adam."""
+    """Train a linear layer on the trunk feature with Adam, in float32 and batches of 256."""
     device, feature_size = model.device, model(images[0][0][None].to(model.device)).pooler_output.shape[1]
     layer = nn.Linear(feature_size, max(images.labels) + 1, device=device)
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
