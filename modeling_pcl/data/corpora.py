@@ -24,7 +24,7 @@ from datasets import (
     load_from_disk,
 )
 
-from ..files import opening
+from ..files import report_open_errors
 from .confinement import confine_images
 from .image_folders import open_image_folder
 from .images import image_bytes
@@ -89,7 +89,7 @@ def corpus_splits(name: str) -> list[str]:
     if not path.is_dir() and not HUB_ID.fullmatch(name):
         raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")
     repository, _, hub_config = name.partition(":")
-    with opening(f"The corpus `{name}`"):
+    with report_open_errors(f"The corpus `{name}`"):
         tables = _open_tables(name, path)
         if tables is not None:
             return list(tables)
@@ -137,7 +137,7 @@ def _open(name: str, split: str, streaming: bool, revision: str | None) -> Corpu
     is_local = name == "orl" or path.exists() or glob.has_magic(name) or name.endswith(".parquet")
     if revision is not None and is_local:
         raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
-    with opening(f"The corpus `{name}`, split `{split}`,"):
+    with report_open_errors(f"The corpus `{name}`, split `{split}`,"):
         if is_local:
             return _open_local(name, path, config, split, streaming)
         return _open_hub(name, split, streaming, revision)
