@@ -100,4 +100,5 @@ def test_an_adapted_head_is_saved_merged_as_any_other(tmp_path):
     expected = adapted.eval()(images).logits
     adapted.merge_and_unload().save_pretrained(tmp_path)
     opened = PCLForImageClassification.from_pretrained(tmp_path)
-    torch.testing.assert_close(opened(images).logits, expected)
+    # The adapters' random weights make large logits: rounding is a share of the largest.
+    torch.testing.assert_close(opened(images).logits, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
