@@ -1,4 +1,4 @@
-"""Batches of decoded images: of a table by row number, of a stream in its order."""
+"""Batches of decoded images, read from a map-style corpus by row number or from a stream in its order."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -10,26 +10,26 @@ import torch
 from datasets import Dataset
 
 from ..images_pcl import BrokenImageError
-from .broken_images import examples
+from .broken_images import format_examples
 from .images import decode_image
 from .streaming import StreamRow
 from .video_index import VideoIndex
 from .views import VideoFrames
 
-STAND_INS = 100  # Rows to try in place of a broken one.
-FRUITLESS_PASSES = 10  # Shards differ in size: one pass may give a reader small ones only.
+MAX_SUBSTITUTES = 100  # Rows that are tried in place of a broken one.
+MAX_EMPTY_PASSES = 10  # Shards differ in size: in one pass a reader may get small shards only.
 
 
 @dataclass
 class Batch:
-    """Decoded images, and what became of the others that were tried for them.
+    """A batch of decoded images, with a report of the images that could not be decoded.
 
     Args:
         images: `(batch, 3, load_size_px, load_size_px)`, uint8.
-        attempted: How many rows were drawn for it, broken ones included.
-        broken: Name and reason of each broken one.
-        frames: Other frames of the images' videos, where they were asked for.
-        position: Where a loader that is to give the next batch starts; JSON-serialisable.
+        attempted: Number of rows that were read for this batch, broken ones included.
+        broken: Name of each broken image and the reason why it cannot be decoded.
+        frames: Other frames of the images' videos; None if none were requested.
+        position: Position from which a loader continues with the next batch; JSON-serialisable.
     """
 
     images: torch.Tensor
@@ -39,7 +39,7 @@ class Batch:
     position: dict = field(default_factory=dict)
 
     def pin_memory(self) -> "Batch":
-        """Called by torch's DataLoader."""
+        """Copy the images to pinned memory. torch's `DataLoader` calls this method."""
         self.images = self.images.pin_memory()
         if self.frames is not None:
             self.frames = replace(self.frames, images=self.frames.images.pin_memory())
@@ -47,17 +47,18 @@ class Batch:
 
 
 def stack_images(images: list[torch.Tensor]) -> torch.Tensor:
+    """Stack images of one shape, `(batch, *shape)`."""
     # By numpy: torch.stack wakes its threads for every image, and took a thousand times as long on busy cores.
     return torch.from_numpy(np.stack([image.numpy() for image in images]))
 
 
 class RowImages(torch.utils.data.Dataset):
-    """Rows of a map-style corpus, decoded a batch at a time.
+    """Images of a map-style corpus, decoded one batch at a time.
 
     Args:
-        corpus: With an undecoded column `image`.
-        load_size_px: Side of the images.
-        other_frames: Frames of the same video to decode beside each image, at most.
+        corpus: Dataset with an undecoded column `image`.
+        load_size_px: Side of the decoded images.
+        other_frames: Maximum number of other frames of the same video to decode for each image.
     """
 
     def __init__(self, corpus: Dataset, load_size_px: int, other_frames: int = 0):
@@ -65,22 +66,27 @@ class RowImages(torch.utils.data.Dataset):
         self.other_frames, self.videos = other_frames, VideoIndex(corpus) if other_frames else None
 
     def __getitems__(self, rows: list[int]) -> Batch:
-        """Called by torch's DataLoader with the rows of one batch."""
+        """Decode the rows of one batch. torch's `DataLoader` calls this method."""
         images, broken = [], []
         for row, record in zip(rows, self.rows[rows]["image"]):
             try:
                 images.append(self._decode(row, record))
             except BrokenImageError as error:
                 broken.append((error.name, error.reason))
-                images.append(self._stand_in(row, error))
-        return Batch(stack_images(images), len(rows), broken, self._frames(rows) if self.other_frames else None)
+                images.append(self._decode_substitute(row, error))
+        return Batch(
+            stack_images(images), len(rows), broken, self._decode_other_frames(rows) if self.other_frames else None
+        )
 
-    def _frames(self, rows: list[int]) -> VideoFrames:
-        """Other frames of the rows' videos; one that does not decode is left out, as it is reported as an image."""
-        # Seeded by the rows: a resumed run, and one with other workers, reads the same frames.
+    def _decode_other_frames(self, rows: list[int]) -> VideoFrames:
+        """Decode other frames of the rows' videos.
+
+        Broken frames are skipped without a report: each of them is reported when its own row is drawn.
+        """
+        # Seeded with the rows, so that resumed runs and runs with another number of workers read the same frames.
         generator, images, image_of = np.random.default_rng(rows), [], []
         for index, row in enumerate(rows):
-            for other in generator.permutation(self.videos.others(row))[: self.other_frames].tolist():
+            for other in generator.permutation(self.videos.find_other_frames(row))[: self.other_frames].tolist():
                 try:
                     images.append(self._decode(other, self.rows[other]["image"]))
                     image_of.append(index)
@@ -93,31 +99,34 @@ class RowImages(torch.utils.data.Dataset):
     def _decode(self, row: int, record: dict) -> torch.Tensor:
         return decode_image(record, self.load_size_px, name=f"row {row}")
 
-    def _stand_in(self, row: int, broken: BrokenImageError) -> torch.Tensor:
-        """Another row's image, the same one in every run. Broken rows often lie together, so it is not the next one."""
-        for other in np.random.default_rng(row).integers(len(self.rows), size=STAND_INS).tolist():
+    def _decode_substitute(self, row: int, error: BrokenImageError) -> torch.Tensor:
+        """Decode the image of another row instead of a broken one; the same row in every run."""
+        # Broken rows are often neighbours, so the substitute is drawn at random and is not the next row.
+        for other in np.random.default_rng(row).integers(len(self.rows), size=MAX_SUBSTITUTES).tolist():
             try:
                 return self._decode(other, self.rows[other]["image"])
             except BrokenImageError:
-                continue  # It is reported when it is drawn itself.
+                continue  # This row is reported when it is drawn itself.
         raise ValueError(
-            f"{broken.name} does not decode ({broken.reason}), nor does any of {STAND_INS} other rows. Mend the corpus."
+            f"{error.name} cannot be decoded ({error.reason}), nor can any of {MAX_SUBSTITUTES} other rows. Repair the "
+            "corpus."
         )
 
 
 class StreamBatches(torch.utils.data.IterableDataset):
-    """Endless batches of one reader of a stream: this process, or each of its workers.
+    """Endless batches of one reader of a stream. A reader is this process, or one of its workers.
 
-    Torch takes a batch of each worker in turn. The first worker takes over the reader whose turn it is, so that the
-    batches go on in their order.
+    torch takes one batch of each worker in turn. The first worker continues the reader whose turn it is, so that a
+    resumed run has its batches in the same order.
 
     Args:
-        rows: From a pass's number and the index `reader` to that reader's rows, always the same.
-        load_size_px: Side of the images.
-        batch_size: Images a batch has; what remains of a pass after the last whole one is left out.
+        rows: Function that returns the rows of a pass, given the number of the pass and the index `reader`; it must
+            return the same rows every time.
+        load_size_px: Side of the decoded images.
+        batch_size: Images per batch; an incomplete batch at the end of a pass is dropped.
         rank: Index of this process.
-        position: For each reader of this process the pass, and how many of its rows to read over without decoding them;
-            and whose turn it is.
+        position: `readers`, with the number of the pass (`epoch`) and of the rows to skip without decoding them (`row`)
+            for each reader of this process; and `turn`, the index of the reader that comes next.
     """
 
     def __init__(
@@ -133,7 +142,7 @@ class StreamBatches(torch.utils.data.IterableDataset):
         return self._batches(rows, readers[turn]["epoch"], readers[turn]["row"])
 
     def _batches(self, rows: Callable[[int], Iterator[StreamRow]], epoch: int, start: int) -> Iterator[Batch]:
-        attempted, broken, fruitless = 0, [], 0
+        attempted, broken, empty_passes = 0, [], 0
         while True:
             images, batches = [], 0
             for number, row in enumerate(islice(rows(epoch), start, None), start + 1):
@@ -145,12 +154,12 @@ class StreamBatches(torch.utils.data.IterableDataset):
                 if len(images) == self.batch_size:
                     yield Batch(stack_images(images), attempted, broken, position={"epoch": epoch, "row": number})
                     images, attempted, broken, batches = [], 0, [], batches + 1
-            fruitless = 0 if start or batches else fruitless + 1
-            if fruitless == FRUITLESS_PASSES:
+            empty_passes = 0 if start or batches else empty_passes + 1
+            if empty_passes == MAX_EMPTY_PASSES:
                 reasons = dict(sorted(broken))
                 raise ValueError(
-                    f"A reader's share of the stream is smaller than one batch: the last of {FRUITLESS_PASSES} passes "
-                    f"gave it {len(images)} images, `batch_size` is {self.batch_size}, and {len(reasons)} were broken. "
-                    f"Lower `batch_size` or `num_workers`, or mend the corpus.{examples(reasons)}"
+                    f"A reader's share of the stream is smaller than one batch: in the last of {MAX_EMPTY_PASSES} "
+                    f"passes it got {len(images)} images, `batch_size` is {self.batch_size}, and {len(reasons)} images "
+                    f"were broken. Lower `batch_size` or `num_workers`, or repair the corpus.{format_examples(reasons)}"
                 )
             epoch, start = epoch + 1, 0

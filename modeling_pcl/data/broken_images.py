@@ -1,35 +1,39 @@
-"""Images that do not decode: counted, named once, and too many of them an error."""
+"""Count and log images that cannot be decoded, and fail if there are too many."""
 
 import logging
 from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
-JUDGED_AFTER = 200  # Fewer attempts say little about a share.
+MIN_ATTEMPTS = 200  # A share of fewer images says little about the corpus.
 
 
-class BrokenFiles:
-    """Counts and names images that do not decode, and stops a run that has too many.
+class BrokenImageCounter:
+    """Count and log images that cannot be decoded, and stop a run that has too many.
 
     Args:
-        max_broken_share: Share of the attempted images that may be broken, in [0, 1].
-        images_per_epoch: Of this process, if known; the share is first judged after as many attempts, at most 200.
+        max_broken_share: Largest share of the attempted images that may be broken, in [0, 1].
+        images_per_epoch: Images per epoch of this process; None if it is not known. The share is checked for the first
+            time after this number of attempts, or after 200 if it is larger.
+
+    Raises:
+        ValueError: If `max_broken_share` is out of its range.
     """
 
     def __init__(self, max_broken_share: float = 0.05, images_per_epoch: int | None = None):
         if not 0 <= max_broken_share <= 1:
             raise ValueError(f"`max_broken_share` must be in [0, 1], got {max_broken_share}.")
         self.max_broken_share = max_broken_share
-        self.first_judged_at = min(JUDGED_AFTER, images_per_epoch or JUDGED_AFTER)
+        self.first_check_at = min(MIN_ATTEMPTS, images_per_epoch or MIN_ATTEMPTS)
         self.attempted, self.count = 0, 0
         self.reasons: dict[str, str] = {}
 
     def add(self, attempted: int, broken: Sequence[tuple[str, str]]):
-        """Take the account of one batch; each file is logged once.
+        """Count the broken images of one batch. Each image is logged once.
 
         Args:
-            attempted: How many images were tried.
-            broken: Name and reason of those that do not decode.
+            attempted: Number of images that were tried, broken ones included.
+            broken: Name of each broken image and the reason why it cannot be decoded.
 
         Raises:
             ValueError: If the share of broken images is above `max_broken_share`.
@@ -40,14 +44,14 @@ class BrokenFiles:
             if name not in self.reasons:
                 logger.warning("skipped %s: %s", name, reason)
                 self.reasons[name] = reason
-        if self.attempted >= self.first_judged_at and self.count > self.max_broken_share * self.attempted:
+        if self.attempted >= self.first_check_at and self.count > self.max_broken_share * self.attempted:
             raise ValueError(
-                f"{self.count} of {self.attempted} images do not decode, a share of {self.count / self.attempted:.3f}; "
-                f"`max_broken_share` allows {self.max_broken_share}. Mend or remove the broken files, or raise "
-                f"`max_broken_share`.{examples(self.reasons)}"
+                f"{self.count} of {self.attempted} images cannot be decoded, a share of "
+                f"{self.count / self.attempted:.3f}; `max_broken_share` allows {self.max_broken_share}. Repair or "
+                f"remove the broken files, or raise `max_broken_share`.{format_examples(self.reasons)}"
             )
 
 
-def examples(reasons: Mapping[str, str]) -> str:
-    """Name the first few in an error: a line each."""
+def format_examples(reasons: Mapping[str, str]) -> str:
+    """Format the first three names and reasons for an error message, one per line."""
     return "".join(f"\n  {name}: {reason}" for name, reason in list(reasons.items())[:3])

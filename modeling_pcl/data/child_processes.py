@@ -1,4 +1,4 @@
-"""Processes that this one starts, and that end with it however it ends."""
+"""Child processes that end when their parent ends, even if it is killed."""
 
 import ctypes
 import os
@@ -17,8 +17,9 @@ from typing import TypeVar
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
-# What a new Python does first, in 20 ms and before any import that takes seconds: as `end_with_parent`, which it does
-# not import. The parent's number comes as an argument: who is killed before this has another one already.
+# A new Python runs this code first, in 20 ms, before imports that take seconds. It does what `end_with_parent` does,
+# without importing this package. The parent's process id is an argument, because `os.getppid()` already returns another
+# id if the parent was killed before this code runs.
 _GUARD = f"""
 import ctypes, os, sys
 if sys.platform == "linux":
@@ -31,49 +32,59 @@ else:
 
 
 def python_command(code: str, *arguments: str, isolated: bool = False) -> list[str]:
-    """The command of a new Python that is killed when the thread that starts it ends, however that is.
+    """Build the command of a Python process that the kernel kills when the thread that started it ends.
 
-    Elsewhere than on Linux it must look after that itself.
+    On other systems than Linux nothing kills it: the code must call `end_with_parent`.
 
     Args:
-        code: What it runs; `sys.argv[1:]` are the arguments.
-        arguments: Of the code.
-        isolated: Run it without this folder and the user's settings, as `python -I`.
+        code: Code to run; `sys.argv[1:]` are the `arguments`.
+        arguments: Arguments of the code.
+        isolated: Run it as `python -I`, without the current folder and the user's settings.
+
+    Returns:
+        The words of the command, for `subprocess`.
     """
     flags = ["-I"] if isolated else []
     return [sys.executable, *flags, "-c", _GUARD + code, str(os.getpid()), *arguments]
 
 
 def end_with_parent(parent: int):
-    """Let the kernel kill this process when the parent's thread that started it ends; elsewhere than on Linux, look.
+    """End this process when its parent ends.
+
+    On Linux the kernel kills this process when the thread that started it ends. On other systems a thread of this
+    process checks twice a second whether the parent still runs.
 
     Args:
-        parent: Its process number, to see that it has not ended already.
+        parent: Process id of the parent. This process ends at once if the parent has ended already.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         os._exit(1)
 
 
-def ignore_stops():
-    """Let SIGINT and SIGTERM not end this process, but for a SIGTERM that its parent sends."""
+def ignore_stop_signals():
+    """Ignore SIGINT, and every SIGTERM that the parent of this process did not send.
+
+    On other systems than Linux only SIGINT is ignored.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":  # Elsewhere nothing tells who sent a signal.
-        # Blocked, so that the thread gets it and not the handler; here, before there are threads that let it through.
+    if sys.platform == "linux":  # Other systems do not tell which process sent a signal.
+        # SIGTERM is blocked, so that the thread below receives it and no handler does. This must happen before other
+        # threads start: they inherit the block.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_if_parent_asks, daemon=True).start()
+        threading.Thread(target=_end_on_signal_of_parent, daemon=True).start()
 
 
-def _end_if_parent_asks():
+def _end_on_signal_of_parent():
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
-def _watch(parent: int):
+def _watch_parent(parent: int):
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -84,28 +95,29 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_processes(work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[Result]:
-    """Do work in several processes, which share what they have imported: half a gigabyte of it each otherwise.
+def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[Result]:
+    """Apply a function to items in several processes that share the memory of imported modules.
 
-    The workers are forked by a server: a new Python, which has imported what `work` needs and nothing else has run in.
-    Threads of torch and Arrow, which this process has, would not survive the fork. It is what `forkserver` of the
-    standard library does, but that one outlives a killed parent for the seconds of its imports, with a folder in /tmp.
+    A server process imports what `work` needs and forks the workers. Without sharing, every worker would need half a
+    gigabyte for its imports. This process cannot fork the workers itself, because the threads of torch and Arrow do not
+    survive a fork. `forkserver` of the standard library works the same way, but if its parent is killed, it keeps
+    running until its imports end, and leaves a folder in /tmp.
 
     Args:
-        work: Picklable.
-        items: Picklable.
-        count: Processes.
+        work: Function to apply; picklable.
+        items: Arguments of `work`; picklable.
+        count: Number of worker processes.
 
     Yields:
-        Results, in the order of the items.
+        The results, in the order of the items.
 
     Raises:
         ChildProcessError: If a process died.
-        Exception: What `work` raised.
+        Exception: Any error that `work` raised.
     """
     command = python_command(f"from {__name__} import _serve; _serve()")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    # In a session of its own: Ctrl-C is for this process, which ends the server.
+    # The server gets its own session, so that Ctrl-C reaches only this process, which then ends the server.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
     with subprocess.Popen(command, env=environment, **pipes) as server:
         try:
@@ -118,16 +130,16 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], count: i
                 yield result
         except (EOFError, BrokenPipeError, pickle.UnpicklingError, BrokenProcessPool) as error:
             raise ChildProcessError(
-                "a process died, perhaps for want of memory: a lower `num_proc` needs less. The same command goes on."
+                "a process died, perhaps because memory ran out: lower `num_proc`. The same command continues."
             ) from error
         finally:
-            server.kill()  # And with it, its workers.
+            server.kill()  # The workers end with the server.
 
 
 def _serve():
-    """The server's part: results and errors as pickles on the standard output."""
+    """Run the workers, and write results and errors as pickles to the standard output."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # What `work` prints must not come between.
+    os.dup2(2, 1)  # Output that `work` prints must not mix with the pickles.
     work, items, count = pickle.load(sys.stdin.buffer)
     context = get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(count, context, end_with_parent, (os.getpid(),)) as pool:

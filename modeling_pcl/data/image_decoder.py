@@ -1,4 +1,4 @@
-"""Rows of a corpus to decoded images, with an account of the broken ones."""
+"""Decode the images of a corpus, and record which of them are broken."""
 
 import logging
 import os
@@ -9,26 +9,26 @@ import torch
 from datasets import Dataset
 
 from ..images_pcl import BrokenImageError
-from .broken_images import JUDGED_AFTER
+from .broken_images import MIN_ATTEMPTS
 from .images import decode_image
 
 logger = logging.getLogger(__name__)
 
-MAX_BROKEN_SHARE = 0.05  # More are no accident of single files: the corpus itself is at fault.
+MAX_BROKEN_SHARE = 0.05  # A larger share means that the corpus itself is faulty, not single files.
 
 
 class ImageDecoder:
-    """Encoded images to pixels, with an account of those that do not decode.
+    """Decode encoded images to pixels, and record those that cannot be decoded.
 
     Args:
-        size_px: Side of the images.
-        name: What to call the corpus in errors.
-        count: Rows of the corpus; None if that is not known.
-        max_broken_share: Share of the images that may fail to decode.
-        way_out: What to do where more of them do, for the error.
+        size_px: Side of the decoded images.
+        name: Name of the corpus for messages.
+        count: Number of rows in the corpus; None if it is not known.
+        max_broken_share: Largest share of the images that may be broken.
+        way_out: Advice for the user in the error for too many broken images.
 
     Attributes:
-        broken: Reason by row.
+        broken: Reason why an image cannot be decoded, by row number.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ImageDecoder:
         name: str,
         count: int | None,
         max_broken_share: float = MAX_BROKEN_SHARE,
-        way_out: str = "mend the corpus or prepare it again with `pcl prepare`",
+        way_out: str = "repair the corpus or prepare it again with `pcl prepare`",
     ):
         self.size_px, self.name, self.count = size_px, name, count
         self.max_broken_share, self.way_out = max_broken_share, way_out
@@ -46,19 +46,26 @@ class ImageDecoder:
     def decode(
         self, rows: Sequence[int], records: Sequence[dict], pool: ThreadPoolExecutor | None = None
     ) -> torch.Tensor:
-        """The images of some rows, `(rows, 3, size_px, size_px)` uint8, one by one if there is no pool.
+        """Decode the images of some rows.
 
-        Broken ones are black.
+        Args:
+            rows: Row numbers.
+            records: Encoded images of these rows.
+            pool: Threads that decode; None decodes one image after the other.
+
+        Returns:
+            `(rows, 3, size_px, size_px)`, uint8. Broken images are black.
 
         Raises:
-            ValueError: If too many images of the corpus do not decode.
+            ValueError: If too many images of the corpus are broken.
         """
         images = torch.stack(list((pool.map if pool else map)(self._decode, rows, records)))
         count = self.count or rows[-1] + 1
-        if len(self.broken) > max(1, self.max_broken_share * max(count, JUDGED_AFTER)):
+        if len(self.broken) > max(1, self.max_broken_share * max(count, MIN_ATTEMPTS)):
             examples = "".join(f"\n  {reason}" for reason in list(self.broken.values())[:3])
             raise ValueError(
-                f"{len(self.broken)} of the {count} images of `{self.name}` do not decode; {self.way_out}.{examples}"
+                f"{len(self.broken)} of the {count} images of `{self.name}` cannot be decoded; {self.way_out}."
+                f"{examples}"
             )
         return images
 
@@ -69,19 +76,17 @@ class ImageDecoder:
             if row not in self.broken:
                 logger.warning("left out %s of %s", error, self.name)
             self.broken[row] = str(error)
-            # Black, not left out: rows keep their numbers, and `broken` says which do not count.
+            # A black image keeps the row numbers intact; `broken` tells which rows to ignore.
             return torch.zeros(3, self.size_px, self.size_px, dtype=torch.uint8)
 
 
 class CorpusImages(ImageDecoder):
-    """Decoded images of a corpus.
-
-    Those of `batches` are decoded on all cores, while an accelerator works on the last ones.
+    """The images of a map-style corpus, decoded on demand.
 
     Args:
-        corpus: With an undecoded column `image`.
-        size_px: Side of the images.
-        name: What to call the corpus in errors.
+        corpus: Dataset with an undecoded column `image`.
+        size_px: Side of the decoded images.
+        name: Name of the corpus for messages.
     """
 
     def __init__(self, corpus: Dataset, size_px: int, name: str):
@@ -89,7 +94,11 @@ class CorpusImages(ImageDecoder):
         self.rows = corpus.select_columns("image").with_format(None)
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[torch.Tensor]:
-        """All images from a row on, in order, `(batch, 3, size_px, size_px)` uint8; broken ones are black."""
+        """Iterate over all images from row `start` on, decoded on all cores while the caller works on the last batch.
+
+        Yields:
+            `(batch, 3, size_px, size_px)`, uint8, in the order of the rows. Broken images are black.
+        """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for first in range(start, len(self.rows), batch_size):
                 yield self.load(range(first, min(first + batch_size, len(self.rows))), pool)
@@ -98,5 +107,5 @@ class CorpusImages(ImageDecoder):
         return len(self.rows)
 
     def load(self, rows: Sequence[int], pool: ThreadPoolExecutor | None = None) -> torch.Tensor:
-        """As `decode`, of rows of this corpus."""
+        """Decode the images of some rows of this corpus, as `decode` does."""
         return self.decode(rows, self.rows[list(rows)]["image"], pool)

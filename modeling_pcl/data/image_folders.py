@@ -1,4 +1,4 @@
-"""A folder of images as a corpus: every image in it, whatever its name."""
+"""Open a folder of images as a corpus. All images in it are used, whatever their names are."""
 
 import logging
 import os
@@ -30,17 +30,17 @@ SPLITS = {
     "evaluation": "test",
 }
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-NAMED = 3  # So many of what is left out.
+MAX_EXAMPLES = 3  # Names of ignored files in a warning.
 
 
 @dataclass
 class FolderContent:
-    """What lies in a folder and below, hidden files and folders aside. Names are relative to it, with `/`.
+    """Names of the files in a folder and its subfolders, without hidden ones. Names are relative to it, with `/`.
 
     Args:
-        images: In the order of `by_number`: frame 2 before frame 10.
-        metadata: Tables with a line for each image.
-        links: Links to folders, which are not followed.
+        images: Images in natural order: frame 2 comes before frame 10.
+        metadata: Tables with one line per image.
+        links: Links to folders. They are not followed.
         others: All other files.
     """
 
@@ -49,21 +49,21 @@ class FolderContent:
     links: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
-    def report_others(self, root: Path):
-        """Say in the log how many files are no images, and name the first."""
+    def log_ignored_files(self, root: Path):
+        """Log how many files are not images, with the first names."""
         others = [name for name in self.others if PurePosixPath(name).name != "README.md"]
-        for kind, names in {"are no images": others, "are links to folders": self.links}.items():
+        for kind, names in {"are not images": others, "are links to folders": self.links}.items():
             if names:
-                examples = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-                logger.warning("%d files in %s %s and are left out: %s", len(names), root, kind, examples)
+                examples = ", ".join(names[:MAX_EXAMPLES]) + (", ..." if len(names) > MAX_EXAMPLES else "")
+                logger.warning("%d files in %s %s and are ignored: %s", len(names), root, kind, examples)
 
 
 def list_folder(root: Path) -> FolderContent:
-    """Sort the files of a folder and all below it into images and others."""
+    """List the files of a folder and its subfolders, by kind."""
     content = FolderContent()
     for entry in _walk(root):
         name = Path(entry.path).relative_to(root).as_posix()
-        if entry.is_symlink() and os.path.isdir(entry.path):  # False of a link in a loop.
+        if entry.is_symlink() and os.path.isdir(entry.path):  # `isdir` is false for links that form a loop.
             content.links.append(name)
         elif entry.name in METADATA:
             content.metadata.append(name)
@@ -73,7 +73,7 @@ def list_folder(root: Path) -> FolderContent:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the suffix of a file is one of an image, or it has none and is an image."""
+    """Whether a file has the suffix of an image, or has no suffix and opens as an image."""
     if path.suffix:
         return path.suffix.lower() in IMAGE_SUFFIXES
     if not path.is_file():
@@ -81,58 +81,60 @@ def is_image(path: Path) -> bool:
     try:
         with Image.open(path, formats=FORMATS):
             return True
-    except Exception:  # Whatever a decoder stumbles on, it is no image.
+    except Exception:  # Decoders raise errors of any class for files that are not images.
         return False
 
 
-def by_number(path: Path | os.DirEntry) -> list:
-    """Sort key by which `frame2.jpg` comes before `frame10.jpg`."""
+def natural_sort_key(path: Path | os.DirEntry) -> list:
+    """Return a sort key that puts `frame2.jpg` before `frame10.jpg`."""
     parts = re.split(r"(\d+)", path.name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)] + [path.name]
 
 
 def open_image_folder(root: Path) -> DatasetDict | None:
-    """The images of a folder, by split.
+    """Open a folder of images.
 
-    Its folders are splits where all of them that hold images are named like one (train, val, test, ...), and no image
-    lies beside them; else there is the split `train`. Columns are `image`, and those of `metadata.csv`, `.jsonl` or
-    `.parquet`, whose column `file_name` is a path from its own folder and chooses the images; without such a table
-    `label`, the name of the folder, where all images lie equally deep in several folders.
+    Splits: if every subfolder with images has the name of a split (train, val, test, ...) and no image lies beside
+    them, the subfolders are the splits. Otherwise all images are in `train`.
+
+    Columns: `image`, and the columns of `metadata.csv`, `.jsonl` or `.parquet`, whose column `file_name` selects images
+    by their path relative to the table. Without such a table there is a column `label` with the name of the folder, if
+    the images lie in several folders that are equally deep.
 
     Returns:
-        None if the folder holds no image, or is rather one of parquet files.
+        The datasets by split; None if the folder has no image, or not more images than parquet files.
 
     Raises:
         ValueError: If a table has no column `file_name`.
     """
     root = root.absolute()
     content = list_folder(root)
-    tables = sum(name.endswith(".parquet") for name in content.others)
-    if len(content.images) <= tables:
+    parquet_files = sum(name.endswith(".parquet") for name in content.others)
+    if len(content.images) <= parquet_files:
         return None
-    content.report_others(root)
+    content.log_ignored_files(root)
     images = sorted(content.images)
-    firsts = {name.partition("/")[0].lower() if "/" in name else "" for name in images}
-    has_splits = firsts <= SPLITS.keys()
-    rows = _metadata_rows(root, content) if content.metadata else _labelled(images, has_splits)
+    top_folders = {name.partition("/")[0].lower() if "/" in name else "" for name in images}
+    has_splits = top_folders <= SPLITS.keys()
+    rows = _read_metadata_rows(root, content) if content.metadata else _label_by_folder(images, has_splits)
     splits = defaultdict(list)
     for row in rows:
         split = SPLITS.get(row["image"].partition("/")[0].lower(), "train") if has_splits else "train"
         splits[split].append(row | {"image": str(root / row["image"])})
-    named = {split: pd.DataFrame(rows) for split, rows in splits.items()}
-    corpora = DatasetDict({split: Dataset.from_pandas(table, preserve_index=False) for split, table in named.items()})
+    tables = {split: pd.DataFrame(rows) for split, rows in splits.items()}
+    corpora = DatasetDict({split: Dataset.from_pandas(table, preserve_index=False) for split, table in tables.items()})
     labels = sorted({row["label"] for row in rows if "label" in row}) if not content.metadata else []
     return corpora.cast_column("label", ClassLabel(names=labels)) if labels else corpora
 
 
-def _labelled(images: list[str], has_splits: bool) -> list[dict]:
+def _label_by_folder(images: list[str], has_splits: bool) -> list[dict]:
     folders = [name.split("/")[1 if has_splits else 0 : -1] for name in images]
     labels = {parents[-1] for parents in folders if parents}
     is_labelled = len(labels) > 1 and len({len(parents) for parents in folders}) == 1
     return [{"image": name} | ({"label": parents[-1]} if is_labelled else {}) for name, parents in zip(images, folders)]
 
 
-def _metadata_rows(root: Path, content: FolderContent) -> list[dict]:
+def _read_metadata_rows(root: Path, content: FolderContent) -> list[dict]:
     readers = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True), ".parquet": pd.read_parquet}
     rows = []
     for name in content.metadata:
@@ -142,16 +144,16 @@ def _metadata_rows(root: Path, content: FolderContent) -> list[dict]:
         folder = PurePosixPath(name).parent
         table.insert(0, "image", [str(folder / str(file)) for file in table.pop("file_name")])
         rows += table.to_dict("records")
-    unnamed = len(set(content.images) - {row["image"] for row in rows})
-    if unnamed:
-        logger.warning("%d images in %s have no line in %s", unnamed, root, ", ".join(content.metadata))
+    unlisted = len(set(content.images) - {row["image"] for row in rows})
+    if unlisted:
+        logger.warning("%d images in %s have no line in %s", unlisted, root, ", ".join(content.metadata))
     return rows
 
 
 def _walk(folder: Path | str) -> Iterator[os.DirEntry]:
-    """Files, and links to folders, without a question to the disk for each: `scandir` knows what is a folder."""
+    """Iterate over files and links to folders. `scandir` tells files from folders without a disk access for each."""
     with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=by_number)
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=natural_sort_key)
     for entry in visible:
         if not entry.is_dir(follow_symlinks=False):
             yield entry

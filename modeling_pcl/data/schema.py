@@ -1,22 +1,22 @@
-"""The one schema of every corpus, and that of a list of verification pairs.
+"""The schema of corpora and of lists of verification pairs.
 
-A corpus has a column `image`, and any of these; a value that is not known is null:
+A corpus has a column `image`, and any of these columns. Unknown values are null.
 
-| column | type | what |
+| column | type | content |
 |---|---|---|
 | `subject` | string | the person |
 | `video` | string | the recording, unique within its subject |
 | `frame` | int64 | number of the frame in its recording |
 | `split` | string | the split that the row belongs to |
 | `expression` | class | the collection's expressions, in its own order |
-| `AU1`, `AU2`, ... | class or int8 | one column an action unit: `absent` or `present`, or an intensity from 0 to 5 |
-| `yaw`, `pitch`, `roll` | float32 | degrees, right-handed; `modeling_pcl.head_pose_pcl` says which way each turns |
+| `AU1`, `AU2`, ... | class or int8 | one column per action unit: `absent` or `present`, or an intensity from 0 to 5 |
+| `yaw`, `pitch`, `roll` | float32 | degrees, right-handed; `modeling_pcl.head_pose_pcl` defines the directions |
 | `smile` | class | `not smiling`, `smiling` |
 | `age` | float32 | years |
-| `gender` | class | `male`, `female`, as the collection's annotators saw it |
+| `gender` | class | `male`, `female`, as perceived by the annotators of the collection |
 | `attributes` | struct | further labels by name: booleans, or classes |
 
-A list of pairs has `image_a`, `image_b`, `same` (bool) and `fold` (int32, from 1).
+A list of pairs has the columns `image_a`, `image_b`, `same` (bool) and `fold` (int32, from 1).
 """
 
 import re
@@ -31,7 +31,7 @@ from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Valu
 ACTION_UNIT = re.compile(r"AU\d+")
 PRESENCE = ClassLabel(names=["absent", "present"])
 INTENSITY = Value("int8")
-POSITIVE_FROM = 2  # Least intensity of an action unit that counts as present.
+POSITIVE_FROM = 2  # Smallest intensity of an action unit that counts as present.
 
 COLUMNS = {
     "subject": Value("string"),
@@ -54,10 +54,10 @@ MEANINGS = {
     "age": "years",
     "box": "left, top, right, bottom of the face in px of the photo",
     "points": "x and y of the eyes, the nose and the corners of the mouth in px of the photo",
-    "score": "the face detector's, from 0 to 1",
+    "score": "score of the face detector, from 0 to 1",
 }
 PAIR_COLUMNS = {"image_a": Image(), "image_b": Image(), "same": Value("bool"), "fold": Value("int32")}
-# Least and greatest value, where a number can be wrong by its size alone.
+# Smallest and largest valid value; None is no limit.
 RANGES = {"yaw": (-180, 180), "pitch": (-180, 180), "roll": (-180, 180), "age": (0, 130), "fold": (1, None)}
 EXPECTED = {
     **dict.fromkeys(("subject", "video", "split", "frame"), "names or whole numbers"),
@@ -67,18 +67,18 @@ EXPECTED = {
 }
 
 
-def columns(*names: str) -> dict[str, Any]:
-    """Features of some columns whose type does not depend on the collection."""
+def get_features(*names: str) -> dict[str, Any]:
+    """Return the features of columns whose type does not depend on the collection."""
     return {name: COLUMNS[name] for name in names}
 
 
-def corpus_features(labels: Mapping[str, Any]) -> Features:
-    """Features of a corpus with these label columns, in one order: image, split, then the labels."""
+def make_corpus_features(labels: Mapping[str, Any]) -> Features:
+    """Make the features of a corpus: image, split, then these label columns."""
     return Features({"image": Image(), "split": COLUMNS["split"], **labels})
 
 
 def describe_columns(features: Mapping[str, Any]) -> dict[str, str]:
-    """What each column of a corpus holds, in a few words."""
+    """Describe the content of each column of a corpus in a few words."""
     return {name: _describe(name, feature) for name, feature in features.items()}
 
 
@@ -95,12 +95,12 @@ def _describe(name: str, feature) -> str:
 
 
 def action_units(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are columns of action units, by number."""
+    """Select the names of action unit columns, sorted by number."""
     return sorted(filter(ACTION_UNIT.fullmatch, names), key=lambda name: int(name[2:]))
 
 
 def presence(corpus: Dataset, column: str) -> np.ndarray:
-    """An action unit as 1 (present), 0 (absent) or NaN (missing), `(rows,)`; an intensity counts from 2."""
+    """Read an action unit as 1 (present), 0 (absent) or NaN (missing), `(rows,)`. Intensities from 2 on are present."""
     values = np.array(corpus.select_columns(column)[:][column], dtype=float)
     if isinstance(corpus.features[column], ClassLabel):
         return values
@@ -108,14 +108,16 @@ def presence(corpus: Dataset, column: str) -> np.ndarray:
 
 
 def check_schema(corpus: Dataset | IterableDataset, name: str):
-    """Refuse a column that has a name of the schema and holds something else; of a stream only the types are seen.
+    """Check that columns with a name of the schema have the content that the schema defines.
+
+    Of a stream only the column types are checked, because its values are not read.
 
     Args:
-        corpus: With features.
-        name: What to call it in errors.
+        corpus: Corpus with features.
+        name: Name of the corpus for errors.
 
     Raises:
-        ValueError: Naming the column, what it must hold and what it holds.
+        ValueError: If a column has another type, or a value is out of range.
     """
     for column, feature in corpus.features.items():
         expected = "numbers" if column in RANGES or ACTION_UNIT.fullmatch(column) else EXPECTED.get(column)
@@ -146,7 +148,7 @@ def _fits(feature, expected: str) -> bool:
 
 
 def _check_values(corpus: Dataset, column: str, feature, name: str):
-    """Numbers lie in their range, class numbers among the names."""
+    """Check that numbers are in their range, and that class numbers have names."""
     if column in RANGES:
         low, high = RANGES[column]
     elif isinstance(feature, ClassLabel):
@@ -157,9 +159,9 @@ def _check_values(corpus: Dataset, column: str, feature, name: str):
         return
     values = corpus.select_columns(column).with_format("arrow")[:].column(column)
     extremes = pc.min_max(values).as_py()
-    least, greatest = extremes["min"], extremes["max"]
-    if least is not None and (least < low or (high is not None and greatest > high)):
+    smallest, largest = extremes["min"], extremes["max"]
+    if smallest is not None and (smallest < low or (high is not None and largest > high)):
         raise ValueError(
             f"The column `{column}` of `{name}` must lie in [{low}, {'...' if high is None else high}]; it goes from "
-            f"{least} to {greatest}. A value that is not known is null."
+            f"{smallest} to {largest}. Unknown values must be null."
         )

@@ -1,8 +1,12 @@
-"""Where faces come from: corpora of images, and video files. Both are rows in an order that never changes.
+"""Sources of faces: corpora of images, and video files. Both return rows in an order that never changes.
 
-A source has `columns`, names and types of what a row has beside its image; `count`, how many rows there are, None if
-only reading tells; `revision`, what identifies them; `unit`, what to call a row; and `broken`, what does not decode,
-each with its `reason`, and with `row`, the number of rows before it.
+A source has these attributes:
+
+- `columns`: features of the columns of a row, without its image;
+- `count`: number of rows; None if it is only known after reading all of them;
+- `revision`: string that identifies the content;
+- `unit`: word for a row;
+- `broken`: images or videos that cannot be decoded, each with a `reason`, and with `row`, the number of rows before it.
 """
 
 import logging
@@ -15,7 +19,7 @@ from datasets import Audio, Features, Image, IterableDataset, Value, Video
 
 from .corpora import Corpus, corpus_revision
 from .image_decoder import ImageDecoder
-from .images import central_square
+from .images import resize_to_central_square
 from .video import BrokenVideoError, find_videos, read_frames, videos_revision
 
 logger = logging.getLogger(__name__)
@@ -24,17 +28,16 @@ MEDIA = (Image, Audio, Video)
 
 
 class CorpusSource:
-    """What `load_corpus` opens. Columns are its own but for images, `row`, and, where files have names,
-    `path`.
+    """Images of a corpus. The columns are those of the corpus without media, `row`, and `path` if images have paths.
 
     Args:
-        corpus: A dataset or a stream.
-        name: What it was opened by; paths below it are kept without it.
-        size_px: Side of the images.
-        max_broken_share: Share of the images that may fail to decode.
+        corpus: Dataset or stream that `load_corpus` returned.
+        name: Name of the corpus. If it is a folder, paths inside it are stored relative to it.
+        size_px: Side of the decoded images.
+        max_broken_share: Largest share of the images that may be broken.
 
     Raises:
-        ValueError: If there is no row, or a column of its own is called `row`.
+        ValueError: If the corpus has no rows, or a column `row`.
     """
 
     unit = "image"
@@ -43,22 +46,23 @@ class CorpusSource:
         kept = {key: kind for key, kind in corpus.features.items() if key != "image" and not isinstance(kind, MEDIA)}
         if "row" in kept:
             raise ValueError(
-                f"The corpus `{name}` has a column `row`, which is to be the number of its rows: rename it."
+                f"The corpus `{name}` has a column `row`, a name that is needed for the row numbers: rename it."
             )
         first = next(iter(corpus.take(1)), None)
         if first is None:
-            raise ValueError(f"The corpus `{name}` holds no row.")
-        named = {} if "path" in kept or not (first["image"] or {}).get("path") else {"path": Value("string")}
+            raise ValueError(f"The corpus `{name}` has no rows.")
+        path_column = {} if "path" in kept or not (first["image"] or {}).get("path") else {"path": Value("string")}
         self.corpus, self.kept = corpus.select_columns(["image", *kept]), list(kept)
-        self.columns = Features({"row": Value("int64"), **named, **kept})
+        self.columns = Features({"row": Value("int64"), **path_column, **kept})
         self.root = Path(name).expanduser().absolute()
         self.count = None if isinstance(corpus, IterableDataset) else len(corpus)
         self.revision = corpus_revision(corpus)
-        way_out = "mend the corpus, prepare it with `pcl prepare`, or raise `--max_broken_share`"
+        way_out = "repair the corpus, prepare it with `pcl prepare`, or raise `--max_broken_share`"
         self.decoder = ImageDecoder(size_px, name, self.count, max_broken_share, way_out)
 
     @property
     def broken(self) -> list[dict]:
+        """Row number and reason of each broken image."""
         return [{"row": row, "reason": reason} for row, reason in sorted(self.decoder.broken.items())]
 
     @broken.setter
@@ -66,32 +70,46 @@ class CorpusSource:
         self.decoder.broken = {entry["row"]: entry["reason"] for entry in entries}
 
     def rows(self, start: int, last: dict | None) -> Iterator[dict]:
-        """Rows from a number on; `last` has the columns of the last row that was kept, None if there was none."""
-        rest = [] if start == self.count else self.corpus.skip(start)  # A dataset cannot skip all of its rows.
-        for number, row in enumerate(rest, start):
-            kept = {key: row[key] for key in self.kept}
-            yield {"image": row["image"], "row": number, "path": self._path(row["image"]), **kept}
+        """Iterate over the rows from number `start` on.
 
-    def _path(self, record: dict | None) -> str | None:
+        Args:
+            start: Number of the first row.
+            last: Columns of the last row before `start` that was not broken; None if there is none. It is not used.
+        """
+        remaining = [] if start == self.count else self.corpus.skip(start)  # `skip` fails if no row remains.
+        for number, row in enumerate(remaining, start):
+            kept = {key: row[key] for key in self.kept}
+            yield {"image": row["image"], "row": number, "path": self._get_path(row["image"]), **kept}
+
+    def _get_path(self, record: dict | None) -> str | None:
+        """Return the path of an image, relative to the folder of the corpus if it is inside."""
         path = (record or {}).get("path")
         if path is None or not Path(path).is_absolute() or not Path(path).is_relative_to(self.root):
             return path
         return Path(path).relative_to(self.root).as_posix()
 
     def images(self, first: int, rows: Sequence[dict]) -> tuple[torch.Tensor, list[bool]]:
-        """`(rows, 3, size_px, size_px)` uint8 of rows from `first` on, and which of them are images."""
+        """Decode the images of consecutive rows.
+
+        Args:
+            first: Number of the first row.
+            rows: Rows as `rows` yields them.
+
+        Returns:
+            Images `(rows, 3, size_px, size_px)`, uint8, and for each row whether its image could be decoded.
+        """
         numbers = range(first, first + len(rows))
         images = self.decoder.decode(numbers, [row["image"] for row in rows])
         return images, [number not in self.decoder.broken for number in numbers]
 
 
 class VideoSource:
-    """Frames of video files, one file after the other. Columns are `video`, `frame` and `time_s`.
+    """Frames of video files, one file after the other. The columns are `video`, `frame` and `time_s`.
 
     Args:
-        path: A video file, or a folder with such files in it or below.
+        path: Video file, or folder with video files in it or its subfolders.
         every_s: Seconds between two frames of a video; 0 takes every frame.
-        size_px: Side of the images.
+        size_px: Side of the decoded images.
 
     Raises:
         OSError: If a file cannot be read.
@@ -107,22 +125,29 @@ class VideoSource:
         self.broken: list[dict] = []
 
     def rows(self, start: int, last: dict | None) -> Iterator[dict]:
+        """Iterate over the frames after the frame `last`; None starts with the first video.
+
+        Args:
+            start: Number of the first row.
+            last: Columns of the row before it; None if there is none.
+        """
         names = [file.relative_to(self.root).as_posix() for file in self.files]
-        begin, after = (names.index(last["video"]), last["frame"]) if last else (0, -1)
+        first_video, after = (names.index(last["video"]), last["frame"]) if last else (0, -1)
         number = start
-        for file, name in zip(self.files[begin:], names[begin:]):
+        for file, name in zip(self.files[first_video:], names[first_video:]):
             try:
                 for frame in read_frames(file, self.every_s, after):
                     pixels = torch.from_numpy(np.array(frame.photo)).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
-                    image = central_square(pixels, self.size_px)
+                    image = resize_to_central_square(pixels, self.size_px)
                     yield {"image": image, "video": name, "frame": frame.number, "time_s": frame.time_s}
                     number += 1
             except (BrokenVideoError, OSError) as error:
-                logger.warning("not all of %s: %s", name, error)
+                logger.warning("%s was not read completely: %s", name, error)
                 self.broken.append({"row": number, "video": name, "reason": str(error)})
             after = -1
 
     def images(self, first: int, rows: Sequence[dict]) -> tuple[torch.Tensor, list[bool]]:
+        """Stack the images of some rows, as `CorpusSource.images` does. All of them are decoded."""
         return torch.stack([row["image"] for row in rows]), [True] * len(rows)
 
 

@@ -1,4 +1,4 @@
-"""Splits that do not leak: by subject, or stratified by a label where the subjects are not known."""
+"""Split rows without leaks between splits: by subject, or stratified by a label if the subjects are not known."""
 
 import math
 import re
@@ -6,21 +6,21 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-BINS = 10  # Few enough that each split gets rows of each where there are a hundred.
+BINS = 10  # Few enough that of a hundred rows every split gets some of each bin.
 SHARE = re.compile(r"(\w+)\s*[=:]\s*(\S+)")
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Shares of splits, as on a command line.
+    """Parse the shares of splits from a command line option.
 
     Args:
-        text: `train=0.8,validation=0.1,test=0.1`; `:` does for `=`.
+        text: Text such as `train=0.8,validation=0.1,test=0.1`; `:` is accepted instead of `=`.
 
     Returns:
-        Share by name of the split, in the order of `text`.
+        Share by split, in the order of `text`.
 
     Raises:
-        ValueError: If `text` has another form or a name twice, or the shares are not positive or do not sum to 1.
+        ValueError: If `text` has another form or a split twice, or the shares are not positive or do not sum to 1.
     """
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -41,15 +41,16 @@ def parse_shares(text: str) -> dict[str, float]:
 def split_by_subject(subjects: Sequence[Hashable], shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
     """Split rows such that no subject is in two splits.
 
-    Subjects go one by one, those with most rows first and equals in random order, to the split that lacks most rows.
+    The subjects are sorted by their number of rows, largest first and ties in random order. Each goes to the split that
+    lacks the most rows.
 
     Args:
-        subjects: The subject of each row.
-        shares: Share of the rows by split; approximated as well as whole subjects allow.
-        seed: Of the order of the subjects.
+        subjects: Subject of each row.
+        shares: Share of the rows by split. The actual shares differ, because subjects are not divided.
+        seed: Seed of the order of the subjects.
 
     Returns:
-        Row numbers by split, ascending; each split has a subject at least.
+        Row numbers by split, ascending. Every split has at least one subject.
 
     Raises:
         ValueError: If a subject is missing, there are fewer subjects than splits, or `shares` is not positive or does
@@ -61,12 +62,15 @@ def split_by_subject(subjects: Sequence[Hashable], shares: Mapping[str, float], 
 
 
 def subject_folds(subjects: Sequence[Hashable], folds: int, seed: int) -> np.ndarray:
-    """Number of each row's fold, from 1: no subject is in two folds, and the folds have about as many rows.
+    """Assign rows to folds of about equal size such that no subject is in two folds.
 
     Args:
-        subjects: The subject of each row.
+        subjects: Subject of each row.
         folds: Number of folds, at least 1.
-        seed: Of the order of the subjects.
+        seed: Seed of the order of the subjects.
+
+    Returns:
+        Number of the fold of each row, from 1, `(rows,)`.
 
     Raises:
         ValueError: If a subject is missing, or there are fewer subjects than folds.
@@ -80,25 +84,26 @@ def split_stratified(labels: Sequence[Hashable], shares: Mapping[str, float], se
     """Split rows such that every label has about the same share of each split.
 
     Args:
-        labels: The label of each row; those that are missing (None, NaN) count as one label. Cut numbers by
-            `strata_of`.
+        labels: Label of each row. Missing labels (None, NaN) count as one label. Cut continuous numbers into bins by
+            `cut_into_bins` first.
         shares: Share of the rows by split.
-        seed: Of the order of a label's rows.
+        seed: Seed of the order of the rows of a label.
 
     Returns:
-        Row numbers by split, ascending, no split empty. A label's rows in a split are its share, rounded down or up;
-        of the two, what keeps the split's total closest.
+        Row numbers by split, ascending; no split is empty. The number of rows of a label in a split is the exact share
+        rounded down or up, whichever keeps the total of the split closer to its share.
 
     Raises:
         ValueError: If a split would be empty, or `shares` is not positive or does not sum to 1.
     """
     _check_shares(shares)
     generator = np.random.default_rng(seed)
-    share = _normalized(shares.values())
-    # Rounding each label by itself would give the larger split all of the remainders: what is owed is carried on.
+    share = _normalize(shares.values())
+    # If every label were rounded by itself, the largest split would get all remainders. So the rounding errors of a
+    # split are carried over to the next label.
     split_of_row = np.empty(len(labels), dtype=int)
-    owed = np.zeros(len(share))  # Rows that the strata so far should have given to each split, and have not.
-    for rows in rows_by_value([None if label != label else label for label in labels]).values():
+    owed = np.zeros(len(share))  # Rows that each split still has to get, compared with its exact share so far.
+    for rows in group_rows_by_value([None if label != label else label for label in labels]).values():
         counts = _round(share * len(rows), owed)
         owed += share * len(rows) - counts
         split_of_row[generator.permutation(rows)] = np.repeat(np.arange(len(share)), counts)
@@ -112,16 +117,16 @@ def split_stratified(labels: Sequence[Hashable], shares: Mapping[str, float], se
 def cut_off(
     subjects: Sequence[Hashable] | None, strata: Sequence, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a share of the rows off: whole subjects where they are known, else stratified.
+    """Hold out a share of the rows: whole subjects if they are known, otherwise a stratified share.
 
     Args:
-        subjects: The subject of each row; None where they are not known.
-        strata: What each row is stratified by otherwise: classes or names; numbers with a fraction are cut into bins.
-        share: Of the rows that are cut off, in (0, 1).
-        seed: Of the draw.
+        subjects: Subject of each row; None if the subjects are not known.
+        strata: Class or name of each row, to stratify by if the subjects are not known. Floats are cut into bins.
+        share: Share of the rows to hold out, in (0, 1).
+        seed: Seed of the draw.
 
     Returns:
-        The rows that are kept, and those that are cut off, each ascending.
+        Numbers of the rows that are kept, and of those that are held out, each ascending.
 
     Raises:
         ValueError: If there are too few rows or subjects.
@@ -130,27 +135,27 @@ def cut_off(
     if subjects is not None:
         parts = split_by_subject(subjects, shares, seed)
     else:
-        # Angles and ages have nearly as many values as rows: each would be a stratum of its own.
+        # Angles and ages have nearly as many values as rows: every value would be a stratum of its own.
         is_number = any(isinstance(value, float) for value in strata)
-        parts = split_stratified(strata_of(strata) if is_number else strata, shares, seed)
+        parts = split_stratified(cut_into_bins(strata) if is_number else strata, shares, seed)
     return parts["kept"], parts["cut"]
 
 
-def strata_of(values: Sequence[float | None]) -> list[int | None]:
-    """Cut numbers, such as yaw or age, into ten quantile bins to stratify by.
+def cut_into_bins(values: Sequence[float | None]) -> list[int | None]:
+    """Cut numbers, such as yaw or age, into ten quantile bins for stratification.
 
     Args:
-        values: Numbers; None or NaN where missing.
+        values: Numbers; None or NaN if missing.
 
     Returns:
-        Number of each value's bin, from 0, or None where it is missing. Bins hold about as many numbers; equal numbers
-        are in the same bin.
+        Number of the bin of each value, from 0; None for a missing value. The bins hold about the same number of
+        values, and equal values are in the same bin.
     """
     numbers = np.array(values, dtype=float)
-    known = numbers[~np.isnan(numbers)]
-    if not len(known):
+    present = numbers[~np.isnan(numbers)]
+    if not len(present):
         return [None] * len(numbers)
-    edges = np.quantile(known, np.arange(1, BINS) / BINS)
+    edges = np.quantile(present, np.arange(1, BINS) / BINS)
     strata = np.searchsorted(edges, numbers, side="right").tolist()
     return [None if math.isnan(number) else stratum for number, stratum in zip(numbers, strata)]
 
@@ -164,13 +169,13 @@ def _check_shares(shares: Mapping[str, float]):
         raise ValueError(f"`shares` must sum to 1, got {' + '.join(map(str, shares.values()))} = {total:g}.")
 
 
-def _normalized(shares) -> np.ndarray:
+def _normalize(shares) -> np.ndarray:
     shares = np.array(list(shares))
     return shares / shares.sum()
 
 
-def rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
-    """The rows of each value, ascending, in the order in which values first come."""
+def group_rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """Group the row numbers by value, ascending; values in the order of their first row."""
     rows: dict[Hashable, list[int]] = {}
     for row, value in enumerate(values):
         rows.setdefault(value, []).append(row)
@@ -178,21 +183,21 @@ def rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
 
 
 def _deal_subjects(subjects: Sequence[Hashable], shares: Sequence[float], seed: int) -> np.ndarray:
-    """Number of each row's part, from 0, subjects whole."""
+    """Return the number of each row's part, from 0. All rows of a subject are in the same part."""
     missing = sum(subject is None or subject != subject for subject in subjects)
     if missing:
         raise ValueError(f"{missing} of {len(subjects)} rows have no subject; leave them out first.")
-    rows = list(rows_by_value(subjects).values())
+    rows = list(group_rows_by_value(subjects).values())
     if len(rows) < len(shares):
-        raise ValueError(f"There are {len(rows)} subjects for {len(shares)} splits or folds; ask for fewer.")
+        raise ValueError(f"There are {len(rows)} subjects for {len(shares)} splits or folds; request fewer.")
     sizes = np.array([len(part_rows) for part_rows in rows])
     order = np.random.default_rng(seed).permutation(len(rows))
-    lacking = _normalized(shares) * len(subjects)
+    lacking = _normalize(shares) * len(subjects)
     is_empty = np.ones(len(shares), dtype=bool)
     part_of_row = np.empty(len(subjects), dtype=int)
-    for done, subject in enumerate(order[np.argsort(-sizes[order], kind="stable")]):
-        # The last subjects go to the parts that have none yet.
-        must_fill = len(rows) - done == is_empty.sum()
+    for dealt, subject in enumerate(order[np.argsort(-sizes[order], kind="stable")]):
+        # If there are only as many subjects left as empty parts, each must go to an empty part.
+        must_fill = len(rows) - dealt == is_empty.sum()
         part = int(np.argmax(np.where(is_empty, lacking, -np.inf) if must_fill else lacking))
         part_of_row[rows[subject]] = part
         lacking[part] -= sizes[subject]
@@ -201,11 +206,11 @@ def _deal_subjects(subjects: Sequence[Hashable], shares: Sequence[float], seed: 
 
 
 def _round(exact: np.ndarray, owed: np.ndarray) -> np.ndarray:
-    """Whole numbers that sum as `exact`, each rounded down, or up where remainder and `owed` together are largest."""
+    """Round `exact` to whole numbers with the same sum; up where the sum of remainder and `owed` is largest."""
     exact = exact.round(9)  # 0.29 * 100 is 28.999999999999996
     counts = np.floor(exact).astype(int)
     remainders = exact - counts
     left = round(remainders.sum())
-    wish = np.where(remainders > 0, remainders + owed, -np.inf)
-    counts[np.argsort(-wish, kind="stable")[:left]] += 1
+    priorities = np.where(remainders > 0, remainders + owed, -np.inf)
+    counts[np.argsort(-priorities, kind="stable")[:left]] += 1
     return counts

@@ -1,4 +1,4 @@
-"""Video files to frames so many seconds apart."""
+"""Read frames of video files at regular intervals."""
 
 import hashlib
 import math
@@ -13,18 +13,18 @@ import PIL.Image
 try:
     import av
 except ImportError:
-    av = None  # Which files are videos can be said all the same.
+    av = None  # `find_videos` works without the package.
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
-REVISION_BYTES = 2**16  # At either end, where the header and the index are: videos are too large to read whole.
-SAME_TIME_S = 1e-6  # Time stamps are multiples of a fraction, kept as floats.
+REVISION_BYTES = 2**16  # Read at both ends, where header and index are. Videos are too large to read completely.
+SAME_TIME_S = 1e-6  # Time stamps are multiples of a fraction, so as floats they have rounding errors.
 
 
 class BrokenVideoError(ValueError):
-    """A video of which something does not decode."""
+    """Raised for a video that cannot be decoded completely."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Frame:
     """A frame of a video.
 
     Args:
-        number: Its place among all frames, from 0.
-        time_s: Seconds after the first frame.
-        photo: The whole of it, RGB, upright.
+        number: Index among all frames of the video, from 0.
+        time_s: Time after the first frame, in seconds.
+        photo: The complete frame, RGB, upright.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Frame:
 
 
 def find_videos(path: Path) -> list[Path]:
-    """The file itself, or all video files in a folder and below, by name; hidden ones are left out."""
+    """List a video file, or all video files in a folder and its subfolders, by name and without hidden ones."""
     if not path.is_dir():
         return [path] if _is_video(path.name) and path.exists() else []
     videos = []
@@ -58,7 +58,7 @@ def _is_video(name: str) -> bool:
 
 
 def videos_revision(files: Sequence[Path], root: Path) -> str:
-    """A digest of names, sizes, beginnings and ends of video files, the same wherever their folder lies."""
+    """Compute a digest of the names, sizes, beginnings and ends of video files, wherever `root` is."""
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
@@ -70,30 +70,30 @@ def videos_revision(files: Sequence[Path], root: Path) -> str:
     return f"{len(files)} videos, sha256:{digest.hexdigest()[:16]}"
 
 
-def expected_frames(file: Path, every_s: float) -> int | None:
-    """How many frames `read_frames` will give, by what the file says of its length; None where it says nothing."""
+def estimate_frame_count(file: Path, every_s: float) -> int | None:
+    """Estimate the number of frames of `read_frames` from the header of a file; None if the header does not tell."""
     if av is None:
-        return None  # Reading it will say how to install it.
+        return None  # `read_frames` raises an error that tells how to install the package.
     try:
         with av.open(str(file)) as container:
             if not every_s:
                 return container.streams.video[0].frames or None
             return math.ceil(container.duration / av.time_base / every_s) if container.duration else None
     except (av.FFmpegError, IndexError):
-        return None  # Reading it will say why.
+        return None  # `read_frames` raises an error with the reason.
 
 
 def read_frames(file: Path, every_s: float, after: int = -1) -> Iterator[Frame]:
-    """Decode a video's frames in order.
+    """Decode frames of a video, in order.
 
     Args:
-        file: Anything that FFmpeg opens; its first video stream counts.
-        every_s: Seconds between two frames; time is cut into steps of this length, and the first frame in each is
-            taken. 0 takes every frame.
-        after: Frames up to this number are passed over.
+        file: File that FFmpeg can open. Its first video stream is decoded.
+        every_s: Seconds between two frames. The first frame of each interval of this length is returned; 0 returns
+            every frame.
+        after: Number of the last frame to skip; -1 skips none.
 
     Raises:
-        BrokenVideoError: If the file does not open, or, after the last frame that decodes, if some did not.
+        BrokenVideoError: If the file cannot be opened; or, after the last frame, if some frames could not be decoded.
         ImportError: If the package av is not installed.
     """
     if av is None:
@@ -101,26 +101,26 @@ def read_frames(file: Path, every_s: float, after: int = -1) -> Iterator[Frame]:
     try:
         with av.open(str(file)) as container:
             if not container.streams.video:
-                raise BrokenVideoError("there is no video in it")
+                raise BrokenVideoError("the file has no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             errors: list[str] = []
-            for number, time_s, frame in _sampled(_timed(_decoded(container, stream, errors), stream), every_s):
+            for number, time_s, frame in _sample(_add_times(_decode(container, stream, errors), stream), every_s):
                 if number > after:
-                    yield Frame(number, time_s, _shown(frame, stream.sample_aspect_ratio))
+                    yield Frame(number, time_s, _make_upright(frame, stream.sample_aspect_ratio))
     except av.FFmpegError as error:
-        raise BrokenVideoError(_reason(error)) from error
+        raise BrokenVideoError(_get_reason(error)) from error
     if errors:
-        raise BrokenVideoError(f"{len(errors)} packets or frames do not decode, the first: {errors[0]}")
+        raise BrokenVideoError(f"{len(errors)} packets or frames cannot be decoded, the first: {errors[0]}")
 
 
-def _decoded(container, stream, errors: list[str]) -> Iterator:
-    """Whole frames of all packets that decode; the others' errors are noted."""
+def _decode(container, stream, errors: list[str]) -> Iterator:
+    """Decode all intact frames, and append the errors of the others to `errors`."""
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
-            errors.append(_reason(error))
+            errors.append(_get_reason(error))
             continue
         for frame in frames:
             if frame.is_corrupt:
@@ -129,13 +129,16 @@ def _decoded(container, stream, errors: list[str]) -> Iterator:
                 yield frame
 
 
-def _reason(error) -> str:
-    """FFmpeg's words, without the path, which a shard is not to depend on."""
+def _get_reason(error) -> str:
+    """Return the message of FFmpeg without the path: output files must not depend on where the videos are."""
     return error.strerror or str(error)
 
 
-def _timed(frames: Iterator, stream) -> Iterator[tuple[int, float, object]]:
-    """Number, seconds after the first frame, frame. A file without time stamps has its frame rate."""
+def _add_times(frames: Iterator, stream) -> Iterator[tuple[int, float, object]]:
+    """Yield each frame with its number and its time in seconds after the first frame.
+
+    Times come from the time stamps, or from the frame rate if a file has no time stamps.
+    """
     start_s = None
     for number, frame in enumerate(frames):
         time_s = number / float(stream.average_rate or 25) if frame.time is None else frame.time
@@ -143,18 +146,19 @@ def _timed(frames: Iterator, stream) -> Iterator[tuple[int, float, object]]:
         yield number, time_s - start_s, frame
 
 
-def _sampled(frames: Iterator[tuple[int, float, object]], every_s: float) -> Iterator[tuple[int, float, object]]:
-    due_s = 0.0
+def _sample(frames: Iterator[tuple[int, float, object]], every_s: float) -> Iterator[tuple[int, float, object]]:
+    """Keep the first frame of each interval of `every_s` seconds."""
+    next_s = 0.0
     for number, time_s, frame in frames:
-        if time_s < due_s - SAME_TIME_S:
+        if time_s < next_s - SAME_TIME_S:
             continue
         if every_s:
-            due_s = every_s * (math.floor((time_s + SAME_TIME_S) / every_s) + 1)
+            next_s = every_s * (math.floor((time_s + SAME_TIME_S) / every_s) + 1)
         yield number, time_s, frame
 
 
-def _shown(frame, aspect_ratio) -> PIL.Image.Image:
-    """A frame whose pixels may be wider than high, and which may lie on its side, as it is to be seen."""
+def _make_upright(frame, aspect_ratio) -> PIL.Image.Image:
+    """Convert a frame to RGB with square pixels, and rotate it as its metadata say."""
     width = round(frame.width * (aspect_ratio or 1))
     pixels = frame.reformat(width=width, format="rgb24").to_ndarray()  # (h, w, 3)
     return PIL.Image.fromarray(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90))))

@@ -1,4 +1,4 @@
-"""The random views of one batch, made on the batch's device: what `PCLForPreTraining` takes for each objective."""
+"""Make the random views of a batch, the inputs of `PCLForPreTraining` for each objective, on the batch's device."""
 
 import functools
 import math
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .geometric import Turns, draw_turns, turn
-from .photometric import draw_photometric, photometric, resized_crop
+from .geometric import Turns, draw_turns, turn_images
+from .photometric import apply_photometric, crop_and_resize, draw_photometric
 from .view_settings import ViewSettings
 
-WINDOW_SHARE = 0.4  # side of a window, as a share of the image's
-WINDOW_CENTRES = (0.2, 0.3)  # distance of a window's centre from the nearer border, as a share of the side
-# Samples that pass through the photometric list together: what stays in a CPU's cache is three times as fast.
+WINDOW_SHARE = 0.4  # Side of a window as a share of the side of the image.
+WINDOW_CENTRES = (0.2, 0.3)  # Distance of its centre from the nearer border, as a share of the side.
+# Samples per photometric operation. Chunks that fit into the cache of a CPU are three times as fast.
 CPU_CHUNK, GPU_CHUNK = 32, 128
-# Each stream of random numbers has its own number, so that none depends on which objectives run.
+# Names of the random streams. Each has its own seed, so that none depends on which objectives are computed.
 STREAMS = (
     "disentangling",
     "face_contrast",
@@ -31,25 +31,25 @@ STREAMS = (
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """Other frames of the videos that the images of a batch are from.
+    """Other frames of the videos of a batch.
 
     Args:
-        images: `(frames, 3, side, side)` uint8, of the same side and on the same device as the batch's images.
-        image_of: For each frame the index in the batch of an image of the same video, `(frames,)`.
+        images: `(frames, 3, side, side)` uint8, with the same side and on the same device as the images of the batch.
+        image_of: For each frame, the index in the batch of an image of the same video, `(frames,)`.
     """
 
     images: torch.Tensor
     image_of: np.ndarray
 
     @classmethod
-    def joined(cls, parts: Sequence["VideoFrames"], batch_size: int) -> "VideoFrames":
-        """The frames of micro-batches of `batch_size` images each as those of one batch."""
+    def join(cls, parts: Sequence["VideoFrames"], batch_size: int) -> "VideoFrames":
+        """Join the frames of micro-batches of `batch_size` images each to those of one batch."""
         image_of = np.concatenate([part.image_of + number * batch_size for number, part in enumerate(parts)])
         return cls(torch.cat([part.images for part in parts]), image_of)
 
 
-def _on_images(make_views):
-    """Compute the views of an objective in float32 and without gradient."""
+def _without_gradient(make_views):
+    """Decorate a method of `ViewMaker` to compute in float32 and without gradient, and make `frames` optional."""
 
     @functools.wraps(make_views)
     @torch.no_grad()
@@ -61,19 +61,20 @@ def _on_images(make_views):
 
 
 class ViewMaker:
-    """Makes the inputs of each objective as functions of (images, seed, step, rank), and of nothing else.
+    """Make the inputs of each objective. They depend only on the images, frames, seed, step and rank.
 
-    Every method takes `images`, `(batch, 3, side, side)` uint8 on any device, the number of the training step and,
-    where there are any, other `frames` of the images' videos. It returns keyword arguments of
-    `PCLForPreTraining.forward` on that device, views as float32 in [0, 1]. Nothing waits for the device, and torch's
-    global generators are not touched. CPU and GPU draw different numbers.
+    The methods have the names of the objectives. Each takes `images`, `(batch, 3, side, side)` uint8 on any device, the
+    number of the training `step` and, optionally, other `frames` of the images' videos. Each returns keyword arguments
+    of `PCLForPreTraining.forward` on that device, with views in float32 in [0, 1].
+
+    The host never waits for the device, and torch's global generators are not used. CPU and GPU draw different numbers.
 
     Args:
         settings: How views are drawn.
-        image_size_px: Side of the views, at least 4, for the blur.
+        image_size_px: Side of the views, at least 4, which the blur needs.
         seed: Seed of the run, at least 0.
         rank: Index of this process, in [0, `world_size`).
-        world_size: Number of processes, each with as many images.
+        world_size: Number of processes; all have the same number of images.
     """
 
     def __init__(self, settings: ViewSettings, image_size_px: int, seed: int, rank: int = 0, world_size: int = 1):
@@ -83,33 +84,33 @@ class ViewMaker:
         self.rank = rank
         self.world_size = world_size
 
-    @_on_images
+    @_without_gradient
     def disentangling(self, images: torch.Tensor, step: int, frames: VideoFrames | None) -> dict[str, torch.Tensor]:
-        """The first `disentangling_images`, whole.
+        """Resize the first `disentangling_images` images of the batch, without crops.
 
         Returns:
             `pixel_values` `(images, ...)` and, unless `noise_std` is 0, `noise` `(2 * images, ...)`.
         """
-        views = {"pixel_values": self._whole(images[: self.settings.disentangling_images])}
+        views = {"pixel_values": self._resize(images[: self.settings.disentangling_images])}
         if self.settings.noise_std:
             count, *shape = views["pixel_values"].shape
             shape = (2 * count, *shape)
-            generator, _ = self._generators("disentangling", step, images.device)
+            generator, _ = self._make_generators("disentangling", step, images.device)
             noise = torch.randn(shape, generator=generator, device=images.device)
             views["noise"] = noise.mul_(self.settings.noise_std)
         return views
 
-    @_on_images
+    @_without_gradient
     def face_contrast(self, images: torch.Tensor, step: int, frames: VideoFrames | None) -> dict[str, torch.Tensor]:
-        """Two cropped photometric views of each image; with `same_video` the second is of a frame of its video.
+        """Make two cropped photometric views of each image. With `same_video`, the second shows a frame of its video.
 
         Returns:
             `face_views` `(2 * batch, ...)`, first views, then second views; unless `mixing_alpha` is 0, `face_mix`
-            `(2 * batch, negatives)` and `face_permutation` `(negatives,)`, the same on every rank, where negatives is
-            `2 * batch * world_size - 2`.
+            `(2 * batch, negatives)` and `face_permutation` `(negatives,)`, with `2 * batch * world_size - 2` negatives.
+            The permutation is the same on every rank.
         """
         batch, side_px = images.shape[0], images.shape[2]
-        generator, host_generator = self._generators("face_contrast", step, images.device)
+        generator, host_generator = self._make_generators("face_contrast", step, images.device)
         if self.settings.face_views == "windows":
             boxes = draw_windows(batch, generator)
         else:
@@ -120,45 +121,45 @@ class ViewMaker:
 
         sources = torch.arange(2 * batch, device=images.device) % batch
         if self.settings.face_positives == "same_video" and frames is not None:
-            images, sources = _with_frames(images, sources, frames)
+            images, sources = _add_frames(images, sources, frames)
 
         turns = self._draw_face_turns(2 * batch, step, images.device)
 
         def crop(rows: torch.Tensor) -> torch.Tensor:
             faces = images[sources[rows]]
-            faces = faces if turns is None else turn(faces.float(), turns.at(rows))
-            return resized_crop(faces, boxes[rows], self.image_size_px, mirrored[rows])
+            faces = faces if turns is None else turn_images(faces.float(), turns.select(rows))
+            return crop_and_resize(faces, boxes[rows], self.image_size_px, mirrored[rows])
 
-        views = {"face_views": self._photometric_views(crop, 2 * batch, generator, host_generator)}
+        views = {"face_views": self._make_photometric_views(crop, 2 * batch, generator, host_generator)}
         if self.settings.mixing_alpha:
             negatives = 2 * batch * self.world_size - 2
             views["face_mix"] = draw_symmetric_beta(self.settings.mixing_alpha, (2 * batch, negatives), generator)
-            shared, _ = self._generators("face_permutation", step, images.device, rank=0)
-            views["face_permutation"] = torch.randperm(negatives, generator=shared, device=images.device)
+            shared_generator, _ = self._make_generators("face_permutation", step, images.device, rank=0)
+            views["face_permutation"] = torch.randperm(negatives, generator=shared_generator, device=images.device)
         return views
 
-    @_on_images
+    @_without_gradient
     def pose_contrast(self, images: torch.Tensor, step: int, frames: VideoFrames | None) -> dict[str, torch.Tensor]:
-        """Photometric views of whole images and of their negatives, for `pose_images` of the batch.
+        """Make photometric views of `pose_images` images of the batch and of their negatives, without crops.
 
-        These are the first, but for negatives from videos: then those come first that have other frames.
+        The first images of the batch are taken, or with negatives from videos, first those that have other frames.
 
         Returns:
-            With I images and K negatives each, `pose_views` `(2 * I, ...)`, first views, then second views;
+            With I images and K negatives per image: `pose_views` `(2 * I, ...)`, first views, then second views;
             `pose_negative_views` `(I, K, ...)`; unless `mixing_alpha` is 0, `pose_mix` `(I, K)` and `pose_permutation`
             `(K,)`.
         """
         chosen = self._choose_pose_images(images.shape[0], frames)
         originals = images[torch.from_numpy(chosen).to(images.device, non_blocking=True)]
-        resized = self._whole(originals)
+        resized = self._resize(originals)
         count, negatives = resized.shape[0], self.settings.pose_negatives_per_image
-        turned = self._turned(originals, step)
-        bank = [resized.flip(3), turned] + ([] if frames is None else [self._whole(frames.images)])
-        bank, sources = torch.cat(bank), self._negative_sources(chosen, len(turned), frames)
+        turned = self._make_turned_images(originals, step)
+        bank = [resized.flip(3), turned] + ([] if frames is None else [self._resize(frames.images)])
+        bank, sources = torch.cat(bank), self._find_negatives(chosen, len(turned), frames)
         sources = torch.from_numpy(sources).to(images.device, non_blocking=True).flatten()  # (I * K,)
-        generators = self._generators("pose_contrast", step, images.device)
-        queries = self._photometric_views(lambda rows: resized[rows % count], 2 * count, *generators)
-        others = self._photometric_views(lambda rows: bank[sources[rows]], count * negatives, *generators)
+        generators = self._make_generators("pose_contrast", step, images.device)
+        queries = self._make_photometric_views(lambda rows: resized[rows % count], 2 * count, *generators)
+        others = self._make_photometric_views(lambda rows: bank[sources[rows]], count * negatives, *generators)
         views = {"pose_views": queries, "pose_negative_views": others.unflatten(0, (count, negatives))}
         if self.settings.mixing_alpha:
             generator, _ = generators
@@ -167,97 +168,102 @@ class ViewMaker:
         return views
 
     def _choose_pose_images(self, batch: int, frames: VideoFrames | None) -> np.ndarray:
-        """Which images of the batch take part in the pose contrast, `(I,)`."""
+        """Choose the images of the batch for the pose contrast, `(I,)`."""
         count = min(self.settings.pose_images, batch)
         if "video" not in self.settings.pose_negatives or frames is None:
             return np.arange(count)
         with_frames = np.unique(frames.image_of)
         return np.concatenate([with_frames, np.setdiff1d(np.arange(batch), with_frames)])[:count]
 
-    def _places(self, kind: str) -> np.ndarray:
-        """Which of an image's negatives are of a kind: every n-th of n kinds."""
+    def _get_positions(self, kind: str) -> np.ndarray:
+        """Return the positions of one kind among the negatives of an image: every n-th one if there are n kinds."""
         kinds = self.settings.pose_negatives
-        places = np.arange(self.settings.pose_negatives_per_image)
-        return places[places % len(kinds) == kinds.index(kind)] if kind in kinds else places[:0]
+        positions = np.arange(self.settings.pose_negatives_per_image)
+        return positions[positions % len(kinds) == kinds.index(kind)] if kind in kinds else positions[:0]
 
-    def _turned(self, originals: torch.Tensor, step: int) -> torch.Tensor:
-        """Every other geometric negative of each image, `(I * turned, 3, size, size)`: itself, turned."""
-        turned = (len(self._places("geometric")) + 1) // 2
+    def _make_turned_images(self, originals: torch.Tensor, step: int) -> torch.Tensor:
+        """Make every other geometric negative of each image, the turned image itself, `(I * turned, 3, size, size)`."""
+        turned = (len(self._get_positions("geometric")) + 1) // 2
         if not turned:
-            return self._whole(originals)[:0]
+            return self._resize(originals)[:0]
         turns = self._draw_turns("pose_turns", turned * len(originals), step, originals.device)
-        # Turned before they are made smaller: twice resampled, they could be told by their blur.
-        return self._whole(turn(originals.repeat_interleave(turned, dim=0).float(), turns))
+        # Images are turned at full size: turned after resizing, they could be recognised by their blur.
+        return self._resize(turn_images(originals.repeat_interleave(turned, dim=0).float(), turns))
 
     def _draw_turns(self, stream: str, count: int, step: int, device: torch.device) -> Turns:
-        generator, _ = self._generators(stream, step, device)
+        generator, _ = self._make_generators(stream, step, device)
         sizes = (getattr(self.settings, f"turn_{name}") for name in ("deg", "out_of_plane_deg", "zoom", "shear"))
         return draw_turns(count, *sizes, generator)
 
     def _draw_face_turns(self, count: int, step: int, device: torch.device) -> Turns | None:
-        """Of face views, of which a part is turned; None where none is."""
+        """Draw the turns of face views, of which only a part is turned; None if none is."""
         if not self.settings.face_turn_probability:
             return None
-        generator, _ = self._generators("face_turns", step, device)
-        chosen = torch.rand(count, generator=generator, device=device) < self.settings.face_turn_probability
-        # Of another stream than what is turned, since both begin with the same numbers.
-        return self._draw_turns("turned_faces", count, step, device).only(chosen)
+        generator, _ = self._make_generators("face_turns", step, device)
+        is_turned = torch.rand(count, generator=generator, device=device) < self.settings.face_turn_probability
+        # This needs another stream than `is_turned`, because draws from one stream begin with the same numbers.
+        return self._draw_turns("turned_faces", count, step, device).keep_only(is_turned)
 
-    def _negative_sources(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
-        """Where in (mirrors, turned images, other frames) each negative is, `(I, K)`."""
+    def _find_negatives(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
+        """Find the index of each negative in the list of mirrored images, turned images and other frames, `(I, K)`."""
         count = len(chosen)
-        sources = np.arange(count)[:, None].repeat(self.settings.pose_negatives_per_image, axis=1)  # own mirrors
-        others = self._places("batch")
-        sources[:, others] = np.arange(len(others)) % count
-        geometric = self._places("geometric")[::2]
+        sources = np.arange(count)[:, None].repeat(
+            self.settings.pose_negatives_per_image, axis=1
+        )  # All are own mirrors at first.
+        of_batch = self._get_positions("batch")
+        sources[:, of_batch] = np.arange(len(of_batch)) % count
+        geometric = self._get_positions("geometric")[::2]
         sources[:, geometric] = count + np.arange(turned).reshape(count, len(geometric))
         for image, index in enumerate(chosen if frames is not None else ()):
             frames_of_image = np.flatnonzero(frames.image_of == index)
             if len(frames_of_image):
-                of_video = self._places("video")
+                of_video = self._get_positions("video")
                 sources[image, of_video] = (
                     count + turned + frames_of_image[np.arange(len(of_video)) % len(frames_of_image)]
                 )
         return sources
 
-    def _generators(
+    def _make_generators(
         self, stream: str, step: int, device: torch.device, rank: int | None = None
     ) -> tuple[torch.Generator, np.random.Generator]:
-        """One generator on the device, and one on the host for what decides which operations to launch."""
+        """Make a generator on the device, and one on the host for draws that decide which operations to launch."""
         key = (step, self.rank if rank is None else rank, STREAMS.index(stream))
         sequence = np.random.SeedSequence(self.seed, spawn_key=key)
         generator = torch.Generator(device)
         generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
         return generator, np.random.default_rng(sequence)
 
-    def _whole(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 to `(batch, 3, size, size)` in [0, 1]."""
+    def _resize(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize uint8 images to `(batch, 3, size, size)`, float32 in [0, 1]."""
         size = (self.image_size_px, self.image_size_px)
         return F.interpolate(images.float(), size=size, mode="bilinear", antialias=True).div_(255).clamp_(0, 1)
 
-    def _photometric_views(
+    def _make_photometric_views(
         self,
         sources: Callable[[torch.Tensor], torch.Tensor],
         count: int,
         generator: torch.Generator,
         host_generator: np.random.Generator,
     ) -> torch.Tensor:
-        """`count` photometric views, `(count, ...)`, where `sources` makes the clean images of the rows it is given."""
+        """Make `count` photometric views, `(count, ...)`, of the clean images that `sources` returns for given rows."""
         device = generator.device
         views = torch.empty(count, 3, self.image_size_px, self.image_size_px, device=device)
         chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
         for rows, parameters in draw_photometric(self.settings, count, chunk, generator, host_generator):
-            views.index_copy_(0, rows, photometric(sources(rows), parameters))
+            views.index_copy_(0, rows, apply_photometric(sources(rows), parameters))
         return views
 
 
-def _with_frames(images: torch.Tensor, sources: torch.Tensor, frames: VideoFrames) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and frames together, and second views of the first frame of those that have any.
+def _add_frames(images: torch.Tensor, sources: torch.Tensor, frames: VideoFrames) -> tuple[torch.Tensor, torch.Tensor]:
+    """Append the frames to the images, and let second views show the first frame of their video, if there is one.
 
     Args:
         images: `(batch, ...)`.
-        sources: Index of each view's image, `(2 * batch,)`: first views, then second views.
-        frames: Of the batch.
+        sources: Index of the image of each view, `(2 * batch,)`, all first views, then all second views.
+        frames: Other frames of the batch.
+
+    Returns:
+        Images and frames `(batch + frames, ...)`, and the new `sources`.
     """
     batch = images.shape[0]
     image_of, first = np.unique(frames.image_of, return_index=True)
@@ -268,10 +274,10 @@ def _with_frames(images: torch.Tensor, sources: torch.Tensor, frames: VideoFrame
 
 
 def draw_windows(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw two windows of 0.4 of the side, centred in different quadrants, for each image.
+    """Draw two windows for each image. Their side is 0.4 of the image side, their centres are in different quadrants.
 
     Returns:
-        Top, left, height and width as shares of the side, `(2 * count, 4)`, first windows, then second windows.
+        Top, left, height and width as shares of the side, `(2 * count, 4)`, all first windows, then all second windows.
 
     Source:
         Liu et al. 2023, face-aware contrastive learning.
@@ -289,9 +295,10 @@ def draw_windows(count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def draw_crops(count: int, area_min: float, aspect_max: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw random resized crops: area uniform in [`area_min`, 1] of the image's, aspect log-uniform up to `aspect_max`.
+    """Draw random resized crops.
 
-    A side longer than the image is cut to it, where torchvision would draw again.
+    The area is uniform in [`area_min`, 1] of the image area, and the aspect ratio log-uniform in [1 / `aspect_max`,
+    `aspect_max`]. Sides longer than the image are clipped, where torchvision would draw again.
 
     Returns:
         Top, left, height and width as shares of the side, `(count, 4)`.
@@ -304,7 +311,7 @@ def draw_crops(count: int, area_min: float, aspect_max: float, generator: torch.
 
 
 def draw_symmetric_beta(alpha: float, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Draw from Beta(alpha, alpha), `alpha` positive; torch's own Beta takes no generator.
+    """Draw from Beta(alpha, alpha), `alpha` positive. torch's own Beta distribution does not accept a generator.
 
     Source:
         Bailey 1994, Polar generation of random variates with the t-distribution: t with 2 alpha degrees of freedom is a

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from datasets import ClassLabel
 
-from ..data.label_columns import ATTRIBUTES, attributes, class_name, is_missing
+from ..data.label_columns import ATTRIBUTES, class_name, is_missing, select_attributes
 from ..data.schema import action_units
 from ..head_pose_pcl import ANGLES
 from .style import one_line, wrap_text
@@ -42,7 +42,7 @@ def _describe_labels(labels: Mapping, features: Mapping) -> Iterator[str]:
     if present:
         is_coded = {name: isinstance(features[name], ClassLabel) for name in present}
         yield " ".join(name if is_coded[name] else f"{name}={labels[name]:.0f}" for name in present)
-    texts = (_describe_attribute(name, labels[name], features[name]) for name in attributes(labels))
+    texts = (_describe_attribute(name, labels[name], features[name]) for name in select_attributes(labels))
     texts = list(filter(None, texts))
     yield from map(_join_words, texts[:MOST_ATTRIBUTES])
     if len(texts) > MOST_ATTRIBUTES:

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Value
 from matplotlib.axes import Axes
 from PIL import Image
 
-from ..data.label_columns import ATTRIBUTES, attributes, class_order, names, numbers
+from ..data.label_columns import ATTRIBUTES, names, numbers, order_names, select_attributes
 from ..data.schema import action_units
 from ..head_pose_pcl import ANGLES
 from . import style
@@ -64,7 +64,7 @@ def build_corpus_panels(corpus: Dataset) -> list[Panel]:
 def build_class_panel(corpus: Dataset, column: str) -> Panel:
     """Count rows by class, in the order of the feature or by name. Only the largest of very many classes are kept."""
     column_values = names(corpus, column)
-    counts, bars = Counter(column_values), class_order(column_values, corpus.features[column])
+    counts, bars = Counter(column_values), order_names(column_values, corpus.features[column])
     title = _add_missing(column.removeprefix(ATTRIBUTES), counts[None])
     if len(bars) > MOST_CLASSES:
         title += f" (the {MOST_CLASSES} largest of {len(bars)})"
@@ -110,7 +110,7 @@ def build_attribute_panels(corpus: Dataset) -> list[Panel]:
     The share is that of the rows in which the attribute is not missing, and the largest comes first. An attribute that
     is missing in all rows has no bar.
     """
-    columns = attributes(corpus.column_names)
+    columns = select_attributes(corpus.column_names)
     booleans = [name for name in columns if corpus.features[name] == Value("bool")]
     panels = [build_class_panel(corpus, name) for name in columns if name not in booleans]
     return (_build_share_panels(corpus, booleans) if booleans else []) + panels

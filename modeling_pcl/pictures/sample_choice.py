@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 
-from ..data.label_columns import class_order, names, numbers
+from ..data.label_columns import names, numbers, order_names
 from ..head_pose_pcl import ANGLES
 
 EXTREMES = 2  # Number of rows at each end of the range of each angle.
@@ -33,7 +33,7 @@ def choose_samples(corpus: Dataset, count: int, seed: int) -> dict[int, str]:
     column = next((name for name in ("expression", "smile") if name in corpus.column_names), None)
     classes = names(corpus, column) if column else [None] * len(corpus)
     random_rows = [row for row in _shuffle_balanced(classes, seed) if row not in extremes][: count - len(extremes)]
-    order = class_order(classes, corpus.features[column]) if column else []
+    order = order_names(classes, corpus.features[column]) if column else []
     return extremes | dict.fromkeys(_sort_by_class(random_rows, classes, order), "")
 
 

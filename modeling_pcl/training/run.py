@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
 
-from ..data.broken_images import BrokenFiles
+from ..data.broken_images import BrokenImageCounter
 from ..data.corpora import corpus_revision
 from ..data.loading import Batch
 from ..data.views import VideoFrames, ViewMaker
@@ -74,7 +74,7 @@ class Pretraining:
         self.loader = open_loader(options, corpus, self.model, self.accelerator, position)
         self.steps_per_epoch = compute_steps_per_epoch(options, self.loader)
         images_per_epoch = (self.loader.batches_per_epoch or 0) * options.training.batch_size
-        self.broken = BrokenFiles(options.corpus.max_broken_share, images_per_epoch or None)
+        self.broken = BrokenImageCounter(options.corpus.max_broken_share, images_per_epoch or None)
         self.views = ViewMaker(
             options.views,
             self.model.config.image_size,
@@ -158,7 +158,7 @@ def concatenate_batches(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     frames = [batch.frames for batch in batches if batch.frames is not None]
-    all_frames = VideoFrames.joined(frames, len(batches[0].images)) if frames else None
+    all_frames = VideoFrames.join(frames, len(batches[0].images)) if frames else None
     return replace(batches[0], images=torch.cat([batch.images for batch in batches]), frames=all_frames)
 
 

@@ -438,7 +438,7 @@ class TestRefusals:
     def test_more_broken_images_than_allowed_stop_the_run_and_the_option_lets_it_go_on(
         self, embed, tmp_path, monkeypatch, capsys
     ):
-        monkeypatch.setattr(image_decoder, "JUDGED_AFTER", 10)
+        monkeypatch.setattr(image_decoder, "MIN_ATTEMPTS", 10)
         with pytest.raises(SystemExit):
             embed(tmp_path / "out", "--batch_size", 3)
         said = capsys.readouterr().err

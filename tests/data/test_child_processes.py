@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from modeling_pcl.data.child_processes import in_processes, python_command
+from modeling_pcl.data.child_processes import map_in_processes, python_command
 
 
 def number_of(item: int) -> tuple[int, int]:
@@ -18,7 +18,7 @@ def number_of(item: int) -> tuple[int, int]:
 
 
 def test_results_come_in_order_from_other_processes_and_errors_as_they_were_raised():
-    results = in_processes(number_of, range(6), 2)
+    results = map_in_processes(number_of, range(6), 2)
     first = [next(results) for _ in range(3)]
     assert [item for item, _ in first] == [0, 1, 2]
     assert os.getpid() not in {process for _, process in first}
@@ -28,10 +28,10 @@ def test_results_come_in_order_from_other_processes_and_errors_as_they_were_rais
 
 PARENT = """
 import os, subprocess, sys, time
-from modeling_pcl.data.child_processes import in_processes, python_command
+from modeling_pcl.data.child_processes import map_in_processes, python_command
 sleeper = subprocess.Popen(python_command("import time; time.sleep(60)"))
 print(sleeper.pid, flush=True)
-for process in in_processes(eval, ["__import__('os').getpid()", "__import__('time').sleep(60)"], 2):
+for process in map_in_processes(eval, ["__import__('os').getpid()", "__import__('time').sleep(60)"], 2):
     print(process, flush=True)
 """
 

@@ -121,7 +121,7 @@ class TestWhatDoesNotOpenSaysWhy:
 
     def test_a_file_that_is_not_parquet(self, tmp_path):
         write(tmp_path, "face.png")
-        with pytest.raises(ValueError, match="opened by their folder"):
+        with pytest.raises(ValueError, match="give their folder"):
             load_corpus(str(tmp_path / "face.png"))
 
     def test_a_broken_parquet_file(self, tmp_path):

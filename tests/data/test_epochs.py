@@ -24,18 +24,18 @@ class TestEpochPlan:
     def test_without_subjects_an_epoch_is_every_row_once(self):
         plan = EpochPlan(rows(50))
         assert len(plan) == 50
-        assert sorted(plan.order(0, 0)) == list(range(50))
+        assert sorted(plan.draw_order(0, 0)) == list(range(50))
 
     @pytest.mark.parametrize("by_subject", [False, True])
     def test_order_is_a_function_of_seed_and_epoch(self, by_subject):
         corpus = rows(300, subject=[str(row // 6) for row in range(300)])
         orders = {
-            (seed, epoch): EpochPlan(corpus, by_subject).order(seed, epoch).tolist()
+            (seed, epoch): EpochPlan(corpus, by_subject).draw_order(seed, epoch).tolist()
             for seed in (0, 1)
             for epoch in (0, 1, 2)
         }
         plan = EpochPlan(corpus, by_subject)
-        assert all(plan.order(*key).tolist() == order for key, order in reversed(orders.items()))
+        assert all(plan.draw_order(*key).tolist() == order for key, order in reversed(orders.items()))
         assert len({tuple(order) for order in orders.values()}) == 6
 
     def test_an_epoch_by_subject_has_each_subject_once(self):
@@ -43,12 +43,12 @@ class TestEpochPlan:
         plan = EpochPlan(corpus, by_subject=True)
         assert len(plan) == 3
         for epoch in range(20):
-            assert sorted(corpus["subject"][row] for row in plan.order(0, epoch)) == ["a", "b", "c"]
+            assert sorted(corpus["subject"][row] for row in plan.draw_order(0, epoch)) == ["a", "b", "c"]
 
     def test_a_video_is_drawn_evenly_then_a_frame_of_it_evenly(self):
         corpus = videos()
         plan = EpochPlan(corpus, by_subject=True)
-        drawn = Counter(row for epoch in range(3000) for row in plan.order(0, epoch).tolist())
+        drawn = Counter(row for epoch in range(3000) for row in plan.draw_order(0, epoch).tolist())
         columns = list(zip(corpus["subject"], corpus["video"]))
         shares = {("a", 0): 1 / 2, ("a", 1): 1 / 10, ("b", 0): 1 / 3, ("c", 7): 1 / 2}
         for row, video in enumerate(columns):
@@ -57,7 +57,7 @@ class TestEpochPlan:
 
     def test_without_a_video_column_a_subject_is_one_video(self):
         plan = EpochPlan(rows(6, subject=[1, 2, 1, 2, 1, 2]), by_subject=True)
-        assert {row for epoch in range(50) for row in plan.order(0, epoch)} == set(range(6))
+        assert {row for epoch in range(50) for row in plan.draw_order(0, epoch)} == set(range(6))
 
     @pytest.mark.parametrize("selected", [False, True])
     def test_a_large_corpus_is_planned_by_its_labels_without_a_look_at_its_images(self, selected):
@@ -72,8 +72,8 @@ class TestEpochPlan:
             subjects = subjects[::-1]
             corpus = corpus.select(range(people * frames - 1, -1, -1))
         plan = EpochPlan(corpus, by_subject=True)
-        assert sorted(subjects[plan.order(0, 0)]) == list(range(people))
-        assert sorted(EpochPlan(corpus).order(0, 0)) == list(range(people * frames))
+        assert sorted(subjects[plan.draw_order(0, 0)]) == list(range(people))
+        assert sorted(EpochPlan(corpus).draw_order(0, 0)) == list(range(people * frames))
 
     def test_missing_columns_and_gaps_are_refused(self):
         with pytest.raises(ValueError, match=r"needs a column `subject`; its columns are \['image'\]"):
@@ -88,7 +88,9 @@ class TestEpochBatchSampler:
 
     def test_batches_are_stretches_of_the_epoch_and_the_rest_is_left_out(self):
         plan = EpochPlan(rows(23))
-        expected = [plan.order(0, epoch)[start : start + 5].tolist() for epoch in (0, 1) for start in (0, 5, 10, 15)]
+        expected = [
+            plan.draw_order(0, epoch)[start : start + 5].tolist() for epoch in (0, 1) for start in (0, 5, 10, 15)
+        ]
         assert self.batches(8, batch_size=5) == expected
         assert EpochBatchSampler(plan, 5, 0).batches_per_epoch == 4
 
@@ -103,7 +105,7 @@ class TestEpochBatchSampler:
             assert self.batches(5, batch_size=5, start_batch=start) == self.batches(start + 5, batch_size=5)[start:]
         else:  # At once, without going through the epochs before.
             plan = EpochPlan(rows(23))
-            assert self.batches(1, batch_size=5, start_batch=start)[0] == plan.order(0, start // 4)[:5].tolist()
+            assert self.batches(1, batch_size=5, start_batch=start)[0] == plan.draw_order(0, start // 4)[:5].tolist()
 
     def test_an_epoch_smaller_than_a_batch_is_refused_with_the_way_out(self):
         with pytest.raises(ValueError, match=r"23 images, is smaller than one batch.*12 in each of 2.*at most 11"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as torchvision_ops
 
-from modeling_pcl.data.geometric import HEAD_RADIUS, Turns, draw_turns, turn
+from modeling_pcl.data.geometric import HEAD_RADIUS, Turns, draw_turns, turn_images
 
 
 def make_turns(**values) -> Turns:
@@ -20,7 +20,7 @@ def blobs() -> torch.Tensor:
 
 def test_no_turn_changes_nothing(blobs):
     # Pixel centres are computed in float32, so that a pixel takes about 1e-6 of its neighbours.
-    torch.testing.assert_close(turn(blobs, make_turns()), blobs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turn_images(blobs, make_turns()), blobs, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("angle", [-35.0, 20.0, 90.0])
@@ -28,15 +28,15 @@ def test_a_turn_in_the_plane_equals_torchvision_inside_the_circle(blobs, angle):
     expected = torchvision_ops.rotate(blobs, -angle, torchvision_ops.InterpolationMode.BILINEAR)
     centre = torch.arange(64) - 31.5
     inside = (centre**2 + centre[:, None] ** 2).sqrt() < 30  # beyond it torchvision has black corners
-    turned = turn(blobs, make_turns(in_plane_deg=angle))
+    turned = turn_images(blobs, make_turns(in_plane_deg=angle))
     torch.testing.assert_close(turned[..., inside], expected[..., inside], atol=1e-4, rtol=0)
 
 
 def test_zoom_enlarges_and_shear_moves_rows_along_the_width():
     ramp = ((2 * torch.arange(64.0) + 1) / 64 - 1).expand(1, 1, 64, 64)  # the column's place, in (-1, 1)
-    zoomed = turn(ramp, make_turns(zoom=2.0))
+    zoomed = turn_images(ramp, make_turns(zoom=2.0))
     torch.testing.assert_close(zoomed, ramp / 2, atol=1e-5, rtol=0)
-    sheared = turn(ramp, make_turns(shear=0.5))[0, 0]
+    sheared = turn_images(ramp, make_turns(shear=0.5))[0, 0]
     torch.testing.assert_close(sheared[:, 32] - ramp[0, 0, :, 32], 0.5 * ramp[0, 0, 0], atol=1e-5, rtol=0)
 
 
@@ -45,23 +45,25 @@ def test_a_turn_out_of_the_plane_moves_the_middle_as_the_front_of_a_cylinder_and
     place = (2 * torch.arange(65.0) + 1) / 65 - 1
     across, down = place.expand(1, 1, 65, 65), place[:, None].expand(1, 1, 65, 65)
     turns = make_turns(out_of_plane_deg=angle)
-    shown = turn(across, turns)[0, 0, 32, 32]
+    shown = turn_images(across, turns)[0, 0, 32, 32]
     assert shown.item() == pytest.approx(-HEAD_RADIUS * math.sin(math.radians(angle)), abs=1e-4)
-    torch.testing.assert_close(turn(down, turns), down, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turn_images(down, turns), down, atol=1e-5, rtol=0)
 
 
 def test_a_turn_and_its_opposite_are_mirrors_of_each_other(blobs):
     for name in ("in_plane_deg", "out_of_plane_deg"):
         left, right = make_turns(**{name: 20.0}), make_turns(**{name: -20.0})
-        torch.testing.assert_close(turn(blobs.flip(3), left).flip(3), turn(blobs, right), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            turn_images(blobs.flip(3), left).flip(3), turn_images(blobs, right), atol=1e-4, rtol=0
+        )
 
 
 def test_every_image_is_turned_by_its_own_angles(blobs):
     turns = draw_turns(5, 40, 30, 0.1, 0.1, torch.Generator().manual_seed(1))
     images = blobs.repeat(5, 1, 1, 1)
-    for index, together in enumerate(turn(images, turns)):
+    for index, together in enumerate(turn_images(images, turns)):
         alone = Turns(**{name: value[index : index + 1] for name, value in vars(turns).items()})
-        torch.testing.assert_close(turn(images[:1], alone)[0], together)
+        torch.testing.assert_close(turn_images(images[:1], alone)[0], together)
 
 
 def test_drawn_turns_are_never_small_and_fill_the_stated_ranges():

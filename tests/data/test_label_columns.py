@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from modeling_pcl.data.label_columns import attributes, class_name, class_order, is_missing, names, numbers
+from modeling_pcl.data.label_columns import class_name, is_missing, names, numbers, order_names, select_attributes
 
 SMILE = ClassLabel(names=["not smiling", "smiling"])
 
@@ -47,8 +47,8 @@ def test_a_selection_and_a_format_are_respected():
 
 
 def test_classes_come_in_the_features_order_and_others_by_name():
-    assert class_order(["sad", None], ClassLabel(names=["sad", "angry"])) == ["sad", "angry"]
-    assert class_order(["b", None, "a", "b"], Value("string")) == ["a", "b"]
+    assert order_names(["sad", None], ClassLabel(names=["sad", "angry"])) == ["sad", "angry"]
+    assert order_names(["b", None, "a", "b"], Value("string")) == ["a", "b"]
 
 
 def test_what_is_missing_has_no_name():
@@ -59,7 +59,7 @@ def test_what_is_missing_has_no_name():
 
 
 def test_attributes_are_the_columns_below_one_name():
-    assert attributes(["image.bytes", "attributes.Male", "attributes", "attributes.race"]) == [
+    assert select_attributes(["image.bytes", "attributes.Male", "attributes", "attributes.race"]) == [
         "attributes.Male",
         "attributes.race",
     ]

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 
 from modeling_pcl.data.batches import Batch
-from modeling_pcl.data.broken_images import BrokenFiles
+from modeling_pcl.data.broken_images import BrokenImageCounter
 from modeling_pcl.data.loading import make_loader
 
 BROKEN = (3, 4, 11, 25)
@@ -296,7 +296,7 @@ class TestStream:
         assert sum(batch.attempted for batch in batches) == 30 * reader["epoch"] + reader["row"]
 
     def test_a_broken_image_has_one_name_in_all_passes_and_workers(self):
-        files = BrokenFiles(max_broken_share=1)
+        files = BrokenImageCounter(max_broken_share=1)
         for num_workers in (0, 2):
             for batch in take(make_loader(stream(30, BROKEN), 8, 6, num_workers=num_workers), 12):
                 files.add(batch.attempted, batch.broken)
@@ -336,12 +336,12 @@ class TestStream:
         assert make_loader(faces, 8, 3, subjects="auto").batches_per_epoch is None
 
 
-class TestBrokenFiles:
-    def add(self, files: BrokenFiles, attempted: int, *broken: str):
+class TestBrokenImageCounter:
+    def add(self, files: BrokenImageCounter, attempted: int, *broken: str):
         files.add(attempted, [(name, "the file is empty") for name in broken])
 
     def test_each_file_is_logged_once_and_counted_every_time(self, caplog):
-        files = BrokenFiles()
+        files = BrokenImageCounter()
         with caplog.at_level(logging.WARNING):
             self.add(files, 50, "a.jpg", "b.jpg")
             self.add(files, 50, "a.jpg")
@@ -352,7 +352,7 @@ class TestBrokenFiles:
         assert (files.attempted, files.count, list(files.reasons)) == (100, 3, ["a.jpg", "b.jpg"])
 
     def test_too_large_a_share_stops_the_run_and_names_files(self):
-        files = BrokenFiles(max_broken_share=0.1)
+        files = BrokenImageCounter(max_broken_share=0.1)
         self.add(files, 199, *(f"{n}.jpg" for n in range(50)))  # too early to judge
         with pytest.raises(
             ValueError, match=r"(?s)50 of 200.*0\.250.*`max_broken_share` allows 0\.1.*0\.jpg: the file"
@@ -361,10 +361,10 @@ class TestBrokenFiles:
 
     def test_an_epoch_is_enough_to_judge(self):
         with pytest.raises(ValueError, match="2 of 20"):
-            self.add(BrokenFiles(images_per_epoch=20), 20, "a.jpg", "b.jpg")
+            self.add(BrokenImageCounter(images_per_epoch=20), 20, "a.jpg", "b.jpg")
 
     def test_the_share_itself_is_allowed(self):
-        few, all_of_them = BrokenFiles(max_broken_share=0.01), BrokenFiles(max_broken_share=1)
+        few, all_of_them = BrokenImageCounter(max_broken_share=0.01), BrokenImageCounter(max_broken_share=1)
         self.add(few, 200, "a.jpg", "b.jpg")
         self.add(all_of_them, 200, *map(str, range(200)))
         assert (few.count, all_of_them.count) == (2, 200)
@@ -372,4 +372,4 @@ class TestBrokenFiles:
     @pytest.mark.parametrize("share", [-0.1, 1.1])
     def test_a_share_outside_0_to_1_is_refused(self, share):
         with pytest.raises(ValueError, match=r"`max_broken_share` must be in \[0, 1\]"):
-            BrokenFiles(share)
+            BrokenImageCounter(share)

@@ -12,10 +12,10 @@ from modeling_pcl.data.photometric import (
     PhotometricParameters,
     PhotometricSettings,
     adjust_hue,
+    apply_photometric,
+    crop_and_resize,
     draw_photometric,
     gaussian_blur,
-    photometric,
-    resized_crop,
 )
 
 ORDER = tuple(ADJUSTMENTS)
@@ -102,7 +102,7 @@ def test_the_list_equals_its_naive_twin(images, generator, grey, blurred, gradie
     strengths["hue"] = (strengths["hue"] - 1) * 0.4
     sigma = torch.rand(6, generator=generator) + 0.2 if blurred else None
     parameters = PhotometricParameters(strengths, grey, sigma, gradient)
-    result = photometric(images, parameters)
+    result = apply_photometric(images, parameters)
     for index, image in enumerate(images.double().numpy()):
         expected = torch.from_numpy(naive_photometric(image, parameters, index)).float()
         # The square root of the gradient's length has slope up to 500 near 0, on differences rounded to 1e-7.
@@ -135,7 +135,7 @@ def test_blur_has_a_sigma_for_each_sample(images):
 
 
 def test_the_gradient_of_a_flat_image_is_small_inside_and_sees_the_zeros_around_it():
-    magnitude = photometric(torch.ones(1, 3, 5, 5), PhotometricParameters({}, gradient=True))
+    magnitude = apply_photometric(torch.ones(1, 3, 5, 5), PhotometricParameters({}, gradient=True))
     torch.testing.assert_close(magnitude[..., 1:-1, 1:-1], torch.full((1, 3, 3, 3), 1e-3))
     grey = 219.859 / 256
     torch.testing.assert_close(magnitude[..., 0, 2], torch.full((1, 3), math.hypot(grey, 1e-3)))
@@ -145,8 +145,8 @@ def test_the_gradient_of_a_flat_image_is_small_inside_and_sees_the_zeros_around_
 def test_parameters_that_do_nothing_change_nothing(images):
     ones = torch.ones(6)
     nothing = {"brightness": ones, "contrast": ones, "saturation": ones, "hue": torch.zeros(6)}
-    torch.testing.assert_close(photometric(images, PhotometricParameters(nothing)), images, **TOLERANCE)
-    assert torch.equal(photometric(images, PhotometricParameters({})), images)
+    torch.testing.assert_close(apply_photometric(images, PhotometricParameters(nothing)), images, **TOLERANCE)
+    assert torch.equal(apply_photometric(images, PhotometricParameters({})), images)
 
 
 def test_the_list_changes_neither_its_input_nor_leaves_the_unit_interval(images, generator):
@@ -154,7 +154,7 @@ def test_the_list_changes_neither_its_input_nor_leaves_the_unit_interval(images,
     before = images.clone()
     for rows, parameters in draw(120):
         sources = images[rows]
-        result = photometric(sources, parameters)
+        result = apply_photometric(sources, parameters)
         assert result.shape == sources.shape
         assert result.min() >= 0
         assert result.max() <= 1
@@ -237,7 +237,7 @@ def test_crops_of_whole_pixels_equal_torchvision(generator, side_px, size_px):
     boxes = torch.tensor([[0, 0, 1, 1], [0.1, 0.3, 0.4, 0.4], [0.5, 0.2, 0.5, 0.8], [0.2, 0.6, 0.7, 0.3]])
     boxes = (boxes * side_px).round()
     mirrored = torch.tensor([False, True, False, True])
-    result = resized_crop(images, boxes, size_px, mirrored)
+    result = crop_and_resize(images, boxes, size_px, mirrored)
     for index, (top, left, height, width) in enumerate(boxes.int().tolist()):
         expected = torchvision_ops.resized_crop(
             images[index] / 255, top, left, height, width, [size_px, size_px], antialias=True
@@ -252,8 +252,8 @@ def test_crops_between_pixels_keep_constants_and_move_continuously(generator):
     no = torch.tensor([False])
     for start in torch.linspace(0, 20, 41):
         box = torch.stack([start, 20 - start, torch.tensor(29.3), torch.tensor(20.7)])[None]
-        torch.testing.assert_close(resized_crop(flat, box, 32, no), torch.full((1, 3, 32, 32), 200 / 255))
-        step = (resized_crop(noise, box + 1e-3, 32, no) - resized_crop(noise, box, 32, no)).abs().max()
+        torch.testing.assert_close(crop_and_resize(flat, box, 32, no), torch.full((1, 3, 32, 32), 200 / 255))
+        step = (crop_and_resize(noise, box + 1e-3, 32, no) - crop_and_resize(noise, box, 32, no)).abs().max()
         assert step < 0.01  # a thousandth of a pixel; a border that jumps by a pixel gives tenths
 
 
@@ -261,7 +261,7 @@ def test_every_sample_is_cropped_from_its_own_box(generator):
     images = torch.randint(256, (1, 3, 40, 40), dtype=torch.uint8, generator=generator).expand(3, -1, -1, -1)
     boxes = torch.tensor([[1.5, 2.5, 20.0, 18.0], [9.1, 0.0, 30.9, 40.0], [0.0, 20.2, 16.0, 16.0]])
     mirrored = torch.tensor([True, False, False])
-    together = resized_crop(images, boxes, 16, mirrored)
+    together = crop_and_resize(images, boxes, 16, mirrored)
     for index in range(3):
         one = slice(index, index + 1)
-        torch.testing.assert_close(together[one], resized_crop(images[one], boxes[one], 16, mirrored[one]))
+        torch.testing.assert_close(together[one], crop_and_resize(images[one], boxes[one], 16, mirrored[one]))

@@ -3,7 +3,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from modeling_pcl.data import schema
-from modeling_pcl.data.schema import check_schema, corpus_features, describe_columns, presence
+from modeling_pcl.data.schema import check_schema, describe_columns, make_corpus_features, presence
 
 
 def table(column: str, values: list, feature) -> Dataset:
@@ -11,7 +11,7 @@ def table(column: str, values: list, feature) -> Dataset:
 
 
 def test_a_corpus_has_image_and_split_first():
-    features = corpus_features(schema.columns("yaw", "smile") | {"AU12": schema.INTENSITY})
+    features = make_corpus_features(schema.get_features("yaw", "smile") | {"AU12": schema.INTENSITY})
     assert list(features) == ["image", "split", "yaw", "smile", "AU12"]
 
 
@@ -82,7 +82,7 @@ def test_action_units_come_by_number():
 
 
 def test_every_column_is_described():
-    described = describe_columns(corpus_features(schema.columns("yaw", "pitch", "roll", "smile", "age")))
+    described = describe_columns(make_corpus_features(schema.get_features("yaw", "pitch", "roll", "smile", "age")))
     assert described["pitch"] == "degrees, right-handed: positive is the nose up"
     assert described["smile"] == "not smiling, smiling"
     assert "present from 2" in describe_columns({"AU2": schema.INTENSITY})["AU2"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modeling_pcl.data import splits
-from modeling_pcl.data.splits import parse_shares, split_by_subject, split_stratified, strata_of, subject_folds
+from modeling_pcl.data.splits import cut_into_bins, parse_shares, split_by_subject, split_stratified, subject_folds
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -150,17 +150,17 @@ def test_a_split_that_would_be_empty_is_refused():
 
 def test_quantile_bins_hold_equally_many_and_keep_order_and_gaps():
     values = np.random.default_rng(0).permutation(np.arange(100) ** 2).tolist()
-    strata = strata_of([*values, None, float("nan")])
+    strata = cut_into_bins([*values, None, float("nan")])
     assert strata[-2:] == [None, None]
     assert np.bincount(strata[:-2]).tolist() == [10] * 10
     assert np.all(np.diff(np.array(strata[:-2])[np.argsort(values)]) >= 0)
 
 
 def test_equal_numbers_are_in_one_bin():
-    strata = strata_of([0.0] * 95 + [1.0, 2.0, 3.0, 4.0, 5.0])
+    strata = cut_into_bins([0.0] * 95 + [1.0, 2.0, 3.0, 4.0, 5.0])
     assert len(set(strata[:95])) == 1
-    assert strata_of([None, None]) == [None, None]
-    assert len(set(strata_of([7.0] * 5))) == 1
+    assert cut_into_bins([None, None]) == [None, None]
+    assert len(set(cut_into_bins([7.0] * 5))) == 1
 
 
 def test_shares_are_parsed_in_order():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, IterableDataset, Value
 
-from modeling_pcl.data.streaming import OPEN_SHARDS, ROWS_AT_ONCE, StreamRow, shuffled_rows
+from modeling_pcl.data.streaming import OPEN_SHARDS, ROWS_AT_ONCE, StreamRow, read_shuffled_rows
 
 ROWS = 84
 
@@ -26,7 +26,7 @@ def drawn(
     shards: int, epoch: int = 0, seed: int = 0, reader: int = 0, readers: int = 1, buffer_size: int = 8
 ) -> list[int]:
     stream = corpus().to_iterable_dataset(shards)
-    return numbers(shuffled_rows(stream, epoch, seed, reader, readers, buffer_size))
+    return numbers(read_shuffled_rows(stream, epoch, seed, reader, readers, buffer_size))
 
 
 def counted_stream(rows_of_shard: list[int], read: list) -> IterableDataset:
@@ -58,20 +58,20 @@ class TestShares:
         everything = [100 * shard + row for shard, size in enumerate(sizes) for row in range(size)]
         for readers in (1, 2, 3, 5, 7, 9):
             stream = counted_stream(sizes, [])
-            parts = [numbers(shuffled_rows(stream, 2, 0, reader, readers, 8)) for reader in range(readers)]
+            parts = [numbers(read_shuffled_rows(stream, 2, 0, reader, readers, 8)) for reader in range(readers)]
             assert sorted(row for part in parts for row in part) == everything
 
     def test_only_shards_that_are_left_over_are_read_by_every_reader(self):
         read = []
         stream = counted_stream([10] * 13, read)
         for reader in range(6):
-            list(shuffled_rows(stream, 0, 0, reader, 6, 8))
+            list(read_shuffled_rows(stream, 0, 0, reader, 6, 8))
         assert sorted(Counter(read).values()) == [10] * 12 + [60]
 
     def test_a_filtered_stream_is_shared_out_too(self):
         faces = corpus(subject=[str(row % 3) for row in range(ROWS)]).to_iterable_dataset(5)
         kept = faces.filter(lambda subject: subject == "1", input_columns=["subject"])
-        parts = [numbers(shuffled_rows(kept, 0, 0, reader, 2, 8)) for reader in range(2)]
+        parts = [numbers(read_shuffled_rows(kept, 0, 0, reader, 2, 8)) for reader in range(2)]
         assert sorted(parts[0] + parts[1]) == list(range(1, ROWS, 3))
 
 
@@ -102,7 +102,7 @@ class TestOrder:
         assert ("row 2 of shard 1", "14") in names
 
     def rows(self, stream: IterableDataset, epoch: int, reader: int, readers: int) -> list[StreamRow]:
-        return list(shuffled_rows(stream, epoch, 0, reader, readers, 8))
+        return list(read_shuffled_rows(stream, epoch, 0, reader, readers, 8))
 
     def test_a_row_without_an_image_does_not_end_the_pass(self):
         images = [None if row == 3 else {"bytes": None, "path": str(row)} for row in range(20)]
@@ -117,6 +117,6 @@ class TestOrder:
 def test_no_more_rows_are_held_than_the_buffer_and_a_block_of_each_open_shard(buffer_size):
     read, most = [], 0
     stream = counted_stream([100] * 8, read)
-    for given, _ in enumerate(shuffled_rows(stream, 0, 0, 0, 1, buffer_size)):
+    for given, _ in enumerate(read_shuffled_rows(stream, 0, 0, 0, 1, buffer_size)):
         most = max(most, len(read) - given)
     assert buffer_size <= most <= buffer_size + OPEN_SHARDS * ROWS_AT_ONCE + 1

@@ -37,7 +37,7 @@ def make_ramps(count: int, side_px: int) -> torch.Tensor:
 
 @pytest.fixture
 def without_photometric(monkeypatch):
-    monkeypatch.setattr(views, "photometric", lambda images, parameters: images)
+    monkeypatch.setattr(views, "apply_photometric", lambda images, parameters: images)
 
 
 def assert_same(first: dict, second: dict):
@@ -351,7 +351,7 @@ def test_second_face_views_are_of_another_frame_where_there_is_one(without_photo
 
 def test_frames_of_micro_batches_belong_to_the_images_of_the_joined_batch():
     parts = [VideoFrames(make_flat([1, 2]), np.array([0, 3])), VideoFrames(make_flat([3]), np.array([1]))]
-    joined = VideoFrames.joined(parts, batch_size=4)
+    joined = VideoFrames.join(parts, batch_size=4)
     assert joined.image_of.tolist() == [0, 3, 5]
     assert grey_levels(joined.images / 255) == [1, 2, 3]
 

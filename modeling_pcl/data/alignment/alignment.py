@@ -29,8 +29,8 @@ from ...files import write_json
 from ..child_processes import available_cpus
 from ..corpora import corpus_revision, corpus_splits, load_corpus
 from ..image_folders import is_image
-from ..parts import begin_or_go_on
-from ..schema import columns, corpus_features
+from ..parts import begin_or_resume
+from ..schema import get_features, make_corpus_features
 from ..sources import MEDIA
 from ..video import find_videos, videos_revision
 from .arguments import AlignmentArguments
@@ -61,7 +61,7 @@ def align(arguments: AlignmentArguments) -> dict:
     revisions = [f"{split} {corpus_revision(corpus)}" for split, corpus in corpora.items()]
     revisions += [videos_revision(videos, root)] if videos else []
     plan = {"options": arguments.recorded() | {"crop": crop}, "collection": ", ".join(revisions)}
-    finished = begin_or_go_on(arguments.output_dir, folder, plan)
+    finished = begin_or_resume(arguments.output_dir, folder, plan)
     if finished is not None:
         return finished
     units = list(make_units(corpora, videos, root, arguments.photos_per_file))
@@ -84,7 +84,7 @@ def align(arguments: AlignmentArguments) -> dict:
         draw_sheet(folder, units).save(arguments.output_dir / "faces.jpg", quality=90)
     report = plan | {
         "digest": hashlib.sha256(json.dumps([plan, total.kept]).encode()).hexdigest(),
-        "rows": writer.place_parts(accounts, arguments.output_dir),
+        "rows": writer.move_parts(accounts, arguments.output_dir),
         "photos": total.photos,
         "photos_with_several_faces": total.several,
         "thinned": total.thinned,
@@ -124,8 +124,8 @@ def face_features(corpora: Mapping[str, Dataset], has_videos: bool) -> Features:
     labels = {}
     for corpus in corpora.values():
         labels |= {key: kind for key, kind in corpus.features.items() if not isinstance(kind, MEDIA)}
-    labels |= columns("subject", "video", "frame") if has_videos else {}
-    return corpus_features({key: kind for key, kind in labels.items() if key not in ("image", "split")} | FOUND)
+    labels |= get_features("subject", "video", "frame") if has_videos else {}
+    return make_corpus_features({key: kind for key, kind in labels.items() if key not in ("image", "split")} | FOUND)
 
 
 def make_units(corpora: Mapping[str, Dataset], videos: Sequence[Path], root: Path, photos_per_file: int):

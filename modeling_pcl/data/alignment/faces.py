@@ -18,7 +18,7 @@ from ...head_pose_pcl import ANGLES, turn_back
 from ...images_pcl import BrokenImageError, open_bytes, to_rgb
 from ...progress import progress
 from ..images import image_bytes
-from ..parts import PartWriter, printable
+from ..parts import PartWriter, make_printable
 from ..video import BrokenVideoError, Frame, expected_frames, read_frames
 from .arguments import AlignmentArguments
 from .tracking import FaceTracker
@@ -105,7 +105,7 @@ class FaceWriter(PartWriter):
     shows_frames: bool = False
     account_type = Account
 
-    def records(self, unit: Unit, account: Account) -> Iterator[dict]:
+    def make_records(self, unit: Unit, account: Account) -> Iterator[dict]:
         samples: list[Image.Image] = []
         yield from (self._photos if unit.video is None else self._video)(unit, account, samples)
         for number, sample in enumerate(samples):
@@ -129,7 +129,7 @@ class FaceWriter(PartWriter):
 
     def _open(self, row: dict, number: int, account: Account) -> tuple[str, dict, Image.Image] | None:
         record = row["image"]
-        name = printable((record or {}).get("path") or f"{number:07d}")
+        name = make_printable((record or {}).get("path") or f"{number:07d}")
         if Path(name).is_absolute():  # Of a folder of photos; elsewhere nothing tells where names begin.
             inside = Path(name).is_relative_to(self.root.absolute())
             name = Path(name).relative_to(self.root.absolute()).as_posix() if inside else Path(name).name

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...images_pcl import BrokenImageError
-from ..parts import PartWriter, printable
+from ..parts import PartWriter, make_printable
 from .layouts.base import Pair, Photo, Row
 from .raw_images import Prepared, Treatment, prepare_image
 
@@ -56,7 +56,7 @@ class CollectionWriter(PartWriter):
     treatment: Treatment
     account_type = Account
 
-    def records(self, part: Part, account: Account) -> Iterator[dict]:
+    def make_records(self, part: Part, account: Account) -> Iterator[dict]:
         for row in part.rows:
             try:
                 yield self._record(row, part, account)
@@ -75,6 +75,6 @@ class CollectionWriter(PartWriter):
         return images | {"split": part.split} | row.labels
 
     def _prepare(self, photo: Photo) -> Prepared:
-        if printable(photo.name) != photo.name:
+        if make_printable(photo.name) != photo.name:
             raise BrokenImageError(photo.name, "its name is not UTF-8: rename the file")
         return prepare_image(self.root, photo, self.treatment)

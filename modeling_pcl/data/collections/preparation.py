@@ -21,8 +21,8 @@ from datasets import Features
 
 from ...files import write_json
 from ..child_processes import available_cpus
-from ..parts import begin_or_go_on, printable
-from ..schema import PAIR_COLUMNS, corpus_features
+from ..parts import begin_or_resume, make_printable
+from ..schema import PAIR_COLUMNS, make_corpus_features
 from .arguments import PreparationArguments
 from .copies import Found, describe_copies, find_copies
 from .layouts import LAYOUTS, Collection, LayoutError
@@ -69,17 +69,17 @@ def prepare_corpus(
     parts = list(_parts(collection, rows_per_part))
     folder = output_dir / ".preparing"
     plan = {"options": dict(options), "collection": _digest_of_rows(parts)}
-    finished = begin_or_go_on(output_dir, folder, plan)
+    finished = begin_or_resume(output_dir, folder, plan)
     if finished is not None:
         return finished
-    features = {"data": corpus_features(collection.columns), "pairs": Features(PAIR_COLUMNS)}
+    features = {"data": make_corpus_features(collection.columns), "pairs": Features(PAIR_COLUMNS)}
     writer = CollectionWriter(folder, root, features, treatment)
     writer.write_missing(parts, num_proc, "row", "Preparing")
     accounts = {part: writer.read_account(part) for part in parts}
     _check_not_all_broken(root, accounts, folder)
     copies = find_copies(_found(accounts))
     dropped = {(image.part, image.row) for group in copies for image in group[1:]} if drop_duplicates else set()
-    rows = writer.place_parts(accounts, output_dir, dropped)
+    rows = writer.move_parts(accounts, output_dir, dropped)
     report = plan | {
         "digest": _digest_of_corpus(plan, rows, accounts),
         "rows": rows,
@@ -143,7 +143,7 @@ def _found(accounts: Mapping[Part, Account]) -> Iterator[Found]:
 
 def _by_name(*entries: Sequence[tuple[str, str]]) -> list[dict]:
     """Each broken row once: a pair's image may be a row of its own too."""
-    reasons = {printable(name): printable(reason) for group in entries for name, reason in group}
+    reasons = {make_printable(name): make_printable(reason) for group in entries for name, reason in group}
     return [{"name": name, "reason": reason} for name, reason in reasons.items()]
 
 
@@ -162,7 +162,7 @@ def _describe_subjects(collection: Collection) -> dict:
             if row.labels.get("subject") is not None:
                 splits[row.labels["subject"]].add(split)
     shared = sorted(subject for subject, names in splits.items() if len(names) > 1)
-    named = [printable(subject) for subject in shared[:NAMED_IN_REPORT]]
+    named = [make_printable(subject) for subject in shared[:NAMED_IN_REPORT]]
     return {"count": len(splits), "in_several_splits": len(shared), "named": named}
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..pairs import make_pairs
-from ..splits import parse_shares, split_by_subject, split_stratified, strata_of
+from ..splits import cut_into_bins, parse_shares, split_by_subject, split_stratified
 from .layouts.base import Collection, Pair, Row
 
 STRATIFIED_BY = ("expression", "smile", "yaw", "age", "gender")
@@ -46,7 +46,7 @@ def _strata(collection: Collection, rows: list[Row]) -> list:
     if column is None:
         return [0] * len(rows)
     values = [row.labels.get(column) for row in rows]
-    return list(strata_of(values)) if column in NUMBERS else values
+    return list(cut_into_bins(values)) if column in NUMBERS else values
 
 
 def add_pairs(collection: Collection, count: int, folds: int, seed: int) -> Collection:

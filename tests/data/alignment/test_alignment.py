@@ -103,7 +103,7 @@ def test_one_person_of_a_video_is_one_subject_in_a_shot(video, tmp_path):
     assert frames == sorted(frames)
     assert max(frames) < 20
     # What training takes as other frames of the same person.
-    others = VideoIndex(corpus).others(0)
+    others = VideoIndex(corpus).find_other_frames(0)
     assert {corpus[int(row)]["subject"] for row in others} == {"two.mp4#1"}
     # In the last shot nothing moves.
     assert counts["two.mp4#3"] == 1

@@ -22,9 +22,9 @@ from modeling_pcl.data.collections.preparation import prepare_corpus
 from modeling_pcl.data.collections.raw_images import Treatment
 from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.parts import replacing, select_records, write_records
-from modeling_pcl.data.schema import columns
+from modeling_pcl.data.schema import get_features
 
-COLUMNS = columns("subject", "age") | {
+COLUMNS = get_features("subject", "age") | {
     "expression": ClassLabel(names=["calm", "glad", "sad"]),
     "attributes": {"hat": ClassLabel(names=["no", "yes"])},
 }
@@ -153,7 +153,7 @@ class TestTheCorpus:
     def test_names_of_any_script_come_through(self, prepare, root):
         name = "é 名前 '#%?[a]*,\n.jpg"
         (root / name).write_bytes(encoded(0))
-        named = Collection(columns("subject"), {"train": [Row(Photo(root / name, name), {"subject": name})]})
+        named = Collection(get_features("subject"), {"train": [Row(Photo(root / name, name), {"subject": name})]})
         (record,) = load_corpus(str(prepare(collection=named)), "train")
         assert record["image"]["path"] == record["subject"] == name
 
@@ -178,7 +178,7 @@ def test_there_are_no_more_processes_than_parts(prepare, monkeypatch):
     def refuse(work, items, count: int):
         raise Interrupted(count)
 
-    monkeypatch.setattr(parts, "in_processes", refuse)
+    monkeypatch.setattr(parts, "map_in_processes", refuse)
     with pytest.raises(Interrupted, match=r"^7$"):
         prepare(num_proc=64)
 

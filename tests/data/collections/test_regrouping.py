@@ -7,7 +7,7 @@ from datasets import ClassLabel
 
 from modeling_pcl.data.collections.layouts.base import Collection, Pair, Photo, Row
 from modeling_pcl.data.collections.regrouping import add_pairs, shuffle, split_again
-from modeling_pcl.data.schema import columns
+from modeling_pcl.data.schema import get_features
 
 EXPRESSIONS = {"expression": ClassLabel(names=["calm", "glad"])}
 
@@ -23,7 +23,9 @@ def numbers(rows: list[Row]) -> list[int]:
 def by_subject(people: int = 20, per_person: int = 5) -> Collection:
     """Every person in train and in test."""
     rows = [row(number, subject=f"s{number % people}") for number in range(people * per_person)]
-    return Collection(columns("subject", "frame"), {"train": rows[:70], "test": rows[70:]}, broken=[("x.jpg", "gone")])
+    return Collection(
+        get_features("subject", "frame"), {"train": rows[:70], "test": rows[70:]}, broken=[("x.jpg", "gone")]
+    )
 
 
 def labelled(names: dict, *labels: dict) -> Collection:
@@ -54,7 +56,7 @@ class TestSplitAgain:
 
     def test_without_subjects_the_first_label_of_the_list_is_stratified(self):
         labels = [{"expression": number % 10 // 9, "gender": number % 2} for number in range(200)]
-        collection = labelled(EXPRESSIONS | columns("gender"), *labels)
+        collection = labelled(EXPRESSIONS | get_features("gender"), *labels)
         parts = split_again(collection, "train=0.75,test=0.25", seed=0).splits
         counts = {name: Counter(each.labels["expression"] for each in part) for name, part in parts.items()}
         assert counts == {"train": {0: 135, 1: 15}, "test": {0: 45, 1: 5}}
@@ -62,7 +64,7 @@ class TestSplitAgain:
     @pytest.mark.parametrize("column", ["yaw", "age"])
     def test_numbers_are_stratified_by_tenths(self, column):
         values = np.random.default_rng(0).permutation(100).tolist()
-        collection = labelled(columns(column), *({column: float(value)} for value in values))
+        collection = labelled(get_features(column), *({column: float(value)} for value in values))
         test = split_again(collection, "train=0.8,test=0.2", seed=0).splits["test"]
         assert Counter(int(each.labels[column]) // 10 for each in test) == dict.fromkeys(range(10), 2)
 
@@ -90,7 +92,7 @@ class TestSplitAgain:
             split_again(by_subject(), shares, seed=0)
 
     def test_a_row_without_a_subject_is_refused_where_others_have_one(self):
-        collection = labelled(columns("subject"), {"subject": "a"}, {"subject": "b"}, {})
+        collection = labelled(get_features("subject"), {"subject": "a"}, {"subject": "b"}, {})
         with pytest.raises(ValueError, match="1 of 3 rows have no subject"):
             split_again(collection, "train=0.5,test=0.5", seed=0)
 
@@ -126,7 +128,7 @@ class TestAddPairs:
 
     def test_rows_without_a_subject_take_no_part(self):
         labels = [{"subject": f"s{number % 4}"} if number % 3 else {} for number in range(36)]
-        collection = add_pairs(labelled(columns("subject"), *labels), 8, folds=1, seed=0)
+        collection = add_pairs(labelled(get_features("subject"), *labels), 8, folds=1, seed=0)
         paired = {photo.name for pair in collection.pairs["train"] for photo in (pair.image_a, pair.image_b)}
         assert paired <= {f"{number}.jpg" for number in range(36) if number % 3}
         assert len(collection.splits["train"]) == 36

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from ...image_folders import by_number
-from ...schema import INTENSITY, PRESENCE, columns
+from ...image_folders import natural_sort_key
+from ...schema import INTENSITY, PRESENCE, get_features
 from .base import Collection, Download, LayoutError, Row, find_folders, find_images, index_once, read_lines
 from .folders import frame_numbers
 
@@ -41,7 +41,7 @@ def read_disfa(root: Path) -> Collection:
         rows += _disfa_rows(download, subject, labelled[subject], pictured[subject])
     if not rows:
         raise LayoutError(root, "there is no image of a frame that has labels: extract the frames of the videos.")
-    features = columns("subject", "frame") | {f"AU{unit}": INTENSITY for unit in DISFA_UNITS}
+    features = get_features("subject", "frame") | {f"AU{unit}": INTENSITY for unit in DISFA_UNITS}
     return Collection(features, {"train": rows}, broken=download.broken)
 
 
@@ -113,7 +113,7 @@ def read_bp4d(root: Path) -> Collection:
             download.broken.append((path.name, f"{missing} of {len(coded)} coded frames have no image"))
     if not rows:
         raise LayoutError(root, "no coded frame has an image: the images of F001_T1.csv belong into 2D+3D/F001/T1/.")
-    features = columns("subject", "video", "frame") | {f"AU{unit}": PRESENCE for unit in BP4D_UNITS}
+    features = get_features("subject", "video", "frame") | {f"AU{unit}": PRESENCE for unit in BP4D_UNITS}
     return Collection(features, {"train": rows}, broken=download.broken)
 
 
@@ -123,7 +123,7 @@ def _find_tables(download: Download) -> list[Path]:
     tables = index_once((path for path in paths if BP4D_TABLE.fullmatch(path.name)), lambda path: path.stem, "file of ")
     if not tables:
         raise LayoutError(download.root, "there is no file of codes like AUCoding/AU_OCC/F001_T1.csv in it.")
-    return [download.require(download.name(path)) for path in sorted(tables.values(), key=by_number)]
+    return [download.require(download.name(path)) for path in sorted(tables.values(), key=natural_sort_key)]
 
 
 def _read_codes(download: Download, path: Path) -> dict[int, dict[str, int | None]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import ClassLabel, Value
 
-from ...schema import columns
+from ...schema import get_features
 from .base import Collection, Download, LayoutError, Row, base_name, find_images, index_once, read_lines
 
 UTKFACE_RACES = ["white", "black", "asian", "indian", "others"]
@@ -43,7 +43,7 @@ def read_utkface(root: Path) -> Collection:
         return Row(download.photo(path), {"age": age, "gender": gender, "attributes": {"race": race}})
 
     rows = download.read_images(_utkface_images(root), read, refuses_bad_majority=True)
-    features = columns("age", "gender") | {"attributes": {"race": ClassLabel(names=UTKFACE_RACES)}}
+    features = get_features("age", "gender") | {"attributes": {"race": ClassLabel(names=UTKFACE_RACES)}}
     return Collection(features, {"train": rows}, broken=download.broken)
 
 
@@ -102,7 +102,7 @@ def read_celeba(root: Path) -> Collection:
     if without_identity:
         reason = f"{len(without_identity)} images have no line, so no subject; the first is {without_identity[0]}"
         download.broken.append(("identity_CelebA", reason))
-    features = (columns("subject") if identity else {}) | {"attributes": dict.fromkeys(names, Value("bool"))}
+    features = (get_features("subject") if identity else {}) | {"attributes": dict.fromkeys(names, Value("bool"))}
     return Collection(features, splits, broken=download.broken)
 
 

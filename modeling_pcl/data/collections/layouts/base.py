@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...image_folders import by_number, is_image
+from ...image_folders import is_image, natural_sort_key
 
 
 class LayoutError(ValueError):
@@ -97,7 +97,7 @@ def check_inside(root: Path, path: Path) -> Path:
 def find_images(folder: Path) -> list[Path]:
     """Image files straight in `folder`, by name; hidden files (`._x.jpg` of a Mac) are left out."""
     files = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
-    return sorted((path for path in files if is_image(path)), key=by_number)
+    return sorted((path for path in files if is_image(path)), key=natural_sort_key)
 
 
 def base_name(path: Path) -> str:
@@ -128,7 +128,9 @@ def index_once(paths: Iterable[Path], key: Callable[[Path], Any] = base_name, wh
 
 def find_folders(folder: Path) -> list[Path]:
     """Folders straight in `folder`, by name; hidden ones are left out."""
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_number)
+    return sorted(
+        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=natural_sort_key
+    )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

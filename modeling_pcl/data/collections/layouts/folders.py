@@ -9,7 +9,7 @@ from typing import Literal
 from datasets import ClassLabel
 
 from ...image_folders import SPLITS, list_folder
-from ...schema import columns
+from ...schema import get_features
 from .base import Collection, Download, LayoutError, Photo, Row, index_once
 
 # A run of more than 18 digits does not fit into an int64: it is a name, not the number of a frame.
@@ -57,7 +57,7 @@ def read_folders(root: Path, folder_is: Literal["subject", "expression"] = "subj
     for image, split, folder in placed:
         label = names.index(folder) if is_labelled and folder_is == "expression" else folder
         splits[split].append(Row(image, {folder_is: label} if is_labelled else {}))
-    features = columns("subject") if folder_is == "subject" else {"expression": ClassLabel(names=names)}
+    features = get_features("subject") if folder_is == "subject" else {"expression": ClassLabel(names=names)}
     return Collection(features if is_labelled else {}, splits, broken=download.broken)
 
 
@@ -86,7 +86,7 @@ def read_voxceleb(root: Path) -> Collection:
         return Row(image, {"subject": folders[0], "video": folders[1], "frame": frames[image.source]})
 
     rows = download.read_each(photos.items(), read, root)
-    return Collection(columns("subject", "video", "frame"), {"train": rows}, broken=download.broken)
+    return Collection(get_features("subject", "video", "frame"), {"train": rows}, broken=download.broken)
 
 
 def frame_numbers(paths: Sequence[Path]) -> dict[Path, int | None]:
@@ -122,7 +122,7 @@ def find_photos(download: Download) -> dict[str, Photo]:
     content = list_folder(download.root)
     download.broken += [(name, "a link to a folder, which is not followed") for name in content.links]
     content.links.clear()
-    content.report_others(download.root)
+    content.log_ignored_files(download.root)
     if not content.images:
         reason = "there is no image in it or below, no .bmp, .jpg, .png or what else Pillow opens."
         raise LayoutError(download.root, reason)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...schema import columns
+from ...schema import get_features
 from .base import (
     Collection,
     Download,
@@ -53,7 +53,7 @@ def read_lfw(root: Path) -> Collection:
     rows = _rows(download, _lfw_images(folder))
     images = index_once((row.image.source for row in rows), _lfw_name)
     pairs = {split: _read_lfw_pairs(download, folder, path, images) for split, path in lists.items()}
-    return Collection(columns("subject"), {"train": rows}, pairs, download.broken)
+    return Collection(get_features("subject"), {"train": rows}, pairs, download.broken)
 
 
 def _lfw_folder(root: Path) -> Path:
@@ -171,7 +171,7 @@ def _read_flat(root: Path, list_name: str) -> Collection:
     rows = _rows(download, find_images(folder))
     paths = index_once(row.image.source for row in rows)
     pairs = _read_two_line_pairs(download, path, {name: download.photo(path) for name, path in paths.items()})
-    return Collection(columns("subject"), {"train": rows}, {"test": pairs}, download.broken)
+    return Collection(get_features("subject"), {"train": rows}, {"test": pairs}, download.broken)
 
 
 def _rows(download: Download, paths: Iterable[Path]) -> list[Row]:

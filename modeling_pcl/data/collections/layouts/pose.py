@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ....head_pose_pcl import ANGLES, angles_of
-from ...schema import columns
+from ...schema import get_features
 from .base import (
     Collection,
     Download,
@@ -124,7 +124,7 @@ def pose_collection(download: Download, need: str, splits: dict[str, list[Row]],
     if not any(splits.values()):
         first = f"; the first of {len(broken)} that cannot be read is {': '.join(broken[0])}" if broken else ""
         raise LayoutError(download.root, f"has no image with head pose. There must be {need}{first}.")
-    return Collection(columns(*names, *ANGLES), splits, broken=broken)
+    return Collection(get_features(*names, *ANGLES), splits, broken=broken)
 
 
 def angle_labels(yaw_deg: float, pitch_deg: float, roll_deg: float) -> dict[str, float]:
