@@ -207,9 +207,8 @@ class ViewMaker:
     def _find_negatives(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
         """Find the index of each negative in the list of mirrored images, turned images and other frames, `(I, K)`."""
         count = len(chosen)
-        sources = np.arange(count)[:, None].repeat(
-            self.settings.pose_negatives_per_image, axis=1
-        )  # All are own mirrors at first.
+        # At first, every negative is the mirror of its own image.
+        sources = np.arange(count)[:, None].repeat(self.settings.pose_negatives_per_image, axis=1)
         of_batch = self._get_positions("batch")
         sources[:, of_batch] = np.arange(len(of_batch)) % count
         geometric = self._get_positions("geometric")[::2]

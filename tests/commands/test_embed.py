@@ -252,8 +252,8 @@ class TestVideos:
         broken = {entry["video"]: entry["reason"] for entry in record(tmp_path / "out")["broken"]}
         assert list(broken) == ["c.mp4", "d.mp4"]
         assert broken["c.mp4"] == "Invalid data found when processing input"
-        assert "packets or frames do not decode" in broken["d.mp4"]
-        assert "not all of c.mp4" in caplog.text
+        assert "packets or frames cannot be decoded" in broken["d.mp4"]
+        assert "c.mp4 was not read completely" in caplog.text
 
     def test_every_frame_of_one_file(self, embed, folder, tmp_path):
         embed(tmp_path / "out", "--corpus", folder / "e.mp4", "--every_s", 0)
@@ -450,5 +450,5 @@ class TestRefusals:
     def test_a_corpus_without_one_whole_image_or_without_rows_is_refused(self, refuse, faces, tmp_path):
         faces([None, None]).to_parquet(tmp_path / "broken.parquet")
         assert "Not one image" in refuse(tmp_path / "out", "--corpus", tmp_path / "broken.parquet")
-        with pytest.raises(ValueError, match="`empty` holds no row"):
+        with pytest.raises(ValueError, match="`empty` has no rows"):
             CorpusSource(faces([0]).select([]), "empty", 32, 0.05)

@@ -309,12 +309,12 @@ class TestASecondRun:
         caplog.set_level("INFO")
         assert prepare("folders", people, "--num_proc", 2) == folder
         assert {path: path.stat().st_mtime_ns for path in (folder / "data").iterdir()} == before
-        assert "is finished already" in caplog.text
+        assert "is complete already" in caplog.text
         assert prepare.printed == printed
 
     def test_another_collection_or_option_is_refused(self, prepare, people, tmp_path):
         prepare("folders", people)
-        assert "made with other size: give the same" in error_of(prepare, "folders", people, "--size", 32)
+        assert "made with other size: use the same" in error_of(prepare, "folders", people, "--size", 32)
         write_face(tmp_path / "others" / "p0" / "0.jpg", 1)
         assert "made with other images or labels" in error_of(prepare, "folders", tmp_path / "others")
 

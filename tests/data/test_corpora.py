@@ -135,12 +135,12 @@ class TestWhatDoesNotOpenSaysWhy:
         folder.mkdir()
         for name, text in content.items():
             (folder / name).write_text(text)
-        with pytest.raises(ValueError, match="neither images nor parquet"):
+        with pytest.raises(ValueError, match="no images, no parquet files"):
             load_corpus(str(folder))
 
     def test_a_saved_folder_without_rows(self, tmp_path):
         table(0).save_to_disk(tmp_path / "saved")
-        with pytest.raises(ValueError, match="holds no rows"):
+        with pytest.raises(ValueError, match="has no rows"):
             load_corpus(str(tmp_path / "saved"))
 
     @pytest.mark.parametrize("column", ["face", "image"])

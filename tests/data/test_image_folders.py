@@ -136,7 +136,7 @@ def secrets(tmp_path) -> dict[str, str]:
         "folder/face.png": "own corpus",
         "loop.png": "own corpus|symbolic links",
         "/dev/zero": "own corpus",
-        "fifo.png": "no regular file",
+        "fifo.png": "not a regular file",
         "sparse.png": "more than 268435456",
         "nul\0.png": "own corpus",
         "missing.png": "No such file",

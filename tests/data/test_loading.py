@@ -87,7 +87,7 @@ class TestRows:
     @pytest.mark.parametrize("num_workers", [0, 1])
     def test_a_corpus_without_good_images_is_refused(self, num_workers):
         with pytest.raises(
-            ValueError, match=r"row \d does not decode \(no image format.*nor does any of 100 other rows"
+            ValueError, match=r"row \d cannot be decoded \(no image format.*nor can any of 100 other rows"
         ):
             next(iter(make_loader(corpus(7, broken=range(7)), 8, 2, num_workers=num_workers)))
 
@@ -278,7 +278,7 @@ class TestStream:
 
     def test_another_number_of_processes_cannot_resume_a_stream(self):
         position = make_loader(stream(), 8, 4, world_size=2).position()
-        with pytest.raises(ValueError, match="`world_size` was 2 where `position` was taken, is 1"):
+        with pytest.raises(ValueError, match="`world_size` was 2 for the loader of `position`, but is 1"):
             make_loader(stream(), 8, 4, position=position)
 
     def test_the_workers_of_a_process_divide_its_shuffle_buffer(self):

@@ -1,12 +1,12 @@
-"""Photos and videos to a corpus of faces.
+"""Cut the faces out of photos and videos into a corpus.
 
     OUTPUT/
         data/train-00000-of-00003.parquet ...      faces, by split
-        report.json                                counts, photos without a face and why
-        faces.jpg                                  samples, with boxes, points and what was cut out
-        .aligning/                                 parts of a run that is not finished; gone at its end
+        report.json                                counts, and photos without a face, with reasons
+        faces.jpg                                  samples with boxes, points and crops
+        .aligning/                                 parts of an unfinished run; deleted at its end
 
-The same input and options give the same bytes. A run that was killed goes on with the parts that it has.
+The same input and options give the same bytes. An interrupted run continues with the parts that it has written.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset, Features, Value
-from datasets import Sequence as Numbers
+from datasets import Sequence as NumberList
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
@@ -38,35 +38,39 @@ from .faces import Account, FaceWriter, Unit
 
 logger = logging.getLogger(__name__)
 
-FOUND = {"box": Numbers(Value("float32"), 4), "points": Numbers(Value("float32"), 10), "score": Value("float32")}
+DETECTION_FEATURES = {
+    "box": NumberList(Value("float32"), 4),
+    "points": NumberList(Value("float32"), 10),
+    "score": Value("float32"),
+}
 SHEET_SAMPLES, SHEET_COLUMNS, TILE_PX, GAP_PX = 24, 4, 360, 8
 
 
 def align(arguments: AlignmentArguments) -> dict:
-    """Make a corpus of faces as the options say.
+    """Detect and cut out faces, and write them as a corpus.
 
     Returns:
-        The report, as it is in `report.json`.
+        The report, as in `report.json`.
 
     Raises:
-        ValueError: If the input holds no photo and no video, no face is found, or OUTPUT holds something else.
-        ImportError: If the detector's packages, or those of videos, are not installed.
-        OSError: If something cannot be written, or a process died.
+        ValueError: If the input has no photo and no video, no face is detected, or OUTPUT holds other files.
+        ImportError: If packages for the face detector or for videos are not installed.
+        OSError: If a file cannot be written, or a process died.
     """
     crop = PCLImageProcessor.from_pretrained(arguments.like).face_crop if arguments.like else arguments.crop()
     face_crop = FaceCrop(**crop)
-    FaceDetector(**arguments.detector())  # Only so that wrong options are refused before anything is made.
+    FaceDetector(**arguments.detector())  # Checks the options before any file is written.
     corpora, videos, root = open_input(arguments.input)
     folder = arguments.output_dir / ".aligning"
     revisions = [f"{split} {corpus_revision(corpus)}" for split, corpus in corpora.items()]
     revisions += [videos_revision(videos, root)] if videos else []
     plan = {"options": arguments.recorded() | {"crop": crop}, "collection": ", ".join(revisions)}
-    finished = begin_or_resume(arguments.output_dir, folder, plan)
-    if finished is not None:
-        return finished
+    earlier_report = begin_or_resume(arguments.output_dir, folder, plan)
+    if earlier_report is not None:
+        return earlier_report
     units = list(make_units(corpora, videos, root, arguments.photos_per_file))
     num_proc = arguments.num_proc or available_cpus()
-    features = {"data": face_features(corpora, bool(videos))}
+    features = {"data": make_face_features(corpora, bool(videos))}
     shows_frames = min(num_proc, len(units)) < 2
     writer = FaceWriter(folder, root, features, corpora, face_crop, arguments, shows_frames)
     writer.write_missing(units, num_proc, "photo", "Finding faces")
@@ -75,7 +79,7 @@ def align(arguments: AlignmentArguments) -> dict:
     for account in accounts.values():
         total.add(account)
     if not total.kept:
-        shutil.rmtree(folder)  # With another threshold there may be some.
+        shutil.rmtree(folder)  # Otherwise a run with another threshold would be refused.
         (name, reason), *_ = total.missed or [(arguments.input, "nothing was searched")]
         raise ValueError(
             f"Not one face in {arguments.input}. The first of {len(total.missed)} misses, {name}: {reason}."
@@ -99,7 +103,14 @@ def align(arguments: AlignmentArguments) -> dict:
 
 
 def open_input(name: str) -> tuple[dict[str, Dataset], list[Path], Path]:
-    """Photos by split, videos, and the folder below which videos have their names."""
+    """Open the input.
+
+    Returns:
+        Photos by split, paths of videos, and the folder to which names of videos are relative.
+
+    Raises:
+        ValueError: If the input is neither a photo, a video nor a corpus.
+    """
     path = Path(name).expanduser()
     root = path if path.is_dir() else path.parent
     videos = find_videos(path)
@@ -115,21 +126,23 @@ def open_input(name: str) -> tuple[dict[str, Dataset], list[Path], Path]:
     except ValueError:
         if not videos:
             raise
-        corpora = {}  # A folder of videos alone.
+        corpora = {}  # The folder has only videos.
     return corpora, videos, root
 
 
-def face_features(corpora: Mapping[str, Dataset], has_videos: bool) -> Features:
-    """Columns of the faces: the photos' own, those of videos, and where each face was found."""
+def make_face_features(corpora: Mapping[str, Dataset], has_videos: bool) -> Features:
+    """Make the features of the faces: columns of the photos, of videos, and of the detected faces."""
     labels = {}
     for corpus in corpora.values():
         labels |= {key: kind for key, kind in corpus.features.items() if not isinstance(kind, MEDIA)}
     labels |= get_features("subject", "video", "frame") if has_videos else {}
-    return make_corpus_features({key: kind for key, kind in labels.items() if key not in ("image", "split")} | FOUND)
+    return make_corpus_features(
+        {key: kind for key, kind in labels.items() if key not in ("image", "split")} | DETECTION_FEATURES
+    )
 
 
 def make_units(corpora: Mapping[str, Dataset], videos: Sequence[Path], root: Path, photos_per_file: int):
-    """Cut the input into units, in the order of the corpus."""
+    """Divide the input into units, in the order of the corpus."""
     for split, corpus in corpora.items():
         for number, start in enumerate(range(0, len(corpus), photos_per_file)):
             yield Unit(number, split, start, min(start + photos_per_file, len(corpus)))
@@ -139,7 +152,7 @@ def make_units(corpora: Mapping[str, Dataset], videos: Sequence[Path], root: Pat
 
 
 def draw_sheet(folder: Path, units: Sequence[Unit]) -> Image.Image:
-    """Samples of photos with what was found in them, spread over all units."""
+    """Draw a contact sheet of photos with detected faces, taken evenly from all units."""
     paths = [path for unit in units for path in sorted(folder.glob(f"{unit.stem}-*.jpg"))]
     tiles = []
     for path in paths[:: max(1, -(-len(paths) // SHEET_SAMPLES))]:
@@ -149,15 +162,15 @@ def draw_sheet(folder: Path, units: Sequence[Unit]) -> Image.Image:
 
 
 def describe_report(output_dir: Path, report: Mapping) -> str:
-    """Say in a few lines what was made."""
+    """Describe a report in a few lines."""
     rows = ", ".join(f"{split} {count:,}" for split, count in report["rows"]["data"].items())
     lines = [f"{output_dir}", f"  faces    {rows}"]
     lines.append(f"  photos   {report['photos']:,}, {report['photos_with_several_faces']:,} of them with several faces")
     if report["shots"]:
         lines.append(
             f"  videos   {report['people_in_videos']:,} people in {report['shots']:,} shots; "
-            f"{report['thinned']:,} faces left out as near-duplicates"
+            f"{report['thinned']:,} near-duplicate faces left out"
         )
     lines.append(f"  missed   {len(report['missed']):,}")
     lines += [f"           {entry['name']}: {entry['reason']}" for entry in report["missed"][:3]]
-    return "\n".join([*lines, f"  all of it is in {output_dir / 'report.json'}"])
+    return "\n".join([*lines, f"  details are in {output_dir / 'report.json'}"])

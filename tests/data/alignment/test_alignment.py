@@ -160,7 +160,7 @@ def test_several_processes_and_a_run_that_was_stopped_give_the_same_bytes(photos
     with pytest.raises(KeyboardInterrupt):
         run(photos, tmp_path / "stopped", photos_per_file=1)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="unfinished corpus, begun with other margin"):
+    with pytest.raises(ValueError, match="unfinished corpus that was begun with other margin"):
         run(photos, tmp_path / "stopped", photos_per_file=1, margin=0.5)
     assert json.loads((tmp_path / "stopped/.aligning/plan.json").read_text())["options"]["margin"] == 0.15
     run(photos, tmp_path / "stopped", photos_per_file=1)

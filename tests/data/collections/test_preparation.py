@@ -353,7 +353,7 @@ class TestAnInterruptedRun:
         assert {name: after[name] for name in before if name in after} == {
             name: before[name] for name in before if "pairs" not in name
         }
-        assert "Going on with the unfinished corpus" in caplog.text
+        assert "Continuing the unfinished corpus" in caplog.text
 
     def test_a_part_without_its_account_is_written_again(self, prepare, expected, monkeypatch):
         with monkeypatch.context() as patch:
@@ -390,7 +390,7 @@ class TestAnInterruptedRun:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"options": OPTIONS | {"size": 64}}, "an unfinished corpus, begun with other size: give the same"),
+            ({"options": OPTIONS | {"size": 64}}, "an unfinished corpus that was begun with other size: use the same"),
             ({"options": OPTIONS | {"size": 64, "crop": "box"}}, "with other size, crop"),
             ({"rows_per_part": 3}, "with other images or labels"),
         ],
@@ -418,9 +418,7 @@ class TestAnInterruptedRun:
             first.image.box = (0, 0, 5, 5)
         else:
             collection.pairs["test"][0].fold = 2
-        with pytest.raises(
-            ValueError, match="with other images or labels: give the same, delete the folder, or choose"
-        ):
+        with pytest.raises(ValueError, match="with other images or labels: use the same, delete the folder, or choose"):
             prepare()
 
 
@@ -432,7 +430,7 @@ class TestAFolderThatIsThere:
         caplog.set_level("INFO")
         prepare()
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-        assert "out is finished already" in caplog.text
+        assert "out is complete already" in caplog.text
         assert report_of(folder) == report
 
     def test_a_finished_run_with_other_options_or_images_is_refused(self, prepare, collection):
@@ -472,7 +470,7 @@ class KillsItsProcess(Treatment):
 
 
 def test_a_worker_that_dies_ends_in_an_error_that_says_what_to_do(prepare):
-    with pytest.raises(ChildProcessError, match=r"a lower `num_proc` needs less. The same command goes on"):
+    with pytest.raises(ChildProcessError, match=r"lower `num_proc`. The same command continues"):
         prepare(treatment=KillsItsProcess(), num_proc=2)
     assert report_of(prepare())["rows"]["data"] == {"train": 7, "test": 3}
 
