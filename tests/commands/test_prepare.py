@@ -114,9 +114,9 @@ def test_what_was_found_is_printed_for_a_person(prepare, people):
         "  broken   1",
         "           p0/0.jpg: the file is empty",
         "  note     PNG under the name of a JPEG: 1",
-        "  copies   1, 0 dropped; 0 images stand in several splits",
+        "  copies   1, 0 dropped; 0 images are in several splits",
         "  subjects 10, 0 of them in several splits",
-        f"  all of it is in {folder / 'report.json'}",
+        f"  details are in {folder / 'report.json'}",
     ]
 
 

@@ -302,7 +302,7 @@ def test_resuming_with_other_options_is_refused_by_name(monkeypatch, options):
 def test_resuming_a_stream_with_another_number_of_workers_is_refused(monkeypatch, options):
     flags = ("--streaming", "--steps_per_epoch", "5")
     train(monkeypatch, options | {"steps": 3}, *flags)
-    with refused("`num_workers` was 1 where `position` was taken, is 2"):
+    with refused("`num_workers` was 1 for the loader of `position`, but is 2"):
         train(monkeypatch, options | {"steps": 3, "num_workers": 2}, "--resume", *flags)
 
 
@@ -545,5 +545,5 @@ def test_a_corpus_of_broken_images_is_told_without_the_traceback_of_a_worker(ref
         (tmp_path / f"faces/{number}.png").write_bytes(b"no image")
     corpus = ("--corpus", tmp_path / "faces", "--output_dir", tmp_path / "run")
     message = refused("pretrain", *corpus, "--width", 0.05, "--batch_size", 4, "--pose_images", 2, "--num_workers", 1)
-    assert "does not decode (no image format that PIL knows)" in message
+    assert "cannot be decoded (no image format that PIL knows)" in message
     assert "Traceback" not in message

@@ -268,7 +268,7 @@ class TestStream:
     @pytest.mark.parametrize(("then", "now"), [(2, 0), (2, 3), (0, 2)])
     def test_another_number_of_workers_cannot_resume_a_stream_but_rows(self, then, now):
         position = make_loader(stream(), 8, 4, num_workers=then).position()
-        message = f"`num_workers` was {max(1, then)} where `position` was taken, is {max(1, now)}"
+        message = f"`num_workers` was {max(1, then)} for the loader of `position`, but is {max(1, now)}"
         with pytest.raises(ValueError, match=message):
             make_loader(stream(), 8, 4, num_workers=now, position=position)
         begun = make_loader(corpus(), 8, 4, num_workers=then)

@@ -136,9 +136,8 @@ def make_face_features(corpora: Mapping[str, Dataset], has_videos: bool) -> Feat
     for corpus in corpora.values():
         labels |= {key: kind for key, kind in corpus.features.items() if not isinstance(kind, MEDIA)}
     labels |= get_features("subject", "video", "frame") if has_videos else {}
-    return make_corpus_features(
-        {key: kind for key, kind in labels.items() if key not in ("image", "split")} | DETECTION_FEATURES
-    )
+    labels = {key: kind for key, kind in labels.items() if key not in ("image", "split")}
+    return make_corpus_features(labels | DETECTION_FEATURES)
 
 
 def make_units(corpora: Mapping[str, Dataset], videos: Sequence[Path], root: Path, photos_per_file: int):

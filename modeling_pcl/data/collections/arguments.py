@@ -1,4 +1,4 @@
-"""The options of preparing a corpus."""
+"""Options of `pcl prepare`."""
 
 import glob
 from dataclasses import asdict, dataclass
@@ -9,41 +9,41 @@ from huggingface_hub.utils import validate_repo_id
 
 from ...options import check_at_least, option, positional, required
 
-MAX_PIXELS = 64_000_000  # As of `images_pcl`, which takes long to import.
-# What these options say has no effect on the corpus itself.
+MAX_PIXELS = 64_000_000  # Equal to `images_pcl.MAX_PIXELS`, which is not imported because that takes long.
+# Options that do not change the corpus itself.
 WITHOUT_EFFECT = {"layout", "input_dir", "output_dir", "num_proc", "show", "push_to_hub", "public"}
 
 
 @dataclass
 class PreparationArguments:
-    """What to make of the collection."""
+    """The collection, and how it is converted to a corpus."""
 
-    layout: str = positional("How the collection is laid out, as described below.", "LAYOUT")
-    input_dir: Path = positional("The collection's folder, unpacked.", "INPUT_DIR", type=Path)
-    output_dir: Path = required("Folder of the corpus; made.")
+    layout: str = positional("Layout of the collection, as described below.", "LAYOUT")
+    input_dir: Path = positional("Folder of the collection, unpacked.", "INPUT_DIR", type=Path)
+    output_dir: Path = required("Folder for the corpus; created if it does not exist.")
     split: str = option(
         "official",
-        "`official`: the collection's own splits, or all `train`; `train=0.8,validation=0.1,test=0.1`: splits of your "
-        "own, disjoint by subject where subjects are known, else stratified by label.",
+        "`official`: the splits of the collection, or only `train`; `train=0.8,validation=0.1,test=0.1`: new splits, "
+        "disjoint by subject if subjects are known, otherwise stratified by label.",
     )
-    size: int | None = option(None, "Largest shorter side in px; larger images are made smaller.")
+    size: int | None = option(None, "Largest shorter side in px; larger images are resized.")
     crop: str = option(
         "none",
-        "`none`; `box`, the square around the face where the collection knows it; `centre:F`, the central square with "
-        "F of the shorter side, in (0, 1].",
+        "`none`; `box`: the square around the face, if the collection has boxes; `centre:F`: the central square, F of "
+        "the shorter side, in (0, 1].",
     )
-    num_proc: int | None = option(None, "Processes that work side by side; by default one a CPU.")
-    folder_is: Literal["subject", "expression"] = option("subject", "What a folder's name is in the layout `folders`.")
-    drop_duplicates: bool = option(False, "Keep one copy of images that are equal byte for byte; test sets stay whole.")
-    shuffle: bool = option(False, "Mix the rows of each split, which streams are the better for.")
-    pairs: int = option(0, "Verification pairs to make from each split, half of them of the same person.")
-    folds: int = option(10, "Folds of these pairs; no person is in two.")
-    seed: int = option(0, "Of splits, pairs and order.")
-    rows_per_file: int = option(1000, "Rows of a parquet file; a stream is split over machines by its files.")
-    max_pixels: int = option(MAX_PIXELS, "Images of more pixels are left out.")
-    show: bool = option(False, "Draw samples with their labels, and the labels' histograms: OUTPUT_DIR/show.png.")
+    num_proc: int | None = option(None, "Number of worker processes; by default one per CPU.")
+    folder_is: Literal["subject", "expression"] = option("subject", "What folder names are in the layout `folders`.")
+    drop_duplicates: bool = option(False, "Keep only one copy of identical files; test sets stay complete.")
+    shuffle: bool = option(False, "Shuffle the rows of each split, which improves the mixing of streams.")
+    pairs: int = option(0, "Number of verification pairs to make from each split, half of them of the same person.")
+    folds: int = option(10, "Number of folds of these pairs; no person is in two folds.")
+    seed: int = option(0, "Seed of splits, pairs and order.")
+    rows_per_file: int = option(1000, "Rows per parquet file; the readers of a stream share its files.")
+    max_pixels: int = option(MAX_PIXELS, "Images with more pixels are left out.")
+    show: bool = option(False, "Draw samples with labels, and histograms of the labels, in OUTPUT_DIR/show.png.")
     push_to_hub: str | None = option(None, "Upload the corpus to this dataset repository, `user/name`.")
-    public: bool = option(False, "Make a new repository public. Faces are personal data: only with the right to.")
+    public: bool = option(False, "Make a new repository public. Faces are personal data: only do it if you may.")
 
     def __post_init__(self):
         if not self.input_dir.is_dir():
@@ -51,7 +51,7 @@ class PreparationArguments:
         if self.output_dir.resolve().is_relative_to(self.input_dir.resolve()):
             raise ValueError(f"`--output_dir` {self.output_dir} lies in INPUT_DIR: choose a folder outside of it.")
         if glob.has_magic(str(self.output_dir.resolve())):
-            raise ValueError(f"`--output_dir` {self.output_dir} has *, ? or [ in it: `datasets` would not open it.")
+            raise ValueError(f"`--output_dir` {self.output_dir} contains *, ? or [: `datasets` would not open it.")
         if self.push_to_hub:
             validate_repo_id(self.push_to_hub)
         check_at_least(self, num_proc=1, rows_per_file=1, folds=1)
@@ -59,6 +59,6 @@ class PreparationArguments:
             raise ValueError(f"`--folder_is` is for the layout folders, not {self.layout}.")
 
     def recorded(self) -> dict:
-        """The options that make the corpus what it is."""
-        chosen = {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
-        return {"layout": self.layout} | chosen
+        """Return the options that determine the content of the corpus."""
+        options = {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+        return {"layout": self.layout} | options

@@ -1,4 +1,4 @@
-"""The parts of a collection: stretches of rows that become one parquet file each."""
+"""Write the rows of a collection in parts, one parquet file each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from .raw_images import Prepared, Treatment, prepare_image
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Consecutive rows of one split that become one file."""
+    """Consecutive rows of one split that are written to one file."""
 
     table: str
     split: str
@@ -20,21 +20,24 @@ class Part:
 
     @property
     def stem(self) -> str:
+        """Name of the files of this part, without suffix."""
         return f"{self.table}-{self.split}-{self.number:05d}"
 
     @property
     def size(self) -> int:
+        """Number of rows."""
         return len(self.rows)
 
 
 @dataclass
 class Account:
-    """What became of the rows of one part.
+    """Record of what happened to the rows of one part.
 
     Args:
-        kept: Name and digest of each row's image, in the order of the file; of a pair, of its first image.
+        kept: Name and digest of the image of each row that was written, in the order of the file; of a pair, its first
+            image.
         broken: Name and reason of each row that was left out.
-        notes: Name and note of each image with something odd about it.
+        notes: Name and note of each image that has an oddity but can be used.
     """
 
     kept: list[tuple[str, str]] = field(default_factory=list)
@@ -44,26 +47,27 @@ class Account:
 
 @dataclass(frozen=True)
 class CollectionWriter(PartWriter):
-    """Writes the parts of a collection.
+    """Writer of the parts of a collection.
 
     Args:
-        folder: Where parts lie until the corpus is whole.
-        root: The collection's folder.
-        features: Of each table.
-        treatment: What is done to every image.
+        folder: Folder of the parts until the corpus is complete.
+        root: Folder of the collection.
+        features: Features of each table.
+        treatment: How images are cropped and resized.
     """
 
     treatment: Treatment
     account_type = Account
 
     def make_records(self, part: Part, account: Account) -> Iterator[dict]:
+        """Make the rows of a part. Rows with broken images are left out and recorded in the account."""
         for row in part.rows:
             try:
-                yield self._record(row, part, account)
+                yield self._make_record(row, part, account)
             except BrokenImageError as error:
                 account.broken.append((error.name, error.reason))
 
-    def _record(self, row: Row | Pair, part: Part, account: Account) -> dict:
+    def _make_record(self, row: Row | Pair, part: Part, account: Account) -> dict:
         columns = ("image",) if isinstance(row, Row) else ("image_a", "image_b")
         photos = {column: getattr(row, column) for column in columns}
         prepared = {column: self._prepare(photo) for column, photo in photos.items()}

@@ -1,4 +1,4 @@
-"""One image of a raw collection: opened with care, checked, and cropped or made smaller if that is wanted."""
+"""Open and check an image of a raw collection, and crop and resize it if requested."""
 
 import hashlib
 import io
@@ -14,19 +14,20 @@ from ..confinement import read_image_file
 from ..images import DRAFT_GAP
 from .layouts.base import Photo, check_inside
 
-JPEG_QUALITY = 95  # What is cropped or made smaller is compressed a second time, and should not show it.
+JPEG_QUALITY = 95  # Cropped or resized images are compressed a second time, which should not be visible.
 CROP = re.compile(r"none|box|centre(:\d*\.?\d+)?")
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to every image. With the defaults, its bytes stay as they are.
+    """How images are cropped and resized. With the defaults, their bytes are not changed.
 
     Args:
-        crop: `"none"`; `"box"`, a square around the face's box, black where it reaches over the border; `"centre:F"`,
-            the central square with a share F of the shorter side, in (0, 1], which is 1 if it is left out.
-        size_px: Largest shorter side; larger images are made smaller (bilinear, antialiased), smaller ones are kept.
-        max_pixels: Images of more pixels are refused before they are decoded.
+        crop: `"none"`; `"box"`, a square around the box of the face, black beyond the border of the image; or
+            `"centre:F"`, the central square with a share F of the shorter side, in (0, 1]; F is 1 if it is omitted.
+        size_px: Largest shorter side. Larger images are resized (bilinear, antialiased), smaller ones are not. None
+            resizes no image.
+        max_pixels: Images with more pixels are refused before they are decoded.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -45,17 +46,18 @@ class Treatment:
 
     @property
     def centre_share(self) -> float:
+        """F of the crop `"centre:F"`; 1 for other crops."""
         return float(self.crop.partition(":")[2] or 1)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image that decodes.
+    """An image that was checked, cropped and resized.
 
     Args:
-        content: Its encoded bytes.
-        digest: SHA-256 of the bytes in the collection, or of the pixels and their shape where those are in a table.
-        notes: What is odd about it, though it can be used.
+        content: Encoded image.
+        digest: SHA-256 of the file in the collection, or of the pixels and their shape if they come from a table.
+        notes: Oddities of the image, which can be used in spite of them.
     """
 
     content: bytes
@@ -64,26 +66,26 @@ class Prepared:
 
 
 def prepare_image(root: Path, photo: Photo, treatment: Treatment) -> Prepared:
-    """Open, check and treat one image.
+    """Open, check, crop and resize one image.
 
     Args:
-        root: The collection's folder; a link that leads out of it is not followed.
-        photo: The image.
-        treatment: What to do to it.
+        root: Folder of the collection. Links that lead out of it are refused.
+        photo: Image before it is opened.
+        treatment: How images are cropped and resized.
 
     Raises:
-        BrokenImageError: If it cannot be used, and why.
+        BrokenImageError: If the image cannot be used.
     """
     try:
         if isinstance(photo.source, np.ndarray):
             return _prepare_pixels(photo, treatment)
         content = read_image_file(str(check_inside(root, photo.source)))
         with open_bytes(content, treatment.max_pixels) as image:
-            notes = _notes(image, photo.source)
+            notes = _find_oddities(image, photo.source)
             treated = _treat(image, photo.box, treatment)
             encoded = content if treated is None else _encode(treated, image.format)
         return Prepared(encoded, hashlib.sha256(content).hexdigest(), notes)
-    except Exception as error:  # PIL's decoders raise whatever they stumble on in broken bytes.
+    except Exception as error:  # Decoders of PIL raise errors of any class for broken files.
         raise BrokenImageError.from_error(photo.name, error) from error
 
 
@@ -98,11 +100,12 @@ def _prepare_pixels(photo: Photo, treatment: Treatment) -> Prepared:
     return Prepared(_encode(treated or image, "PNG"), digest)
 
 
-def _notes(image: Image.Image, path: Path) -> list[str]:
+def _find_oddities(image: Image.Image, path: Path) -> list[str]:
+    """List oddities of an image for the report."""
     notes = []
-    by_name = Image.registered_extensions().get(path.suffix.lower())
-    if by_name is not None and by_name != image.format and {by_name, image.format} != {"JPEG", "MPO"}:
-        notes.append(f"{image.format} under the name of a {by_name}")
+    suffix_format = Image.registered_extensions().get(path.suffix.lower())
+    if suffix_format is not None and suffix_format != image.format and {suffix_format, image.format} != {"JPEG", "MPO"}:
+        notes.append(f"{image.format} under the name of a {suffix_format}")
     if getattr(image, "is_animated", False) and image.format != "MPO":
         notes.append("animated: the first frame counts")
     if image.getexif().get(0x0112, 1) != 1:
@@ -113,19 +116,20 @@ def _notes(image: Image.Image, path: Path) -> list[str]:
 
 
 def _treat(image: Image.Image, box: tuple | None, treatment: Treatment) -> Image.Image | None:
-    """Decode the whole image, and treat it; None if there was nothing to do."""
+    """Decode, crop and resize an image; None if it needs neither a crop nor resizing."""
     if treatment.crop == "box" and box is None:
         raise ValueError("no box of the face is known")
     is_large = treatment.size_px is not None and min(image.size) > treatment.size_px
     if is_large and treatment.crop != "box":
-        wanted = round(DRAFT_GAP * treatment.size_px / treatment.centre_share)
-        image.draft(None, (wanted, wanted))
+        draft_px = round(DRAFT_GAP * treatment.size_px / treatment.centre_share)
+        image.draft(None, (draft_px, draft_px))
     decoded = upright_8_bits(image)
-    decoded.load()  # Where the bytes are kept, too: only so does a file that was cut short show.
+    decoded.load()  # Decoding finds truncated files, even if the original bytes are kept.
     if treatment.crop == "none" and not is_large:
         return None
     if treatment.crop != "none":
-        decoded = _crop(decoded, _square(box) if treatment.crop == "box" else _centre(decoded, treatment.centre_share))
+        is_box = treatment.crop == "box"
+        decoded = _crop(decoded, _get_square(box) if is_box else _get_central_box(decoded, treatment.centre_share))
     if treatment.size_px is not None and min(decoded.size) > treatment.size_px:
         scale = treatment.size_px / min(decoded.size)
         size = round(decoded.width * scale), round(decoded.height * scale)
@@ -133,32 +137,34 @@ def _treat(image: Image.Image, box: tuple | None, treatment: Treatment) -> Image
     return decoded
 
 
-def _square(box: tuple[float, float, float, float]) -> tuple[int, ...]:
-    """The square around a box's centre with its longer side."""
+def _get_square(box: tuple[float, float, float, float]) -> tuple[int, ...]:
+    """Return the square with the centre and the longer side of a box, in whole px."""
     left, top, right, bottom = box
     side = round(max(right - left, bottom - top))
     corner = round((left + right - side) / 2), round((top + bottom - side) / 2)
     return *corner, corner[0] + side, corner[1] + side
 
 
-def _centre(image: Image.Image, share: float) -> tuple[int, ...]:
+def _get_central_box(image: Image.Image, share: float) -> tuple[int, ...]:
+    """Return the central square whose side is a share of the shorter side."""
     side = max(1, round(share * min(image.size)))
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return left, top, left + side, top + side
 
 
 def _crop(image: Image.Image, box: tuple[int, ...]) -> Image.Image:
+    """Crop a box, black beyond the border. Boxes outside of the image, empty or far too large are refused."""
     left, top, right, bottom = box
     outside = right <= 0 or bottom <= 0 or left >= image.width or top >= image.height
     if outside or right <= left:
-        raise ValueError(f"the face's box {box} has no part in the image of {image.width} x {image.height} px")
+        raise ValueError(f"the face's box {box} lies outside of the image of {image.width} x {image.height} px")
     if right - left > 4 * max(image.size):
         raise ValueError(f"the face's box {box} is far larger than the image of {image.width} x {image.height} px")
     return image.crop(box)
 
 
 def _encode(image: Image.Image, source_format: str | None) -> bytes:
-    """JPEG stays JPEG, everything else becomes PNG, which loses nothing more."""
+    """Encode JPEG images as JPEG again, and all others as PNG, which is lossless."""
     file = io.BytesIO()
     if source_format in ("JPEG", "MPO"):
         image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")

@@ -3,14 +3,14 @@ from collections import Counter
 
 import pytest
 
-from modeling_pcl.data.collections.copies import Found, describe_copies, find_copies
+from modeling_pcl.data.collections.copies import StoredImage, describe_copies, find_copies
 
 
-def found(split: str, row: int, digest: str) -> Found:
-    return Found(split, f"data-{split}-00000", row, f"{row}.jpg", digest)
+def found(split: str, row: int, digest: str) -> StoredImage:
+    return StoredImage(split, f"data-{split}-00000", row, f"{row}.jpg", digest)
 
 
-def names(groups: list[list[Found]]) -> list[list[str]]:
+def names(groups: list[list[StoredImage]]) -> list[list[str]]:
     return [[f"{image.split}/{image.name}" for image in group] for group in groups]
 
 

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel
 
 from modeling_pcl.data.collections.layouts.base import Collection, Pair, Photo, Row
-from modeling_pcl.data.collections.regrouping import add_pairs, shuffle, split_again
+from modeling_pcl.data.collections.regrouping import add_pairs, shuffle_rows, split_again
 from modeling_pcl.data.schema import get_features
 
 EXPRESSIONS = {"expression": ClassLabel(names=["calm", "glad"])}
@@ -149,12 +149,12 @@ class TestAddPairs:
 
 def test_shuffling_keeps_each_split_s_rows_and_every_row_s_labels():
     collection = by_subject()
-    shuffled = shuffle(collection, seed=0)
+    shuffled = shuffle_rows(collection, seed=0)
     assert list(shuffled.splits) == ["train", "test"]
     for split, rows in collection.splits.items():
         mixed = shuffled.splits[split]
         assert numbers(mixed) != numbers(rows)
         assert sorted(numbers(mixed)) == numbers(rows)
         assert all(each.image.name == f"{each.labels['frame']}.jpg" for each in mixed)
-    assert numbers(shuffle(collection, seed=0).splits["train"]) == numbers(shuffled.splits["train"])
-    assert numbers(shuffle(collection, seed=1).splits["train"]) != numbers(shuffled.splits["train"])
+    assert numbers(shuffle_rows(collection, seed=0).splits["train"]) == numbers(shuffled.splits["train"])
+    assert numbers(shuffle_rows(collection, seed=1).splits["train"]) != numbers(shuffled.splits["train"])
