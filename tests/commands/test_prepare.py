@@ -245,7 +245,7 @@ class TestErrorsAreOneLine:
             (("--folds", 0), "`--folds` must be at least 1, got 0"),
             (("--pairs", 7), "must be a positive multiple of 2 * `folds`, got 7"),
             (("--pairs", -2), "must be a positive multiple"),
-            (("--pairs", 6000), "Split `train`: `count=6000` asks for 300 pairs"),
+            (("--pairs", 6000), "Split `train`: `count=6000` needs 300 pairs"),
             (("--shuffle", "--seed", -1), "non-negative"),
             (("--push_to_hub", "a/b/c"), "a/b/c"),
         ],

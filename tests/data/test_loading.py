@@ -304,13 +304,13 @@ class TestStream:
         assert sorted(files.reasons) == ["row 1 of shard 1", "row 3 of shard 0", "row 4 of shard 0", "row 5 of shard 2"]
 
     def test_a_stream_without_a_good_image_is_refused(self):
-        message = r"(?s)gave it 0 images, `batch_size` is 2, and 5 were broken.*\n  row 0 of shard 0: no image"
+        message = r"(?s)it got 0 images, `batch_size` is 2, and 5 images were broken.*\n  row 0 of shard 0: no image"
         with pytest.raises(ValueError, match=message):
             next(iter(make_loader(stream(5, range(5), shards=1), 8, 2)))
 
     @pytest.mark.parametrize(("world_size", "batch_size", "images"), [(1, 6, 5), (2, 3, 2)])
     def test_a_share_smaller_than_a_batch_is_refused(self, world_size, batch_size, images):
-        message = f"gave it {images} images, `batch_size` is {batch_size}.*Lower `batch_size` or `num_workers`"
+        message = f"it got {images} images, `batch_size` is {batch_size}.*Lower `batch_size` or `num_workers`"
         with pytest.raises(ValueError, match=message):
             next(iter(make_loader(stream(5, shards=1), 8, batch_size, rank=world_size - 1, world_size=world_size)))
 

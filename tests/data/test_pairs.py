@@ -139,7 +139,7 @@ def test_pairs_do_not_depend_on_the_hash_seed():
 
 def test_the_error_names_a_count_that_is_possible_and_no_larger_one_is():
     subjects = corpus([2] * 33 + [3] * 3)
-    with pytest.raises(ValueError, match=r"`count=6000` asks for 300 .*With `folds=10` a `count` of 80 is possible"):
+    with pytest.raises(ValueError, match=r"`count=6000` needs 300 .*With `folds=10` a `count` of 80 is possible"):
         make_pairs(subjects, 6000)
     assert_holds(make_pairs(subjects, 80), subjects, 80, 10)
     with pytest.raises(ValueError, match="is possible"):

@@ -134,9 +134,7 @@ class FaceWriter(PartWriter):
         """Open a photo; returns its name, labels and image, or None if it is broken."""
         record = row["image"]
         name = make_printable((record or {}).get("path") or f"{number:07d}")
-        if (
-            Path(name).is_absolute()
-        ):  # In a folder of photos, names are relative to it. The root of other absolute paths is unknown.
+        if Path(name).is_absolute():  # Names are relative to the input; of paths elsewhere only the file name is kept.
             is_inside = Path(name).is_relative_to(self.root.absolute())
             name = Path(name).relative_to(self.root.absolute()).as_posix() if is_inside else Path(name).name
         try:

@@ -134,7 +134,7 @@ class TestAddPairs:
         assert len(collection.splits["train"]) == 36
 
     def test_a_split_with_too_few_people_is_named(self):
-        with pytest.raises(ValueError, match=r"Split `test`: `count=40` asks for 10 pairs .* is possible"):
+        with pytest.raises(ValueError, match=r"Split `test`: `count=40` needs 10 pairs .* is possible"):
             add_pairs(by_subject(), 40, folds=2, seed=0)
 
     def test_pairs_need_subjects(self):

@@ -1,4 +1,4 @@
-"""Raw collections as they are downloaded: a layout's name to the function that reads it."""
+"""Layouts of raw collections as they are downloaded, and the functions that read them."""
 
 from collections.abc import Callable
 
@@ -30,8 +30,8 @@ LAYOUTS: dict[str, Callable[..., Collection]] = {
     "celeba": read_celeba,
 }
 
-# Terms of use, also of collections that have no layout of their own. The owners' pages hold; these lines say where to
-# look.
+# Terms of use, also of collections that have no layout. The pages of the owners are binding; these lines only say where
+# to look.
 TERMS = {
     "affectnet": "for research, under an agreement with its authors",
     "orl": "the AT&T (Olivetti) Database of Faces; to be used with credit to AT&T Laboratories Cambridge",

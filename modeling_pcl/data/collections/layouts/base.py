@@ -1,4 +1,4 @@
-"""What a layout makes of a raw collection: rows of images that are not opened yet, with labels of the one schema."""
+"""Classes and functions for layouts, which read the labels of raw collections without opening the images."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +12,12 @@ from ...image_folders import is_image, natural_sort_key
 
 
 class LayoutError(ValueError):
-    """A collection that does not have the layout it was said to have.
+    """Raised if a collection does not have the expected layout.
 
     Args:
-        path: The file or folder at fault.
-        reason: What should be there, what is, and the way out.
-        line: Number of the line at fault, from 1.
+        path: File or folder with the problem.
+        reason: What was expected, what was found, and what to do.
+        line: Number of the line with the problem, from 1; None if it is not in a line.
     """
 
     def __init__(self, path: Path | str, reason: str, line: int | None = None):
@@ -30,9 +30,9 @@ class Photo:
     """An image before it is opened.
 
     Args:
-        source: File, or its pixels where the collection keeps them in a table: `(h, w)` grey or `(h, w, 3)` RGB, uint8.
-        name: Path relative to the collection's folder, with `/`; for a table's row, `file:line` or `file:row`.
-        box: Left, top, right, bottom of the face in px of the image, may reach over its border; None if not known.
+        source: File; or pixels, if the collection stores them in a table: `(h, w)` grey or `(h, w, 3)` RGB, uint8.
+        name: Path relative to the folder of the collection, with `/`; for a row of a table, `file:line` or `file:row`.
+        box: Left, top, right, bottom of the face in px of the image, possibly beyond its border; None if unknown.
     """
 
     source: Path | np.ndarray
@@ -42,7 +42,7 @@ class Photo:
 
 @dataclass(slots=True)
 class Row:
-    """An image and its labels, by column of the schema; a label that is missing is None or left out."""
+    """An image and its labels by column of the schema. Missing labels are None or absent."""
 
     image: Photo
     labels: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(slots=True)
 class Pair:
-    """Two images, whether they show the same person, and the number of its fold, from 1."""
+    """Two images, whether they show the same person, and the number of the fold, from 1."""
 
     image_a: Photo
     image_b: Photo
@@ -60,13 +60,13 @@ class Pair:
 
 @dataclass
 class Collection:
-    """A raw collection, read but for its images.
+    """The rows of a raw collection, whose images are not opened yet.
 
     Args:
-        columns: The label columns that its rows may have, with their `datasets` features.
-        splits: Rows by split, in the collection's order; `{"train": rows}` where it has no splits of its own. A split
-            without a row is left out.
-        pairs: Verification pairs by split, if the collection comes with any.
+        columns: Features of the label columns that the rows may have.
+        splits: Rows by split, in the order of the collection; `{"train": rows}` if it has no splits. Splits without
+            rows are removed.
+        pairs: Verification pairs by split, if the collection has any.
         broken: Name and reason of each row that could not be read.
     """
 
@@ -80,10 +80,10 @@ class Collection:
 
 
 def check_inside(root: Path, path: Path) -> Path:
-    """The path, if it lies in the collection's folder once every symbolic link is followed.
+    """Return the path if it is in the folder of the collection after following all symbolic links.
 
     Raises:
-        ValueError: If a link leads out of the folder, or nowhere.
+        ValueError: If a link leads out of the folder, or the path does not exist.
     """
     try:
         real = path.resolve(strict=True)
@@ -95,49 +95,52 @@ def check_inside(root: Path, path: Path) -> Path:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files straight in `folder`, by name; hidden files (`._x.jpg` of a Mac) are left out."""
+    """List the image files in a folder, not in its subfolders, in natural order and without hidden ones."""
+    # Hidden files include those of macOS, such as `._x.jpg`.
     files = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     return sorted((path for path in files if is_image(path)), key=natural_sort_key)
 
 
-def base_name(path: Path) -> str:
-    """Name of an image without its suffix, and without the `_0` by which face detectors count faces: `X_0001_0`,
-    `X_aligned_0`, `X_rgb_0`."""
+def get_base_name(path: Path) -> str:
+    """Return the name of an image without its suffix and without the `_0` that face detectors append.
+
+    Examples of such names are `X_0001_0`, `X_aligned_0` and `X_rgb_0`.
+    """
     return re.sub(r"(?<=\d|[bd])_0$", "", path.stem)
 
 
-def index_once(paths: Iterable[Path], key: Callable[[Path], Any] = base_name, what: str = "") -> dict[Any, Path]:
-    """Images, files or folders by what a collection calls them.
+def index_once(paths: Iterable[Path], key: Callable[[Path], Any] = get_base_name, kind: str = "") -> dict[Any, Path]:
+    """Index images, files or folders by the name that the collection gives them.
 
     Args:
-        paths: What to index.
-        key: Name or number of each.
-        what: What the error calls it, `image of frame `.
+        paths: Images, files or folders.
+        key: Function that returns the name or number of a path.
+        kind: Words before the name in the error, such as `image of frame `.
 
     Raises:
-        LayoutError: If two have one name: which of them the labels are of, nobody can tell.
+        LayoutError: If two paths have the same name, because it is unknown which of them the labels belong to.
     """
     index: dict[Any, Path] = {}
     for path in paths:
         name = key(path)
         other = index.setdefault(name, path)
         if other is not path:
-            raise LayoutError(path, f"is a second {what}`{name}`, beside `{other}`: keep one.")
+            raise LayoutError(path, f"is a second {kind}`{name}`, beside `{other}`: keep one.")
     return index
 
 
 def find_folders(folder: Path) -> list[Path]:
-    """Folders straight in `folder`, by name; hidden ones are left out."""
+    """List the subfolders of a folder, not those below them, in natural order and without hidden ones."""
     return sorted(
         (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=natural_sort_key
     )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of each line of a text file that is not blank.
+    """Read the lines of a text file that are not blank, each with its number, from 1.
 
     Raises:
-        LayoutError: If the file is not UTF-8.
+        LayoutError: If the file cannot be read or is not UTF-8.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -151,10 +154,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class Download:
-    """A collection's folder as it was downloaded, and what of it cannot be read.
+    """The folder of a downloaded collection, with a list of rows that cannot be read.
 
     Args:
-        root: The folder.
+        root: Folder of the collection.
 
     Attributes:
         broken: Name and reason of each row that could not be read.
@@ -164,17 +167,19 @@ class Download:
         self.root = root
         self.broken: list[tuple[str, str]] = []
 
-    def name(self, path: Path) -> str:
+    def get_name(self, path: Path) -> str:
+        """Return a path relative to the folder of the collection, with `/`."""
         return path.relative_to(self.root).as_posix()
 
-    def photo(self, path: Path, box: tuple[float, float, float, float] | None = None) -> Photo:
-        return Photo(path, self.name(path), box)
+    def make_photo(self, path: Path, box: tuple[float, float, float, float] | None = None) -> Photo:
+        """Make a `Photo` of an image file."""
+        return Photo(path, self.get_name(path), box)
 
-    def require(self, *names: str) -> Path:
-        """The first of `names` that exists.
+    def find(self, *names: str) -> Path:
+        """Return the path of the first of `names` that exists.
 
         Raises:
-            LayoutError: If there is none, or a link leads out of the folder.
+            LayoutError: If none of them exists, or a link leads out of the folder.
         """
         for name in names:
             if (self.root / name).exists():
@@ -187,40 +192,56 @@ class Download:
     def read_each(
         self, items: Iterable[tuple[str, Any]], read: Callable[[Any], Any], where: Path | None = None
     ) -> list[Any]:
-        """What `read` makes of each item; what it raises a ValueError of is broken.
+        """Apply a function to each item. Items for which it raises a ValueError are added to `broken`.
 
         Args:
-            items: Name and content of each.
-            read: Makes a row of a content, or a part of one.
-            where: File or folder that is refused if more than half is broken; None refuses nothing.
+            items: Name and content of each item.
+            read: Function that converts the content to a row or a part of a row.
+            where: File or folder that is refused if more than half of its items are broken; None accepts all.
+
+        Returns:
+            The results of the items that are not broken.
 
         Raises:
-            LayoutError: If `where` holds nothing, or is hardly the collection that it was said to be.
+            LayoutError: If `where` has no items, or more than half of them are broken.
         """
-        values, bad = [], []
+        values, broken = [], []
         for name, item in items:
             try:
                 values.append(read(item))
             except ValueError as error:
-                bad.append((name, str(error)))
-        count = len(values) + len(bad)
+                broken.append((name, str(error)))
+        count = len(values) + len(broken)
         if where is not None and not count:
             raise LayoutError(where, "there is not a single line or image in it: download it again.")
-        if where is not None and 2 * len(bad) > count:
-            raise LayoutError(where, f"{len(bad)} of {count} do not fit the layout. The first, {': '.join(bad[0])}.")
-        self.broken += bad
+        if where is not None and 2 * len(broken) > count:
+            message = f"{len(broken)} of {count} do not fit the layout. The first, {': '.join(broken[0])}."
+            raise LayoutError(where, message)
+        self.broken += broken
         return values
 
     def read_images(
         self, paths: Iterable[Path], read: Callable[[Path], Any], refuses_bad_majority: bool = False
     ) -> list[Any]:
-        """`read_each` of image files."""
+        """Apply `read_each` to image files.
+
+        Args:
+            paths: Image files.
+            read: Function that converts a path to a row.
+            refuses_bad_majority: Whether to raise a `LayoutError` if more than half of the images are broken.
+        """
         where = self.root if refuses_bad_majority else None
-        return self.read_each(((self.name(path), path) for path in paths), read, where)
+        return self.read_each(((self.get_name(path), path) for path in paths), read, where)
 
     def read_lines(
         self, path: Path, read: Callable[[Any], Any], lines: Iterable[tuple[int, Any]] | None = None
     ) -> list[Any]:
-        """`read_each` of the lines of a label file, or of those given with their numbers; a bad majority is refused."""
+        """Apply `read_each` to the lines of a label file. It is refused if more than half of its lines are broken.
+
+        Args:
+            path: Label file.
+            read: Function that converts a line to a row or a part of a row.
+            lines: Lines to read with their numbers; None reads all lines that are not blank.
+        """
         numbered = read_lines(path) if lines is None else lines
         return self.read_each(((f"{path.name}:{number}", line) for number, line in numbered), read, path)

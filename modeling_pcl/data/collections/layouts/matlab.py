@@ -1,7 +1,7 @@
-"""Numeric arrays out of `.mat` and `.npz` files that nobody vouches for: nothing in them is unpickled or executed.
+"""Read numeric arrays from untrusted `.mat` and `.npz` files. Nothing in them is unpickled or executed.
 
-The MATLAB reader is one of its own because scipy's is not made for such files: one wrong byte, the type of an element,
-lets it read outside its memory and ends the process, and a few KB may unpack to GB.
+scipy's reader of MATLAB files is not used because it is not made for untrusted files: one wrong byte in the type of an
+element makes it read outside its memory, which ends the process, and a few KB may be decompressed to GB.
 
 Source:
     MathWorks, MAT-File Format: Level 5 MAT-files. A header of 128 bytes, then elements: a tag of a type and a size, and
@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_MATLAB_BYTES = 64 << 20  # Of a file, and of one variable unpacked; all those of a head pose take 200 KB.
-MAX_NPZ_BYTES = 4 << 30  # Of the arrays to read, unpacked: 122 450 images of 64 x 64 px take 1.5 GB.
-HEAD_BYTES = 1024  # Enough of a variable for its flags, dimensions and name, which has 63 letters at most.
+MAX_MATLAB_BYTES = 64 << 20  # Limit of a file, and of a decompressed variable. Those of a head pose take 200 KB.
+MAX_NPZ_BYTES = 4 << 30  # Limit of all decompressed arrays. 122 450 images of 64 x 64 px take 1.5 GB.
+HEAD_BYTES = 1024  # Enough for the flags, dimensions and name of a variable. Names have at most 63 letters.
 
 MATRIX, COMPRESSED, OPAQUE = 14, 15, 17
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -29,62 +29,62 @@ OTHER_CLASSES = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 16
 
 
 def read_matlab(path: Path, names: Collection[str], optional: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Numeric arrays of a MATLAB 5 file (`save -v6` or `-v7`, compressed or not).
+    """Read numeric arrays from a MATLAB 5 file (`save -v6` or `-v7`, compressed or not).
 
     Args:
-        path: The file, of at most 64 MB.
-        names: Variables that it must have.
-        optional: Variables that are read if it has them. Of all others only the name is unpacked.
+        path: File of at most 64 MB.
+        names: Variables that the file must have.
+        optional: Variables that are read if the file has them. Of all other variables only the names are decompressed.
 
     Returns:
-        Arrays by name, of two dimensions or more as MATLAB has them, in the type in which the file stores the numbers:
-        whole numbers may be integers even where MATLAB has doubles.
+        Arrays by name, with two or more dimensions as in MATLAB. They have the type in which the file stores the
+        numbers, which may be integers even if the variable is a double in MATLAB.
 
     Raises:
-        ValueError: If the file cannot be read, is too large, is damaged, is not MATLAB 5, lacks one of `names`, or has
-            something else than real numbers under a name.
+        ValueError: If the file cannot be read, is too large, is damaged, is not MATLAB 5 or lacks one of `names`, or
+            a variable is not an array of real numbers.
     """
-    content = _matlab_5(path)
+    content = _read_file(path)
     if bytes(content[126:128]) != b"IM":
         raise ValueError(
-            "is damaged, or of a machine with another order of bytes: save it again, in MATLAB by `save -v7`"
+            "is damaged, or from a machine with another byte order: save it again, in MATLAB by `save -v7`"
         )
     raw_arrays = {}
-    for kind, data in _elements(content[128:]):
-        head = _head(_elements(_unpacked(kind, data, HEAD_BYTES)))
+    for kind, data in _iterate_elements(content[128:]):
+        head = _read_head(_iterate_elements(_decompress(kind, data, HEAD_BYTES)))
         raw_arrays.setdefault(head.name, (kind, data))
     _check_present(names, raw_arrays)
-    wanted = [*names, *(name for name in optional if name in raw_arrays)]
-    return {name: _matlab_array(name, *raw_arrays[name]) for name in wanted}
+    selected_names = [*names, *(name for name in optional if name in raw_arrays)]
+    return {name: _read_array(name, *raw_arrays[name]) for name in selected_names}
 
 
 def read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Numeric arrays of a NumPy archive.
+    """Read numeric arrays from a NumPy archive.
 
     Args:
-        path: The file.
-        names: Arrays that it must have; others are not read.
+        path: File.
+        names: Arrays that the file must have. Other arrays are not read.
 
     Returns:
         Arrays by name.
 
     Raises:
-        ValueError: If the file cannot be read, lacks one of `names`, or has something else than real numbers under a
-            name, also an array of Python objects, which is not unpickled; or if the arrays take more than 4 GiB.
+        ValueError: If the file cannot be read, lacks one of `names`, or the arrays take more than 4 GiB; or if an array
+            does not hold real numbers. Python objects are not unpickled.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError("is not a `.npz` file, or only a part of one")
     try:
         with np.load(path, allow_pickle=False) as archive:
             _check_present(names, archive.files)
-            # The archive states how many bytes each member unpacks to, and `zipfile` gives out no more than that.
+            # `zipfile` never decompresses more bytes of a member than the archive states for it.
             size = sum(member.file_size for member in archive.zip.infolist() if Path(member.filename).stem in names)
             if size > MAX_NPZ_BYTES:
                 raise ValueError(f"its arrays take {size} bytes, more than {MAX_NPZ_BYTES}")
             arrays = {name: archive[name] for name in names}
     except ValueError:
         raise
-    # A damaged archive makes NumPy and zipfile raise nearly anything: BadZipFile, KeyError, zlib.error, MemoryError.
+    # For damaged archives NumPy and zipfile raise many classes: BadZipFile, KeyError, zlib.error, MemoryError.
     except Exception as error:
         raise ValueError(f"cannot be read: {type(error).__name__}: {error}") from error
     for name, array in arrays.items():
@@ -99,9 +99,9 @@ def _check_present(names: Collection[str], present: Collection[str]):
         raise ValueError(f"lacks {missing}; it has {', '.join(f'`{name}`' for name in sorted(present)) or 'nothing'}")
 
 
-def _matlab_5(path: Path) -> memoryview:
-    """Content of a file that says that it is MATLAB 5."""
-    if path.exists() and not path.is_file():  # A pipe would block.
+def _read_file(path: Path) -> memoryview:
+    """Read a file and check that it begins like a MATLAB 5 file."""
+    if path.exists() and not path.is_file():  # Opening a pipe would block.
         raise ValueError("is not a file")
     try:
         with path.open("rb") as file:
@@ -117,8 +117,8 @@ def _matlab_5(path: Path) -> memoryview:
     return memoryview(content)
 
 
-def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Type and data of one element after the other."""
+def _iterate_elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Iterate over elements, each with its type and data."""
     start = 0
     while start < len(data):
         if start + 8 > len(data):
@@ -134,20 +134,21 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         start = end if kind == COMPRESSED else end + -end % 8
 
 
-def _unpacked(kind: int, data: memoryview, limit: int) -> memoryview:
-    """What is within a matrix element: all of it, or its first `limit` bytes where it is compressed."""
+def _decompress(kind: int, data: memoryview, limit: int) -> memoryview:
+    """Return the content of a matrix element, decompressed; at most `limit` bytes if it is compressed."""
     if kind == MATRIX:
         return data
     if kind != COMPRESSED:
         raise ValueError(f"is damaged: an element has the type {kind}")
     try:
-        return memoryview(zlib.decompressobj().decompress(data, limit + 8))[8:]  # Without the tag of the matrix.
+        # The first 8 bytes are the tag of the matrix.
+        return memoryview(zlib.decompressobj().decompress(data, limit + 8))[8:]
     except zlib.error as error:
         raise ValueError(f"is damaged: {error}") from error
 
 
 class _Head(NamedTuple):
-    """What a variable is, before its values."""
+    """Name, MATLAB class and shape of a variable."""
 
     name: str
     kind: int
@@ -155,27 +156,29 @@ class _Head(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _head(elements: Iterator[tuple[int, memoryview]]) -> _Head:
-    """Takes the flags, dimensions and name off the elements of a variable; the values are the next."""
-    (flags,) = struct.unpack_from("<I", _next(elements, least=4))
+def _read_head(elements: Iterator[tuple[int, memoryview]]) -> _Head:
+    """Read the flags, dimensions and name of a variable. The next element holds its values."""
+    (flags,) = struct.unpack_from("<I", _read_next(elements, min_bytes=4))
     kind = flags & 0xFF
-    shape = () if kind == OPAQUE else tuple(np.frombuffer(_next(elements), "<i4").tolist())
-    return _Head(bytes(_next(elements)).decode("latin-1"), kind, bool(flags & 0x800), shape)
+    shape = () if kind == OPAQUE else tuple(np.frombuffer(_read_next(elements), "<i4").tolist())
+    return _Head(bytes(_read_next(elements)).decode("latin-1"), kind, bool(flags & 0x800), shape)
 
 
-def _next(elements: Iterator[tuple[int, memoryview]], least: int = 0) -> memoryview:
+def _read_next(elements: Iterator[tuple[int, memoryview]], min_bytes: int = 0) -> memoryview:
+    """Return the data of the next element, empty if there is none."""
     _, data = next(elements, (0, b""))
-    if len(data) < least:
+    if len(data) < min_bytes:
         raise ValueError("is damaged: a variable is cut off")
     return data
 
 
-def _matlab_array(name: str, kind: int, data: memoryview) -> np.ndarray:
-    content = _unpacked(kind, data, MAX_MATLAB_BYTES + 1)
+def _read_array(name: str, kind: int, data: memoryview) -> np.ndarray:
+    """Read the array of real numbers in a variable."""
+    content = _decompress(kind, data, MAX_MATLAB_BYTES + 1)
     if len(content) > MAX_MATLAB_BYTES:
         raise ValueError(f"`{name}` unpacks to more than {MAX_MATLAB_BYTES} bytes")
-    elements = _elements(content)
-    head = _head(elements)
+    elements = _iterate_elements(content)
+    head = _read_head(elements)
     if head.kind not in NUMERIC_CLASSES or head.is_complex:
         kind = "complex" if head.kind in NUMERIC_CLASSES else OTHER_CLASSES.get(head.kind, f"class {head.kind}")
         raise ValueError(f"`{name}` must be an array of real numbers, and is of MATLAB's kind `{kind}`")

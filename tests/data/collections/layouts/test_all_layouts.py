@@ -107,7 +107,7 @@ def test_a_frame_of_biwi_beyond_64_bits_is_broken(tmp_path):
     write(tmp_path / f"faces_0/01/frame_{'9' * 25}_pose.txt", *UPRIGHT)
     collection = read(tmp_path)
     assert [row.labels["frame"] for row in collection.splits["train"]] == [1, 2, 3]
-    assert [reason for _, reason in collection.broken] == ["its frame has a number of more than 18 digits"]
+    assert [reason for _, reason in collection.broken] == ["the number of the frame has more than 18 digits"]
 
 
 PIXELS = " ".join(["7"] * 48**2)
@@ -120,16 +120,16 @@ RAFDB, PAIRS, COUPLES = "list_patition_label.txt", "pairs.txt", "pairs_CPLFW.txt
 @pytest.mark.parametrize(
     ("layout", "file", "number", "line", "reason"),
     [
-        ("fer2013", TABLE, 3, f"7,{PIXELS},Training", "the emotion `7` is no number from 0 to 6"),
-        ("fer2013", TABLE, 3, f"nan,{PIXELS},Training", "the emotion `nan` is no number"),
+        ("fer2013", TABLE, 3, f"7,{PIXELS},Training", "the emotion `7` is not a number from 0 to 6"),
+        ("fer2013", TABLE, 3, f"nan,{PIXELS},Training", "the emotion `nan` is not a number"),
         ("fer2013", TABLE, 3, f"0,{PIXELS},Sunday", "the usage `Sunday` is none of Training, PublicTest, PrivateTest"),
         ("fer2013", TABLE, 3, f"0,{PIXELS} 1,Training", "has 2305 pixels, not 2304"),
         ("fer2013", TABLE, 3, "0,,Training", "has 0 pixels"),
-        ("fer2013", TABLE, 3, f"0,256{PIXELS[1:]},Training", "the pixel '256' is no number from 0 to 255"),
-        ("fer2013", TABLE, 3, f"0,-1{PIXELS[1:]},Training", "the pixel '-1' is no number from 0 to 255"),
+        ("fer2013", TABLE, 3, f"0,256{PIXELS[1:]},Training", "the pixel '256' is not a number from 0 to 255"),
+        ("fer2013", TABLE, 3, f"0,-1{PIXELS[1:]},Training", "the pixel '-1' is not a number from 0 to 255"),
         ("fer2013", TABLE, 3, f"0,{PIXELS}", "has 2 fields, not 3"),
-        ("rafdb", RAFDB, 3, "train_00003.jpg 8", "the label `8` is no number from 1 to 7"),
-        ("rafdb", RAFDB, 3, "train_00003.jpg nan", "the label `nan` is no number"),
+        ("rafdb", RAFDB, 3, "train_00003.jpg 8", "the label `8` is not a number from 1 to 7"),
+        ("rafdb", RAFDB, 3, "train_00003.jpg nan", "the label `nan` is not a number"),
         ("rafdb", RAFDB, 3, "train_00003.jpg", "has 1 fields, not a name and a label"),
         ("rafdb", RAFDB, 3, "train_../../1.jpg 1", "is not like train_00001.jpg"),
         ("rafdb", RAFDB, 3, "valid_00003.jpg 1", "the name `valid_00003.jpg` is not like"),
@@ -144,8 +144,8 @@ RAFDB, PAIRS, COUPLES = "list_patition_label.txt", "pairs.txt", "pairs_CPLFW.txt
         ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS} 1", "40 values, has 41: `000005.jpg`"),
         ("celeba", FLAGS_FILE, 7, "000005.jpg 1 1", "40 values, has 2"),
         ("celeba", FLAGS_FILE, 7, f"../000005.jpg {FLAGS}", "must be the name of a .jpg file"),
-        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS[:-1]}2", "a value of `000005.jpg` is bad: '2'"),
-        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS[:-1]}nan", "a value of `000005.jpg` is bad: 'nan'"),
+        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS[:-1]}2", "a value of `000005.jpg` is invalid: '2'"),
+        ("celeba", FLAGS_FILE, 7, f"000005.jpg {FLAGS[:-1]}nan", "a value of `000005.jpg` is invalid: 'nan'"),
         ("genki4k", "labels.txt", 2, "", "must be `smile yaw pitch roll`, and has 0 fields"),
         ("genki4k", "labels.txt", 2, "1 0 0 0 0", "has 5 fields"),
         ("genki4k", "labels.txt", 2, "2 0 0 0", "the smile must be 0 or 1, not `2`"),
@@ -157,10 +157,10 @@ RAFDB, PAIRS, COUPLES = "list_patition_label.txt", "pairs.txt", "pairs_CPLFW.txt
         ("lfw", PAIRS, 3, "a/b\t1\t2", "must be `Name n1 n2`, got"),
         ("lfw", PAIRS, 3, "a\\b\t1\t2", "must be `Name n1 n2`, got"),
         ("lfw", PAIRS, 5, "Ann_Lee\tthree\tBo\t1", "must be `Name1 n1 Name2 n2`, got"),
-        ("cplfw", COUPLES, 5, "P_c_3.jpg 1", "must be an image's name and a flag, got `P_c_3.jpg 1` and"),
-        ("cplfw", COUPLES, 5, "P_c_1.jpg", "must be an image's name and a flag"),
-        ("cplfw", COUPLES, 5, "P_c_1.jpg 1 1", "must be an image's name and a flag"),
-        ("cplfw", COUPLES, 5, "../images_1.jpg 1", "must be an image's name and a flag"),
+        ("cplfw", COUPLES, 5, "P_c_3.jpg 1", "must be the name of an image and a flag, got `P_c_3.jpg 1` and"),
+        ("cplfw", COUPLES, 5, "P_c_1.jpg", "must be the name of an image and a flag"),
+        ("cplfw", COUPLES, 5, "P_c_1.jpg 1 1", "must be the name of an image and a flag"),
+        ("cplfw", COUPLES, 5, "../images_1.jpg 1", "must be the name of an image and a flag"),
     ],
 )
 def test_a_bad_line_is_named_and_changes_no_other_row_or_pair(tmp_path, layout, file, number, line, reason):

@@ -175,7 +175,7 @@ def test_an_image_without_a_split_is_broken(tmp_path):
     collection = read_celeba(tmp_path)
     assert list(collection.splits) == ["train", "validation"]
     assert collection.broken == [
-        ("list_eval_partition.txt:4", "a value of `000004.jpg` is bad: '3'"),
+        ("list_eval_partition.txt:4", "a value of `000004.jpg` is invalid: '3'"),
         ("img_align_celeba/000004.jpg", "is in no split"),
     ]
 

@@ -6,7 +6,7 @@ from datasets import Value
 from miniatures import draw as make
 
 from modeling_pcl.data.collections.layouts.base import LayoutError
-from modeling_pcl.data.collections.layouts.folders import frame_numbers, read_folders, read_voxceleb
+from modeling_pcl.data.collections.layouts.folders import parse_frame_numbers, read_folders, read_voxceleb
 
 
 def labelled(rows: Iterable) -> dict:
@@ -134,7 +134,7 @@ def test_voxceleb_with_a_level_too_many_is_refused(tmp_path):
     ],
 )
 def test_the_frame_is_the_number_that_tells_the_images_of_a_sequence_apart(names, frames):
-    assert list(frame_numbers([Path(name) for name in names]).values()) == frames
+    assert list(parse_frame_numbers([Path(name) for name in names]).values()) == frames
 
 
 @pytest.mark.parametrize(
