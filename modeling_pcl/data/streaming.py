@@ -61,7 +61,7 @@ def _read_shard(corpus: IterableDataset, shard: int) -> Iterator[StreamRow]:
 
 
 def _interleave(streams: Iterator[Iterator[StreamRow]]) -> Iterator[StreamRow]:
-    """Yield one row of each open stream in turn. When a stream ends, the next one is open_streams."""
+    """Yield one row of each open stream in turn. When a stream ends, the next one is opened."""
     open_streams = deque(islice(streams, OPEN_SHARDS))
     while open_streams:
         stream = open_streams.popleft()

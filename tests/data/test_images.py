@@ -19,8 +19,8 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> dict:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def photograph(width: int, height: int) -> Image.Image:
-    """Smooth shapes, edges and grain, from a fixed seed."""
+def draw_photo(width: int, height: int) -> Image.Image:
+    """Draw an image with smooth shapes, edges and noise, from a fixed seed."""
     generator = np.random.default_rng(0)
     shapes = Image.fromarray(generator.integers(0, 256, (9, 7, 3), dtype=np.uint8)).resize((width, height))
     shapes.paste((255, 250, 240), (width // 4, height // 4, width // 2, height // 2))
@@ -28,7 +28,7 @@ def photograph(width: int, height: int) -> Image.Image:
     return Image.blend(shapes, grain, 0.1)
 
 
-def processed(image: Image.Image, size_px: int) -> torch.Tensor:
+def process(image: Image.Image, size_px: int) -> torch.Tensor:
     return 255 * PCLImageProcessor.for_image_size(size_px)(image, return_tensors="pt")["pixel_values"][0]
 
 
@@ -37,22 +37,22 @@ def processed(image: Image.Image, size_px: int) -> torch.Tensor:
 )
 @pytest.mark.parametrize("size_px", [48, 65])
 def test_the_crop_is_that_of_the_image_processor(width, height, size_px):
-    image = photograph(width, height)
+    image = draw_photo(width, height)
     # Both round to whole grey levels after resizing, and may round to different sides.
-    assert (decode_image(encode(image), size_px) - processed(image, size_px)).abs().max() <= 1.01
+    assert (decode_image(encode(image), size_px) - process(image, size_px)).abs().max() <= 1.01
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 100), (89, 109), (217, 333), (20, 37)])
 def test_pixels_are_those_of_the_image_processor_exactly(width, height):
-    image = photograph(width, height)
-    assert torch.equal(decode_image(encode(image), 48), processed(image, 48).round().byte())
+    image = draw_photo(width, height)
+    assert torch.equal(decode_image(encode(image), 48), process(image, 48).round().byte())
 
 
 @pytest.mark.parametrize(("width", "height", "kept"), [(100, 100, 90), (217, 333, 195), (333, 217, 195)])
 def test_a_share_is_cut_from_the_centre_before_resizing(width, height, kept):
-    image = photograph(width, height)
+    image = draw_photo(width, height)
     left, top = (width - kept) // 2, (height - kept) // 2
-    expected = processed(image.crop((left, top, left + kept, top + kept)), 48).round().byte()
+    expected = process(image.crop((left, top, left + kept, top + kept)), 48).round().byte()
     assert torch.equal(decode_image(encode(image), 48, kept_share=0.9), expected)
 
 
@@ -76,10 +76,10 @@ def test_of_a_very_long_image_only_the_middle_is_resized(turned, monkeypatch):
 
 @pytest.mark.parametrize(("width", "height"), [(640, 800), (1100, 700)])
 def test_a_large_jpeg_decoded_at_a_lower_scale_looks_as_if_decoded_in_full(width, height):
-    record = encode(photograph(width, height), "JPEG", quality=95)
+    record = encode(draw_photo(width, height), "JPEG", quality=95)
     in_full = Image.open(io.BytesIO(record["bytes"]))
     in_full.load()
-    assert (decode_image(record, 64) - processed(in_full, 64)).abs().max() <= 2.01
+    assert (decode_image(record, 64) - process(in_full, 64)).abs().max() <= 2.01
 
 
 def test_the_result_is_contiguous_uint8_with_three_channels_first():
@@ -97,8 +97,8 @@ def test_a_cmyk_jpeg_keeps_its_colours():
 
 
 def broken_records() -> dict[str, dict]:
-    whole = encode(photograph(60, 60), "JPEG")["bytes"]
-    png = encode(photograph(60, 60))["bytes"]
+    whole = encode(draw_photo(60, 60), "JPEG")["bytes"]
+    png = encode(draw_photo(60, 60))["bytes"]
     return {
         "the file is empty": {"bytes": b"", "path": "face.jpg"},
         "no image format": {"bytes": b"not an image at all", "path": "face.jpg"},
@@ -132,7 +132,7 @@ def test_a_broken_image_error_survives_the_way_from_a_worker():
 
 
 def test_a_path_may_be_a_file_or_an_address(tmp_path):
-    image = photograph(20, 20)
+    image = draw_photo(20, 20)
     image.save(tmp_path / "face.png")
     with fsspec.open("memory://faces/face.png", "wb") as file:
         file.write(encode(image)["bytes"])

@@ -7,7 +7,7 @@ from modeling_pcl.data.label_columns import class_name, is_missing, names, numbe
 SMILE = ClassLabel(names=["not smiling", "smiling"])
 
 
-def column(values: list, feature) -> Dataset:
+def make_column(values: list, feature) -> Dataset:
     return Dataset.from_dict({"it": values}, features=Features({"it": feature}))
 
 
@@ -23,7 +23,7 @@ def column(values: list, feature) -> Dataset:
     ],
 )
 def test_numbers_have_nan_where_nothing_is_known(values, feature, expected):
-    np.testing.assert_array_equal(numbers(column(values, feature), "it"), expected)
+    np.testing.assert_array_equal(numbers(make_column(values, feature), "it"), expected)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_numbers_have_nan_where_nothing_is_known(values, feature, expected):
     ],
 )
 def test_names_are_those_of_the_feature_or_the_values_themselves(values, feature, expected):
-    assert names(column(values, feature), "it") == expected
+    assert names(make_column(values, feature), "it") == expected
 
 
 def test_a_selection_and_a_format_are_respected():
-    corpus = column([0, 1, 1, None], SMILE).select([3, 1]).with_format("numpy")
+    corpus = make_column([0, 1, 1, None], SMILE).select([3, 1]).with_format("numpy")
     assert names(corpus, "it") == [None, "smiling"]
     np.testing.assert_array_equal(numbers(corpus, "it"), [np.nan, 1])
 

@@ -18,19 +18,19 @@ print(json.dumps([pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist
 """
 
 
-def corpus(sizes, seed: int = 0) -> np.ndarray:
-    """Subjects of rows in random order, from the number of images of each person."""
+def make_subjects(sizes, seed: int = 0) -> np.ndarray:
+    """Make the subjects of rows in random order, given the number of images of each person."""
     names = np.array([f"person {person}" for person in range(len(sizes))])
     return np.random.default_rng(seed).permutation(np.repeat(names, sizes))
 
 
-def random_sizes(seed: int) -> np.ndarray:
-    """60 people with 1 to 60 images, most with few."""
+def draw_sizes(seed: int) -> np.ndarray:
+    """Draw numbers of images of 60 people, from 1 to 60, most of them small."""
     return np.ceil(60 ** np.random.default_rng(seed).random(60)).astype(int)
 
 
-def assert_holds(pairs: PairList, subjects, count: int, folds: int):
-    """What holds for every list of pairs."""
+def assert_valid(pairs: PairList, subjects, count: int, folds: int):
+    """Check the properties of every list of pairs."""
     subjects = np.asarray(subjects)
     assert len(pairs.first) == len(pairs.second) == len(pairs.same) == len(pairs.fold) == count
     assert (pairs.first < pairs.second).all()
@@ -43,8 +43,8 @@ def assert_holds(pairs: PairList, subjects, count: int, folds: int):
     assert len(places) == len({person for person, _ in places})
 
 
-def uses(pairs: PairList, subjects, kind: bool) -> dict[str, int]:
-    """How many pairs of a kind each person is in."""
+def count_uses(pairs: PairList, subjects, kind: bool) -> dict[str, int]:
+    """Count the pairs of one kind by person."""
     of_kind = pairs.same == kind
     people = [np.asarray(subjects)[rows[of_kind]] for rows in (pairs.first, pairs.second)]
     names, counts = np.unique(people[0] if kind else np.concatenate(people), return_counts=True)
@@ -54,68 +54,68 @@ def uses(pairs: PairList, subjects, kind: bool) -> dict[str, int]:
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize(("count", "folds"), [(20, 10), (300, 10), (200, 4), (500, 1)])
 def test_pairs_are_balanced_and_distinct_and_folds_share_no_person(seed, count, folds):
-    subjects = corpus(random_sizes(seed), seed)
-    assert_holds(make_pairs(subjects, count, folds, seed), subjects, count, folds)
+    subjects = make_subjects(draw_sizes(seed), seed)
+    assert_valid(make_pairs(subjects, count, folds, seed), subjects, count, folds)
 
 
 def test_people_with_enough_images_are_in_as_many_same_pairs_up_to_one_more():
-    subjects = corpus([500] + [10] * 39)
+    subjects = make_subjects([500] + [10] * 39)
     pairs = make_pairs(subjects, 200, folds=4)
-    assert_holds(pairs, subjects, 200, 4)
-    counts = uses(pairs, subjects, True)
+    assert_valid(pairs, subjects, 200, 4)
+    counts = count_uses(pairs, subjects, True)
     assert len(counts) == 40
     assert set(counts.values()) == {2, 3}
 
 
 def test_a_person_with_500_images_does_not_dominate_the_different_pairs():
-    subjects = corpus([500] + [10] * 39)
-    counts = uses(make_pairs(subjects, 400, folds=1), subjects, False)
+    subjects = make_subjects([500] + [10] * 39)
+    counts = count_uses(make_pairs(subjects, 400, folds=1), subjects, False)
     assert max(counts.values()) - min(counts.values()) <= 2
 
 
 def test_people_with_few_images_give_all_pairs_they_have_before_others_give_more():
-    subjects = corpus([2] * 10 + [100] * 2)
-    counts = uses(make_pairs(subjects, 100, folds=1), subjects, True)
+    subjects = make_subjects([2] * 10 + [100] * 2)
+    counts = count_uses(make_pairs(subjects, 100, folds=1), subjects, True)
     assert sorted(counts.values()) == [1] * 10 + [20] * 2
 
 
 @pytest.mark.parametrize(("sizes", "folds"), [([2] * 60, 10), ([3] * 40, 20), ([4, 3, 3], 1)])
 def test_every_pair_of_the_same_person_can_be_used_up(sizes, folds):
-    subjects = corpus(sizes)
+    subjects = make_subjects(sizes)
     count = 2 * sum(size * (size - 1) // 2 for size in sizes)
-    assert_holds(make_pairs(subjects, count, folds), subjects, count, folds)
+    assert_valid(make_pairs(subjects, count, folds), subjects, count, folds)
 
 
 def test_every_pair_of_different_people_can_be_used_up():
-    subjects = corpus([1] * 6 + [9])
+    subjects = make_subjects([1] * 6 + [9])
     count = 2 * (6 * 5 // 2 + 6 * 9 - 33)
-    assert_holds(make_pairs(subjects, count, 1), subjects, count, 1)
-    subjects = corpus([10, 1])
-    assert_holds(make_pairs(subjects, 20, 1), subjects, 20, 1)
+    assert_valid(make_pairs(subjects, count, 1), subjects, count, 1)
+    subjects = make_subjects([10, 1])
+    assert_valid(make_pairs(subjects, 20, 1), subjects, 20, 1)
 
 
 def test_one_person_gives_what_all_others_together_do_not_have():
-    subjects = corpus([100] + [1] * 60)  # 1770 pairs of others, 6000 with the one
-    assert_holds(make_pairs(subjects, 9900, 1), subjects, 9900, 1)
+    subjects = make_subjects([100] + [1] * 60)  # 1770 pairs of others, 6000 with the one
+    assert_valid(make_pairs(subjects, 9900, 1), subjects, 9900, 1)
 
 
 def test_people_with_one_image_serve_in_different_pairs():
-    subjects = corpus([5, 5] + [1] * 50)
+    subjects = make_subjects([5, 5] + [1] * 50)
     pairs = make_pairs(subjects, 40, folds=2)
-    assert_holds(pairs, subjects, 40, 2)
-    assert len(uses(pairs, subjects, False)) > 20
+    assert_valid(pairs, subjects, 40, 2)
+    assert len(count_uses(pairs, subjects, False)) > 20
 
 
 def test_all_images_of_a_large_person_can_be_drawn():
     subjects = ["large"] * 3000 + ["small"] * 2
     pairs = make_pairs(subjects, 4000, folds=1)
-    assert_holds(pairs, subjects, 4000, 1)
+    assert_valid(pairs, subjects, 4000, 1)
     rows = np.concatenate([pairs.first[pairs.same], pairs.second[pairs.same]])
     assert np.bincount(rows[rows < 3000] // 300, minlength=10).min() > 300  # 400 expected
 
 
 def test_the_seed_decides():
-    subjects = corpus(random_sizes(0))
+    subjects = make_subjects(draw_sizes(0))
     first, again, other = (make_pairs(subjects, 100, 5, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.first, again.first)
     np.testing.assert_array_equal(first.second, again.second)
@@ -138,10 +138,10 @@ def test_pairs_do_not_depend_on_the_hash_seed():
 
 
 def test_the_error_names_a_count_that_is_possible_and_no_larger_one_is():
-    subjects = corpus([2] * 33 + [3] * 3)
+    subjects = make_subjects([2] * 33 + [3] * 3)
     with pytest.raises(ValueError, match=r"`count=6000` needs 300 .*With `folds=10` a `count` of 80 is possible"):
         make_pairs(subjects, 6000)
-    assert_holds(make_pairs(subjects, 80), subjects, 80, 10)
+    assert_valid(make_pairs(subjects, 80), subjects, 80, 10)
     with pytest.raises(ValueError, match="is possible"):
         make_pairs(subjects, 100)
 
@@ -166,12 +166,12 @@ def test_rows_without_a_subject_are_counted_in_the_error():
 def test_a_large_corpus_takes_seconds_and_little_memory():
     sizes = np.random.default_rng(0).integers(1, 36, 10_000)
     sizes[:4] = 5000  # 12 million pairs each
-    subjects = corpus(sizes).tolist()
+    subjects = make_subjects(sizes).tolist()
     tracemalloc.start()
     began_s = time.perf_counter()
     pairs = make_pairs(subjects, 6000)
     taken_s, (_, peak) = time.perf_counter() - began_s, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert_holds(pairs, subjects, 6000, 10)
+    assert_valid(pairs, subjects, 6000, 10)
     assert taken_s < 10  # about 1 s
     assert peak < 2**26

@@ -1,4 +1,4 @@
-"""The views are those of the usual way: the baseline of the benchmark makes the same distribution of pixels."""
+"""The pixels of the views have the same distribution as those of the per-image baseline of the benchmark."""
 
 import io
 
@@ -26,8 +26,8 @@ def corpus(tmp_path_factory):
     return load_corpus(str(path))
 
 
-def statistics(views: torch.Tensor) -> torch.Tensor:
-    """Mean, spread between views, spread within a view, and spread of colours, of `(views, 3, side, side)`."""
+def compute_statistics(views: torch.Tensor) -> torch.Tensor:
+    """Compute mean, and deviation between views, within views and between colours, of `(views, 3, side, side)`."""
     means = views.mean(dim=(1, 2, 3))
     colours = views.mean(dim=(2, 3)).std(dim=1).mean()
     return torch.stack([means.mean(), means.std(), views.std(dim=(1, 2, 3)).mean(), colours])
@@ -40,12 +40,12 @@ def test_pose_views_have_the_same_statistics_either_way(corpus):
     images = decode_image(corpus[0]["image"], 2 * SIZE_PX)[None]
     ours = ViewMaker(settings, SIZE_PX, seed=0).pose_contrast(images, 0)["pose_negative_views"][0]
     # 1500 views: the standard error of each is about 0.005, and the baseline's are between 0.05 and 0.25.
-    torch.testing.assert_close(statistics(ours), statistics(usual), atol=0.02, rtol=0.05)
+    torch.testing.assert_close(compute_statistics(ours), compute_statistics(usual), atol=0.02, rtol=0.05)
 
 
 @pytest.mark.parametrize(("objective", "views"), [("disentangling", 3), ("face_contrast", 2), ("pose_contrast", 5)])
 def test_batches_hold_every_view_of_every_image(corpus, objective, views):
-    made = next(batches(PerImageViews(corpus, objective, SIZE_PX, 3), 2, num_workers=0))
-    assert made.shape == (2, views, 3, SIZE_PX, SIZE_PX)
+    inputs = next(batches(PerImageViews(corpus, objective, SIZE_PX, 3), 2, num_workers=0))
+    assert inputs.shape == (2, views, 3, SIZE_PX, SIZE_PX)
     if objective != "disentangling":
-        assert 0 <= made.min() <= made.max() <= 1
+        assert 0 <= inputs.min() <= inputs.max() <= 1

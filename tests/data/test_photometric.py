@@ -39,12 +39,12 @@ def images(generator):
 
 
 def naive_photometric(image: np.ndarray, parameters: PhotometricParameters, index: int) -> np.ndarray:
-    """One image, (3, height, width) float64, pixel by pixel."""
+    """Process one image pixel by pixel, `(3, height, width)` float64."""
     image = image.copy()
     _, height, width = image.shape
     for name, strengths in parameters.adjustments.items():
         factor = strengths[index].item()
-        mean = np.mean([luma(image[:, y, x]) for y in range(height) for x in range(width)])
+        mean = np.mean([compute_luma(image[:, y, x]) for y in range(height) for x in range(width)])
         for y in range(height):
             for x in range(width):
                 image[:, y, x] = naive_adjustment(name, image[:, y, x], factor, mean)
@@ -57,7 +57,7 @@ def naive_photometric(image: np.ndarray, parameters: PhotometricParameters, inde
     return image
 
 
-def luma(pixel):
+def compute_luma(pixel):
     return 0.2989 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
 
 
@@ -65,7 +65,7 @@ def naive_adjustment(name, pixel, factor, mean):
     if name == "hue":
         hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
         return colorsys.hsv_to_rgb((hue + factor) % 1, saturation, value)
-    anchor = {"brightness": 0.0, "contrast": mean, "saturation": luma(pixel)}[name]
+    anchor = {"brightness": 0.0, "contrast": mean, "saturation": compute_luma(pixel)}[name]
     return np.clip(factor * pixel + (1 - factor) * anchor, 0, 1)
 
 
@@ -91,7 +91,7 @@ def naive_gradient(image):
     return result
 
 
-def draw(count: int, chunk: int = 32, seed: int = 0):
+def draw_groups(count: int, chunk: int = 32, seed: int = 0):
     generators = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     return list(draw_photometric(PhotometricSettings(), count, chunk, *generators))
 
@@ -152,7 +152,7 @@ def test_parameters_that_do_nothing_change_nothing(images):
 def test_the_list_changes_neither_its_input_nor_leaves_the_unit_interval(images, generator):
     images = images.repeat(20, 1, 1, 1)
     before = images.clone()
-    for rows, parameters in draw(120):
+    for rows, parameters in draw_groups(120):
         sources = images[rows]
         result = apply_photometric(sources, parameters)
         assert result.shape == sources.shape
@@ -162,7 +162,7 @@ def test_the_list_changes_neither_its_input_nor_leaves_the_unit_interval(images,
 
 
 def test_every_sample_is_in_one_group_of_at_most_the_chunk_and_groups_differ_in_their_orders():
-    groups = draw(500, chunk=16)
+    groups = draw_groups(500, chunk=16)
     assert torch.equal(torch.cat([rows for rows, _ in groups]).sort().values, torch.arange(500))
     assert max(len(rows) for rows, _ in groups) == 16
     orders = {tuple(parameters.adjustments) for _, parameters in groups} - {()}
@@ -171,7 +171,7 @@ def test_every_sample_is_in_one_group_of_at_most_the_chunk_and_groups_differ_in_
 
 
 def test_draws_are_a_function_of_the_generators():
-    once, again, other = draw(50), draw(50), draw(50, seed=1)
+    once, again, other = draw_groups(50), draw_groups(50), draw_groups(50, seed=1)
     assert [rows.tolist() for rows, _ in once] == [rows.tolist() for rows, _ in again]
     assert [rows.tolist() for rows, _ in once] != [rows.tolist() for rows, _ in other]
     for (_, left), (_, right) in zip(once, again):
@@ -181,7 +181,7 @@ def test_draws_are_a_function_of_the_generators():
 
 def test_parameters_follow_the_published_distributions():
     count = 20_000
-    groups = draw(count, chunk=1000)
+    groups = draw_groups(count, chunk=1000)
 
     def assert_share(is_drawn, probability):
         share = sum(len(rows) for rows, parameters in groups if is_drawn(parameters)) / count

@@ -6,7 +6,7 @@ from modeling_pcl.data import schema
 from modeling_pcl.data.schema import check_schema, describe_columns, make_corpus_features, presence
 
 
-def table(column: str, values: list, feature) -> Dataset:
+def make_table(column: str, values: list, feature) -> Dataset:
     return Dataset.from_dict({column: values}, features=Features({column: feature}))
 
 
@@ -32,7 +32,7 @@ def test_a_corpus_has_image_and_split_first():
     ],
 )
 def test_what_fits_passes_also_as_a_stream(column, values, feature):
-    corpus = table(column, values, feature)
+    corpus = make_table(column, values, feature)
     check_schema(corpus, "faces")
     check_schema(corpus.to_iterable_dataset(), "faces")
 
@@ -49,7 +49,7 @@ def test_what_fits_passes_also_as_a_stream(column, values, feature):
     ],
 )
 def test_a_column_of_another_type_is_refused_by_name(column, values, feature, expected):
-    corpus = table(column, values, feature)
+    corpus = make_table(column, values, feature)
     for kind in (corpus, corpus.to_iterable_dataset()):
         with pytest.raises(ValueError, match=rf"`{column}` of `faces` must hold {expected}.*rename"):
             check_schema(kind, "faces")
@@ -67,13 +67,13 @@ def test_a_column_of_another_type_is_refused_by_name(column, values, feature, ex
 )
 def test_a_value_out_of_range_is_refused_with_what_came(column, values, feature):
     with pytest.raises(ValueError, match=rf"`{column}` of `faces` must lie in .* from {min(values)} to {max(values)}"):
-        check_schema(table(column, values, feature), "faces")
+        check_schema(make_table(column, values, feature), "faces")
 
 
 def test_presence_of_an_action_unit_counts_an_intensity_from_two_and_keeps_gaps():
-    intensity = presence(table("AU1", [0, 1, 2, 5, None], schema.INTENSITY), "AU1")
+    intensity = presence(make_table("AU1", [0, 1, 2, 5, None], schema.INTENSITY), "AU1")
     np.testing.assert_array_equal(intensity, [0, 0, 1, 1, np.nan])
-    coded = presence(table("AU1", [0, 1, None], schema.PRESENCE), "AU1")
+    coded = presence(make_table("AU1", [0, 1, None], schema.PRESENCE), "AU1")
     np.testing.assert_array_equal(coded, [0, 1, np.nan])
 
 

@@ -22,23 +22,23 @@ print(json.dumps([rows, module["subject_folds"](labels, 3, seed=3).tolist()]))
 """
 
 
-def people(seed: int, most: int = 40) -> list[str]:
-    """Subjects of rows in random order; 12 to 200 people with few rows or many."""
+def draw_people(seed: int, most: int = 40) -> list[str]:
+    """Draw the subjects of rows in random order: 12 to 200 people with few or many rows."""
     generator = np.random.default_rng(seed)
     sizes = np.ceil(most ** generator.random(generator.integers(12, 200))).astype(int)
     return [f"person {person}" for person in generator.permutation(np.repeat(np.arange(len(sizes)), sizes))]
 
 
-def all_rows(parts: dict[str, np.ndarray]) -> list[int]:
+def join_rows(parts: dict[str, np.ndarray]) -> list[int]:
     return sorted(row for part in parts.values() for row in part.tolist())
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_subject_is_in_two_splits_and_no_row_is_lost(seed):
-    subjects = people(seed)
+    subjects = draw_people(seed)
     parts = split_by_subject(subjects, SHARES, seed)
     assert list(parts) == list(SHARES)
-    assert all_rows(parts) == list(range(len(subjects)))
+    assert join_rows(parts) == list(range(len(subjects)))
     assert all((np.diff(part) > 0).all() for part in parts.values())
     members = [{subjects[row] for row in part} for part in parts.values()]
     assert all(members)
@@ -47,7 +47,7 @@ def test_no_subject_is_in_two_splits_and_no_row_is_lost(seed):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_shares_of_rows_are_met_within_half_of_the_largest_subject(seed):
-    subjects = people(seed)
+    subjects = draw_people(seed)
     largest = max(subjects.count(subject) for subject in set(subjects))
     for name, part in split_by_subject(subjects, SHARES, seed).items():
         assert abs(len(part) - SHARES[name] * len(subjects)) <= largest / 2
@@ -100,9 +100,9 @@ def test_shares_that_are_not_positive_or_do_not_sum_to_1_are_refused(split, shar
 
 @pytest.mark.parametrize("seed", range(10))
 def test_every_label_has_its_share_of_every_split_rounded_down_or_up(seed):
-    labels = people(seed, most=400)
+    labels = draw_people(seed, most=400)
     parts = split_stratified(labels, SHARES, seed)
-    assert all_rows(parts) == list(range(len(labels)))
+    assert join_rows(parts) == list(range(len(labels)))
     for name, part in parts.items():
         dealt = [labels[row] for row in part]
         assert abs(len(part) - SHARES[name] * len(labels)) <= 2
@@ -190,7 +190,7 @@ def test_shares_that_cannot_be_understood_are_refused(text, message):
 @pytest.mark.parametrize("folds", [1, 3, 10])
 @pytest.mark.parametrize("seed", range(3))
 def test_folds_share_no_subject_and_have_about_as_many_rows(folds, seed):
-    subjects = people(seed)
+    subjects = draw_people(seed)
     numbers = subject_folds(subjects, folds, seed)
     assert set(numbers.tolist()) == set(range(1, folds + 1))
     assert len(set(zip(subjects, numbers.tolist()))) == len(set(subjects))

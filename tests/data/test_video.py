@@ -11,11 +11,11 @@ from PIL import ImageOps
 from modeling_pcl.data import video
 from modeling_pcl.data.video import BrokenVideoError, find_videos, read_frames, videos_revision
 
-GREY_LEVELS = 12  # Of a lossy codec, on large areas of one colour.
+GREY_LEVELS = 12  # Tolerance for a lossy codec, on large areas of one colour.
 
 
-def colours(photo: PIL.Image.Image) -> dict[str, list[int]]:
-    """What stands at the middle of each edge of a picture, made 32 px high and wide."""
+def read_edge_colours(photo: PIL.Image.Image) -> dict[str, list[int]]:
+    """Read the colours at the middle of each edge of a picture, resized to 32 x 32 px."""
     pixels = np.asarray(ImageOps.fit(photo, (32, 32)))
     places = {"top": (2, 16), "bottom": (29, 16), "left": (16, 2), "right": (16, 29)}
     return {name: pixels[row, column].tolist() for name, (row, column) in places.items()}
@@ -49,7 +49,7 @@ class TestReadFrames:
         for frame in rest:
             assert frame.photo == whole[frame.number].photo
 
-    # Where a picture's edges come to lie if it is turned so many degrees anticlockwise.
+    # Positions of the edges of a picture after an anticlockwise rotation by these degrees.
     @pytest.mark.parametrize(
         ("degrees", "edges"),
         [
@@ -61,19 +61,19 @@ class TestReadFrames:
     )
     def test_a_video_of_a_phone_held_upright_is_not_on_its_side(self, degrees, edges, tmp_path):
         file = video_files.write(tmp_path / "a.mp4", 2, edges=video_files.EDGES, rotation=degrees)
-        found = colours(next(read_frames(file, 1)).photo)
+        actual = read_edge_colours(next(read_frames(file, 1)).photo)
         for place, edge in edges.items():
-            np.testing.assert_allclose(found[place], video_files.EDGES[edge], atol=2 * GREY_LEVELS)
+            np.testing.assert_allclose(actual[place], video_files.EDGES[edge], atol=2 * GREY_LEVELS)
 
     def test_pixels_that_are_wider_than_high_are_shown_so(self, tmp_path):
         narrow = video_files.write(tmp_path / "a.mkv", 2, size=(32, 64), edges=video_files.EDGES)
         wide = video_files.write(tmp_path / "b.mkv", 2, size=(32, 64), edges=video_files.EDGES, pixel=Fraction(2))
-        # The middle of the narrow picture has no top in it; made square, it has.
-        assert colours(next(read_frames(narrow, 1)).photo)["top"] != pytest.approx(
+        # The central square of the narrow picture does not contain its top, but that of the corrected one does.
+        assert read_edge_colours(next(read_frames(narrow, 1)).photo)["top"] != pytest.approx(
             video_files.EDGES["top"], abs=2 * GREY_LEVELS
         )
-        found = colours(next(read_frames(wide, 1)).photo)
-        assert found["top"] == pytest.approx(video_files.EDGES["top"], abs=2 * GREY_LEVELS)
+        actual = read_edge_colours(next(read_frames(wide, 1)).photo)
+        assert actual["top"] == pytest.approx(video_files.EDGES["top"], abs=2 * GREY_LEVELS)
 
     @pytest.mark.parametrize("content", [b"", b"no video at all", b"\x00" * 5000])
     def test_a_file_that_is_no_video_is_refused(self, content, tmp_path):
@@ -92,10 +92,10 @@ class TestReadFrames:
 
     def test_the_frames_around_a_damage_come_all_the_same_and_the_damage_is_told_at_the_end(self, file, tmp_path):
         damaged = video_files.damage(file, tmp_path / "damaged.mp4")
-        found = []
+        actual = []
         with pytest.raises(BrokenVideoError, match="packets or frames cannot be decoded, the first:"):
-            found.extend(read_frames(damaged, 0))  # Keeps what came before the error.
-        assert 25 < len(found) < 50
+            actual.extend(read_frames(damaged, 0))  # Keeps what came before the error.
+        assert 25 < len(actual) < 50
 
     def test_without_the_package_the_error_says_how_to_get_it(self, file, monkeypatch):
         monkeypatch.setattr(video, "av", None)

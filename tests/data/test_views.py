@@ -22,12 +22,12 @@ SMALL = ViewSettings(pose_images=3, pose_negatives_per_image=5)
 
 def make_images(count: int = 4, side_px: int = 64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 3, 8, 8, generator=generator)  # blobs, as noise would average out
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)  # Blobs, because noise would average out.
     return (torch.nn.functional.interpolate(coarse, size=side_px, mode="bicubic").clamp(0, 1) * 255).byte()
 
 
 def make_ramps(count: int, side_px: int) -> torch.Tensor:
-    """Red tells the column and green the row, blue the image."""
+    """Make images in which red encodes the column, green the row and blue the image."""
     ramp = torch.arange(side_px).float() / side_px * 255
     images = torch.stack([ramp.expand(side_px, -1), ramp[:, None].expand(-1, side_px), torch.zeros(side_px, side_px)])
     images = images.repeat(count, 1, 1, 1)
@@ -51,10 +51,10 @@ def assert_same(first: dict, second: dict):
 def test_shapes_dtypes_and_ranges_hold_at_any_size(size_px, side_px, count, face_views):
     maker = ViewMaker(dataclasses.replace(SMALL, face_views=face_views), size_px, seed=0, world_size=2)
     images = make_images(count, side_px)
-    made = {name: value for objective in OBJECTIVES for name, value in getattr(maker, objective)(images, 7).items()}
+    inputs = {name: value for objective in OBJECTIVES for name, value in getattr(maker, objective)(images, 7).items()}
     shape = (3, size_px, size_px)
     used = min(count, 3)  # fewer images than `pose_images` are all used
-    assert {name: tuple(value.shape) for name, value in made.items()} == {
+    assert {name: tuple(value.shape) for name, value in inputs.items()} == {
         "pixel_values": (count, *shape),
         "noise": (2 * count, *shape),
         "face_views": (2 * count, *shape),
@@ -65,13 +65,13 @@ def test_shapes_dtypes_and_ranges_hold_at_any_size(size_px, side_px, count, face
         "pose_mix": (used, 5),
         "pose_permutation": (5,),
     }
-    for name, value in made.items():
+    for name, value in inputs.items():
         assert value.dtype == (torch.int64 if name.endswith("permutation") else torch.float32), name
         if not name.endswith("permutation") and name != "noise":
             assert value.min() >= 0, name
             assert value.max() <= 1, name
     for name in ("face_permutation", "pose_permutation"):
-        assert sorted(made[name].tolist()) == list(range(len(made[name])))
+        assert sorted(inputs[name].tolist()) == list(range(len(inputs[name])))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -112,15 +112,15 @@ def test_all_ranks_share_the_face_permutation_of_a_step_and_each_step_has_its_ow
 
 
 def test_global_generators_are_neither_read_nor_moved():
-    images, made = make_images(), []
+    images, inputs = make_images(), []
     for seed in range(2):
         torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
         before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
-        made.append([getattr(ViewMaker(SMALL, 32, seed=0), objective)(images, 0) for objective in OBJECTIVES])
+        inputs.append([getattr(ViewMaker(SMALL, 32, seed=0), objective)(images, 0) for objective in OBJECTIVES])
         after = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
         assert torch.equal(before[0], after[0])
         assert before[1:] == after[1:]
-    for first, second in zip(*made):
+    for first, second in zip(*inputs):
         assert_same(first, second)
 
 
@@ -129,9 +129,9 @@ def test_views_are_the_same_and_without_gradient_under_autocast():
     for objective in OBJECTIVES:
         expected = getattr(maker, objective)(images, 0)
         with torch.autocast("cpu", torch.bfloat16):
-            made = getattr(maker, objective)(images, 0)
-        assert_same(made, expected)
-        assert not any(value.requires_grad for value in made.values())
+            inputs = getattr(maker, objective)(images, 0)
+        assert_same(inputs, expected)
+        assert not any(value.requires_grad for value in inputs.values())
 
 
 @pytest.mark.parametrize("face_views", ["windows", "random_resized_crop"])
@@ -139,8 +139,8 @@ def test_equal_images_in_one_batch_get_different_views(face_views):
     images = make_images(1).repeat(4, 1, 1, 1)
     # Of one pair in two hundred neither view has its colours or sharpness changed; not with this seed.
     maker = ViewMaker(dataclasses.replace(SMALL, face_views=face_views), 32, seed=1)
-    made = maker.pose_contrast(images, 0)
-    batches = [maker.face_contrast(images, 0)["face_views"], made["pose_views"], *made["pose_negative_views"]]
+    inputs = maker.pose_contrast(images, 0)
+    batches = [maker.face_contrast(images, 0)["face_views"], inputs["pose_views"], *inputs["pose_negative_views"]]
     for batch in batches:
         for first, second in itertools.combinations(batch, 2):
             assert (first - second).abs().max() > 0.01
@@ -148,12 +148,12 @@ def test_equal_images_in_one_batch_get_different_views(face_views):
 
 def test_disentangling_resizes_the_whole_image_and_its_noise_is_normal():
     images = make_images(4, 128)
-    made = ViewMaker(ViewSettings(noise_std=0.4), 64, seed=0).disentangling(images, 0)
+    inputs = ViewMaker(ViewSettings(noise_std=0.4), 64, seed=0).disentangling(images, 0)
     expected = torchvision_ops.resize(images / 255, [64, 64], antialias=True)
-    torch.testing.assert_close(made["pixel_values"], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(inputs["pixel_values"], expected, atol=1e-6, rtol=0)
     # 98,304 draws: four standard errors of their mean and of their standard deviation.
-    assert abs(made["noise"].mean()) < 4 * 0.4 / math.sqrt(98_304)
-    assert abs(made["noise"].std() - 0.4) < 4 * 0.4 / math.sqrt(2 * 98_304)
+    assert abs(inputs["noise"].mean()) < 4 * 0.4 / math.sqrt(98_304)
+    assert abs(inputs["noise"].std() - 0.4) < 4 * 0.4 / math.sqrt(2 * 98_304)
 
 
 def test_zero_noise_and_zero_mixing_leave_their_keys_out():
@@ -219,13 +219,13 @@ def test_extreme_mixing_stays_finite(alpha):
 
 
 def test_face_views_are_windows_of_their_own_image_in_different_quadrants(without_photometric):
-    made = ViewMaker(ViewSettings(), 32, seed=0).face_contrast(make_ramps(40, 100), 0)["face_views"]
-    columns, rows, images = (made.mean(dim=(2, 3)) * torch.tensor([1, 1, 255.0])).T
+    inputs = ViewMaker(ViewSettings(), 32, seed=0).face_contrast(make_ramps(40, 100), 0)["face_views"]
+    columns, rows, images = (inputs.mean(dim=(2, 3)) * torch.tensor([1, 1, 255.0])).T
     torch.testing.assert_close(images, torch.arange(40.0).repeat(2), atol=1e-3, rtol=0)
     first, second = (2 * (rows > 0.5) + (columns > 0.5)).chunk(2)
     assert (first != second).all()
     # The ramp runs from 0 to 0.99 over the image, 0.4 * 31/32 of it between a window's outer pixel centres.
-    extent = made[:, 0, :, -1] - made[:, 0, :, 0]
+    extent = inputs[:, 0, :, -1] - inputs[:, 0, :, 0]
     torch.testing.assert_close(extent, torch.full_like(extent, 0.4 * 31 / 32), atol=0.01, rtol=0)
 
 
@@ -235,8 +235,8 @@ def test_face_views_are_mirrored_as_often_as_asked(without_photometric, face_vie
 
     def mirrored_share(probability):
         settings = ViewSettings(face_views=face_views, face_mirror_probability=probability)
-        made = ViewMaker(settings, 32, seed=0).face_contrast(images, 0)["face_views"]
-        return (made[:, 0, 0, 0] > made[:, 0, 0, -1]).float().mean().item()
+        inputs = ViewMaker(settings, 32, seed=0).face_contrast(images, 0)["face_views"]
+        return (inputs[:, 0, 0, 0] > inputs[:, 0, 0, -1]).float().mean().item()
 
     assert ViewSettings().face_mirror_probability == 0
     assert mirrored_share(0.0) == 0
@@ -265,23 +265,23 @@ def test_face_views_are_turned_as_often_as_asked_and_else_stay(without_photometr
 def test_pose_negatives_come_from_each_images_own_mirror(without_photometric):
     images = make_images(5)
     maker = ViewMaker(SMALL, 32, seed=0)
-    made = maker.pose_contrast(images, 0)
+    inputs = maker.pose_contrast(images, 0)
     whole = maker.disentangling(images, 0)["pixel_values"][:3]
-    assert torch.equal(made["pose_views"], whole.repeat(2, 1, 1, 1))
-    assert torch.equal(made["pose_negative_views"], whole.flip(3)[:, None].expand(-1, 5, -1, -1, -1))
+    assert torch.equal(inputs["pose_views"], whole.repeat(2, 1, 1, 1))
+    assert torch.equal(inputs["pose_negative_views"], whole.flip(3)[:, None].expand(-1, 5, -1, -1, -1))
 
 
 def make_flat(levels: list[int], side_px: int = 40) -> torch.Tensor:
-    """Images of one grey level each."""
+    """Make images of one grey level each."""
     return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, side_px, side_px)
 
 
-def grey_levels(images: torch.Tensor) -> list[int]:
+def get_grey_levels(images: torch.Tensor) -> list[int]:
     return images.flatten(-3).mean(dim=-1).mul(255).round().int().tolist()
 
 
-def pose_negatives(images, kinds, count: int, frames=None, pose_images: int = 3, **settings) -> torch.Tensor:
-    """As `(pose_images, count, 3, 32, 32)`."""
+def make_pose_negatives(images, kinds, count: int, frames=None, pose_images: int = 3, **settings) -> torch.Tensor:
+    """Make pose negatives, `(pose_images, count, 3, 32, 32)`."""
     settings = ViewSettings(
         pose_images=pose_images, pose_negatives_per_image=count, pose_negatives=kinds, mixing_alpha=0.0, **settings
     )
@@ -290,19 +290,19 @@ def pose_negatives(images, kinds, count: int, frames=None, pose_images: int = 3,
 
 def test_batch_negatives_are_the_mirrors_of_all_images_in_equal_shares(without_photometric):
     images = make_images(3)
-    mirrors = pose_negatives(images, ["mirror"], 1)[:, 0]
-    negatives = pose_negatives(images, ["batch"], 6)
-    for own in negatives:
-        assert torch.equal(own, mirrors.repeat(2, 1, 1, 1))
+    mirrors = make_pose_negatives(images, ["mirror"], 1)[:, 0]
+    negatives = make_pose_negatives(images, ["batch"], 6)
+    for image_negatives in negatives:
+        assert torch.equal(image_negatives, mirrors.repeat(2, 1, 1, 1))
 
 
 def test_geometric_negatives_are_mirrors_and_turned_images_by_turns(without_photometric):
     images = make_images(3)
-    whole, mirrors = (pose_negatives(given, ["mirror"], 1)[:, 0] for given in (images.flip(3), images))
-    negatives = pose_negatives(images, ["geometric"], 6)
-    for own, image, mirror in zip(negatives, whole, mirrors):
-        assert torch.equal(own[1::2], mirror.expand(3, -1, -1, -1))
-        for turned in own[::2]:
+    resized, mirrors = (make_pose_negatives(sources, ["mirror"], 1)[:, 0] for sources in (images.flip(3), images))
+    negatives = make_pose_negatives(images, ["geometric"], 6)
+    for image_negatives, image, mirror in zip(negatives, resized, mirrors):
+        assert torch.equal(image_negatives[1::2], mirror.expand(3, -1, -1, -1))
+        for turned in image_negatives[::2]:
             assert (turned - image).abs().mean() > 0.02
             # The middle of a turned image shows what the image's middle shows; a mirrored one is another face.
             torch.testing.assert_close(turned[:, 15:17, 15:17], image[:, 15:17, 15:17], atol=0.1, rtol=0)
@@ -312,7 +312,7 @@ def test_geometric_negatives_are_mirrors_and_turned_images_by_turns(without_phot
 def test_turns_out_of_the_plane_shift_the_middle_of_every_other_turned_image(without_photometric):
     ramps = make_ramps(2, 64)  # red tells the column
     settings = {"turn_deg": 0.0, "turn_out_of_plane_deg": 30.0, "turn_zoom": 0.0, "turn_shear": 0.0, "pose_images": 2}
-    turned = pose_negatives(ramps, ["geometric"], 2, **settings)[:, 0]
+    turned = make_pose_negatives(ramps, ["geometric"], 2, **settings)[:, 0]
     shift = (turned[:, 0, 15:17, 15:17].mean(dim=(1, 2)) - 31.5 / 64).abs()
     # From a quarter of 30 degrees to all of it, on a cylinder of radius HEAD_RADIUS half widths.
     assert shift.min() > 0.5 * HEAD_RADIUS * math.sin(math.radians(7.5)) - 0.01
@@ -321,23 +321,27 @@ def test_turns_out_of_the_plane_shift_the_middle_of_every_other_turned_image(wit
 
 def test_kinds_of_negatives_share_their_number(without_photometric):
     images = make_images(2)
-    mixed = pose_negatives(images, ["mirror", "geometric"], 8, pose_images=2)
-    assert torch.equal(mixed[:, ::2], pose_negatives(images, ["mirror"], 4, pose_images=2))
-    assert torch.equal(mixed[:, 1::2], pose_negatives(images, ["geometric"], 4, pose_images=2))
+    mixed = make_pose_negatives(images, ["mirror", "geometric"], 8, pose_images=2)
+    assert torch.equal(mixed[:, ::2], make_pose_negatives(images, ["mirror"], 4, pose_images=2))
+    assert torch.equal(mixed[:, 1::2], make_pose_negatives(images, ["geometric"], 4, pose_images=2))
 
 
 def test_video_negatives_are_other_frames_of_the_images_that_have_them_which_take_part_first(without_photometric):
     images = make_flat([10, 20, 30, 40])
     frames = VideoFrames(make_flat([201, 202, 203]), np.array([1, 3, 3]))
-    negatives = pose_negatives(images, ["video"], 4, frames)
-    assert [grey_levels(own) for own in negatives] == [[201] * 4, [202, 203, 202, 203], [10] * 4]
+    negatives = make_pose_negatives(images, ["video"], 4, frames)
+    assert [get_grey_levels(image_negatives) for image_negatives in negatives] == [
+        [201] * 4,
+        [202, 203, 202, 203],
+        [10] * 4,
+    ]
 
 
 def test_without_any_frames_video_negatives_are_mirrors(without_photometric):
     images = make_images(3)
-    assert torch.equal(pose_negatives(images, ["video"], 2), pose_negatives(images, ["mirror"], 2))
+    assert torch.equal(make_pose_negatives(images, ["video"], 2), make_pose_negatives(images, ["mirror"], 2))
     empty = VideoFrames(images[:0], np.array([], dtype=np.int64))
-    assert torch.equal(pose_negatives(images, ["video"], 2, empty), pose_negatives(images, ["mirror"], 2))
+    assert torch.equal(make_pose_negatives(images, ["video"], 2, empty), make_pose_negatives(images, ["mirror"], 2))
 
 
 def test_second_face_views_are_of_another_frame_where_there_is_one(without_photometric):
@@ -346,31 +350,31 @@ def test_second_face_views_are_of_another_frame_where_there_is_one(without_photo
     for positives, second in (("same_video", [201, 20, 202]), ("same_image", [10, 20, 30])):
         maker = ViewMaker(ViewSettings(face_positives=positives), 32, seed=0)
         views = maker.face_contrast(images, 0, frames)["face_views"]
-        assert grey_levels(views) == [10, 20, 30, *second]
+        assert get_grey_levels(views) == [10, 20, 30, *second]
 
 
 def test_frames_of_micro_batches_belong_to_the_images_of_the_joined_batch():
     parts = [VideoFrames(make_flat([1, 2]), np.array([0, 3])), VideoFrames(make_flat([3]), np.array([1]))]
     joined = VideoFrames.join(parts, batch_size=4)
     assert joined.image_of.tolist() == [0, 3, 5]
-    assert grey_levels(joined.images / 255) == [1, 2, 3]
+    assert get_grey_levels(joined.images / 255) == [1, 2, 3]
 
 
 def test_disentangling_takes_as_many_images_as_asked_for():
     images = make_images(4)
     for count, taken in ((1, 1), (3, 3), (9, 4), (None, 4)):
-        made = ViewMaker(ViewSettings(disentangling_images=count), 32, seed=0).disentangling(images, 0)
-        assert len(made["pixel_values"]) == taken
-        assert len(made["noise"]) == 2 * taken
+        inputs = ViewMaker(ViewSettings(disentangling_images=count), 32, seed=0).disentangling(images, 0)
+        assert len(inputs["pixel_values"]) == taken
+        assert len(inputs["noise"]) == 2 * taken
 
 
 def test_operations_of_probability_zero_are_left_out_and_nothing_is_left_of_a_list_of_them():
     none = {f"{name}_probability": 0.0 for name in ("jitter", "grey", "blur", "gradient")}
     settings = ViewSettings(**none, face_views="random_resized_crop", crop_area_min=1.0)
     images = make_images()
-    made = ViewMaker(settings, 32, seed=0).pose_contrast(images, 0)
+    inputs = ViewMaker(settings, 32, seed=0).pose_contrast(images, 0)
     whole = ViewMaker(settings, 32, seed=0).disentangling(images, 0)["pixel_values"]
-    assert torch.equal(made["pose_views"], whole.repeat(2, 1, 1, 1))
+    assert torch.equal(inputs["pose_views"], whole.repeat(2, 1, 1, 1))
 
 
 def test_settings_are_plain_values():
@@ -431,8 +435,8 @@ def test_views_on_the_gpu_stay_there_and_never_wait_for_it():
         expected = getattr(maker, objective)(images, 0)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            made = getattr(maker, objective)(images, 0)
+            inputs = getattr(maker, objective)(images, 0)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert all(value.is_cuda for value in made.values())
-        assert_same(made, expected)
+        assert all(value.is_cuda for value in inputs.values())
+        assert_same(inputs, expected)

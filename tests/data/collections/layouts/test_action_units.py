@@ -9,7 +9,7 @@ from modeling_pcl.data.collections.layouts.base import LayoutError
 from modeling_pcl.data.schema import INTENSITY, PRESENCE
 
 
-def intensity(unit: int, frame: int) -> int:
+def compute_intensity(unit: int, frame: int) -> int:
     return (unit + frame) % 6
 
 
@@ -17,10 +17,10 @@ def write_disfa(root: Path, subject: str = "SN001", frames: int = 4):
     for unit in DISFA:
         path = root / f"ActionUnit_Labels/{subject}/{subject}_au{unit}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{frame},{intensity(unit, frame)}\n" for frame in range(1, frames + 1)))
+        path.write_text("".join(f"{frame},{compute_intensity(unit, frame)}\n" for frame in range(1, frames + 1)))
 
 
-def edit(root: Path, line: str, unit: int = 6):
+def replace_line(root: Path, line: str, unit: int = 6):
     path = root / f"ActionUnit_Labels/SN001/SN001_au{unit}.txt"
     lines = path.read_text().splitlines()
     lines[1] = line
@@ -42,7 +42,7 @@ def test_frames_of_disfa_have_the_intensities_of_their_number(tmp_path, folder):
         f"{folder}/{file}": {
             "subject": "SN001",
             "frame": frame,
-            **{f"AU{unit}": intensity(unit, frame) for unit in DISFA},
+            **{f"AU{unit}": compute_intensity(unit, frame) for unit in DISFA},
         }
         for file, frame in {"1.jpg": 1, "frame_0002.png": 2, "4.jpg": 4}.items()
     }
@@ -51,7 +51,7 @@ def test_frames_of_disfa_have_the_intensities_of_their_number(tmp_path, folder):
 
 def test_a_frame_that_an_action_unit_lacks_is_missing_there_alone(tmp_path):
     write_disfa(tmp_path)
-    edit(tmp_path, "")
+    replace_line(tmp_path, "")
     make(tmp_path, "Images/SN001/2.jpg")
     collection = read_disfa(tmp_path)
     (row,) = collection.splits["train"]
@@ -104,7 +104,7 @@ def test_left_and_right_camera_together_are_refused(tmp_path):
         read_disfa(tmp_path)
 
 
-def code(unit: int, frame: int) -> int:
+def compute_code(unit: int, frame: int) -> int:
     return 9 if unit == 23 else (unit + frame) % 2
 
 
@@ -112,7 +112,7 @@ def write_bp4d(root: Path, sequence: str = "F001_T1", folder: str = "AUCoding/AU
     path = root / folder / f"{sequence}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [[corner, *range(1, 100)]]
-    lines += [[frame, *(code(unit, frame) for unit in range(1, 100))] for frame in range(2440, 2445)]
+    lines += [[frame, *(compute_code(unit, frame) for unit in range(1, 100))] for frame in range(2440, 2445)]
     path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
     return path
 
@@ -130,7 +130,7 @@ def test_coded_frames_of_bp4d_have_their_codes(tmp_path, corner, folder, images)
     rows = collection.splits["train"]
     assert [row.image.name for row in rows] == [f"{images}{file}" for file in files]
     for frame, row in enumerate(rows, 2440):
-        units = {f"AU{unit}": None if unit == 23 else code(unit, frame) for unit in BP4D}
+        units = {f"AU{unit}": None if unit == 23 else compute_code(unit, frame) for unit in BP4D}
         assert row.labels == {"subject": "F001", "video": "T1", "frame": frame, **units}
     assert collection.broken == []
 

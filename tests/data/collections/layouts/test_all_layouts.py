@@ -1,4 +1,4 @@
-"""What holds of many layouts; collections as people have them: aligned, in another format, as Kaggle packs them."""
+"""Tests of all layouts, and of variants of collections: aligned, in another format, or packed by Kaggle."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,16 +20,16 @@ def test_images_of_another_suffix_and_those_of_a_face_detector_have_the_same_lab
         path.rename(path.with_name(suffix.format(path.stem)))
     collection = read(tmp_path)
     assert collection.broken == []
-    assert [row.labels for row in rows_of(collection)] == [row.labels for row in rows_of(expected)]
+    assert [row.labels for row in list_rows(collection)] == [row.labels for row in list_rows(expected)]
     assert {split: len(pairs) for split, pairs in collection.pairs.items()} == {
         split: len(pairs) for split, pairs in expected.pairs.items()
     }
-    photos = [row.image for row in rows_of(collection)]
+    photos = [row.image for row in list_rows(collection)]
     photos += [photo for pairs in collection.pairs.values() for pair in pairs for photo in (pair.image_a, pair.image_b)]
     assert all(photo.source.exists() for photo in photos)
 
 
-def rows_of(collection: Collection) -> list:
+def list_rows(collection: Collection) -> list:
     return [row for rows in collection.splits.values() for row in rows]
 
 
@@ -165,23 +165,23 @@ RAFDB, PAIRS, COUPLES = "list_patition_label.txt", "pairs.txt", "pairs_CPLFW.txt
 )
 def test_a_bad_line_is_named_and_changes_no_other_row_or_pair(tmp_path, layout, file, number, line, reason):
     read = miniature(layout, tmp_path)
-    expected = content_of(read(tmp_path))
+    expected = get_content(read(tmp_path))
     lines = (tmp_path / file).read_text().splitlines()
     lines[number - 1] = line
     write(tmp_path / file, *lines)
     collection = read(tmp_path)
-    name, found = collection.broken[0]
+    name, broken_reason = collection.broken[0]
     assert name == f"{Path(file).name}:{number}"
-    assert reason in found
-    content = content_of(collection)
+    assert reason in broken_reason
+    content = get_content(collection)
     assert content.keys() <= expected.keys()
     assert sum(content.get(key) != value for key, value in expected.items()) == 1
 
 
-def content_of(collection: Collection) -> dict:
-    """Labels by image, and sameness and fold by place among pairs that have no other."""
-    pairs = [pair for of_split in collection.pairs.values() for pair in of_split]
-    return labels_by_image(collection) | {(p.image_a.name, p.image_b.name): (p.same, p.fold) for p in pairs}
+def get_content(collection: Collection) -> dict:
+    """Return the labels by image, and the flag and fold by the names of a pair."""
+    pairs = [pair for split_pairs in collection.pairs.values() for pair in split_pairs]
+    return get_labels_by_image(collection) | {(p.image_a.name, p.image_b.name): (p.same, p.fold) for p in pairs}
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_what_a_collection_lacks_is_named(tmp_path, layout, gone, message):
         read(tmp_path / "root")
 
 
-def mangled(content: bytes, generator: np.random.Generator) -> bytes:
-    """A label file that lost, doubled or exchanged lines, or whose bytes were overwritten or cut short."""
+def damage(content: bytes, generator: np.random.Generator) -> bytes:
+    """Damage a label file: remove, repeat or swap lines, overwrite bytes, or truncate it."""
     lines = content.splitlines(keepends=True)
     first, second = sorted(generator.integers(0, len(lines), 2).tolist())
     match generator.integers(7):
@@ -266,31 +266,31 @@ def test_300_mangled_label_files_are_read_or_refused_in_one_line(tmp_path):
     counts = Counter()
     layouts = ["celeba", "rafdb", "fer2013", "genki4k", "disfa", "bp4d", "lfw", "biwi"]
     readers = {layout: miniature(layout, tmp_path / layout) for layout in layouts}
-    expected = {layout: labels_by_image(read(tmp_path / layout)) for layout, read in readers.items()}
+    expected = {layout: get_labels_by_image(read(tmp_path / layout)) for layout, read in readers.items()}
     for seed in range(300):
         generator = np.random.default_rng(seed)
         layout = layouts[generator.integers(len(layouts))]
-        files = label_files(tmp_path / layout)
+        files = find_label_files(tmp_path / layout)
         file = files[generator.integers(len(files))]
         content = file.read_bytes()
-        file.write_bytes(changed := mangled(content, generator))
+        file.write_bytes(changed := damage(content, generator))
         try:
-            found = labels_by_image(readers[layout](tmp_path / layout))
+            actual = get_labels_by_image(readers[layout](tmp_path / layout))
         except LayoutError as error:
             counts["refused" if "\n" not in str(error) else "refused in several lines"] += 1
         else:
             if changed in (content, content.replace(b"\n", b"\r\n")):
-                assert found == expected[layout]
-            counts["read as before" if found == expected[layout] else "read with other rows"] += 1
+                assert actual == expected[layout]
+            counts["read as before" if actual == expected[layout] else "read with other rows"] += 1
         finally:
             file.write_bytes(content)
     assert min(counts.values()) > 20
     assert len(counts) == 3
 
 
-def label_files(root: Path) -> list[Path]:
+def find_label_files(root: Path) -> list[Path]:
     return sorted([*root.rglob("*.txt"), *root.rglob("*.csv")])
 
 
-def labels_by_image(collection: Collection) -> dict:
-    return {row.image.name: row.labels for row in rows_of(collection)}
+def get_labels_by_image(collection: Collection) -> dict:
+    return {row.image.name: row.labels for row in list_rows(collection)}

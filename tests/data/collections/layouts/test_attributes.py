@@ -55,8 +55,8 @@ def test_a_name_without_three_labels_is_broken(tmp_path, name):
     make(tmp_path, *NAMES, name)
     collection = read_utkface(tmp_path)
     assert len(collection.splits["train"]) == 3
-    ((found, reason),) = collection.broken
-    assert found == name
+    ((broken_name, reason),) = collection.broken
+    assert broken_name == name
     assert "age_gender_race_date" in reason
 
 
@@ -76,12 +76,12 @@ def is_set(image: int, attribute: int) -> bool:
     return (3 * image + attribute) % 5 < 2
 
 
-def flags(image: int, false: str = "-1") -> list[str]:
+def make_flags(image: int, false: str = "-1") -> list[str]:
     return ["1" if is_set(image, attribute) else false for attribute in range(40)]
 
 
 def write_attributes(root: Path, folder: str = ""):
-    rows = (f"{name}  {'  '.join(flags(number))}" for number, name in enumerate(IMAGES))
+    rows = (f"{name}  {'  '.join(make_flags(number))}" for number, name in enumerate(IMAGES))
     write(root / f"{folder}list_attr_celeba.txt", "5", " ".join(ATTRIBUTES) + " ", *rows)
 
 
@@ -94,7 +94,7 @@ def write_celeba(root: Path, anno: str = "", evaluation: str = "", images: str =
     make(root, *(f"{images}/{name}" for name in IMAGES))
 
 
-def expected_flags(image: int) -> dict[str, bool]:
+def make_expected_flags(image: int) -> dict[str, bool]:
     return {name: is_set(image, number) for number, name in enumerate(ATTRIBUTES)}
 
 
@@ -118,7 +118,7 @@ def test_celeba_joins_its_files(tmp_path, place):
         rows = collection.splits[split]
         assert [row.image.name for row in rows] == [f"{folder}/{IMAGES[number]}" for number in numbers]
         assert [row.labels for row in rows] == [
-            {"attributes": expected_flags(number), "subject": str(2880 + number)} for number in numbers
+            {"attributes": make_expected_flags(number), "subject": str(2880 + number)} for number in numbers
         ]
         assert all(row.image.box is None and row.image.source.exists() for row in rows)
     assert collection.broken == []
@@ -138,7 +138,7 @@ def test_aligned_images_come_before_those_in_the_wild(tmp_path):
 
 
 def test_kaggle_s_tables_do_as_well(tmp_path):
-    rows = (",".join([name, *flags(number, "0" if number else "-1")]) for number, name in enumerate(IMAGES))
+    rows = (",".join([name, *make_flags(number, "0" if number else "-1")]) for number, name in enumerate(IMAGES))
     write(tmp_path / "list_attr_celeba.csv", ",".join(["image_id", *ATTRIBUTES]), *rows)
     write(tmp_path / "list_eval_partition.csv", "image_id,partition", *(f"{n},{s}" for n, s in zip(IMAGES, "00121")))
     write(tmp_path / "list_bbox_celeba.csv", "image_id,x_1,y_1,width,height", *(f"{n},1,2,30,40" for n in IMAGES))
@@ -146,7 +146,7 @@ def test_kaggle_s_tables_do_as_well(tmp_path):
     collection = read_celeba(tmp_path)
     assert list(collection.columns) == ["attributes"]
     assert [row.labels for row in collection.splits["validation"]] == [
-        {"attributes": expected_flags(number)} for number in (2, 4)
+        {"attributes": make_expected_flags(number)} for number in (2, 4)
     ]
     assert collection.splits["train"][1].image.box == (1, 2, 31, 42)
 

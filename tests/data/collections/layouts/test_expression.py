@@ -11,17 +11,17 @@ FER2013 = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 RAFDB = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
 
 
-def face(number: int) -> np.ndarray:
+def make_face(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
-def pixels(number: int) -> str:
-    return " ".join(map(str, face(number).ravel()))
+def format_pixels(number: int) -> str:
+    return " ".join(map(str, make_face(number).ravel()))
 
 
 def write_table(root: Path, *bad: str) -> list[str]:
     usages = ["Training", "Training", "PublicTest", "PrivateTest", "Training", "Training", "PrivateTest"]
-    lines = [f"{number},{pixels(number)},{usage}" for number, usage in enumerate(usages)]
+    lines = [f"{number},{format_pixels(number)},{usage}" for number, usage in enumerate(usages)]
     (root / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines, *bad]) + "\n")
     return usages
 
@@ -39,16 +39,16 @@ def test_the_table_of_fer2013_becomes_grey_pixels_by_split(tmp_path):
     }
     image = collection.splits["validation"][0].image
     assert image.source.dtype == np.uint8
-    np.testing.assert_array_equal(image.source, face(2))
+    np.testing.assert_array_equal(image.source, make_face(2))
     assert collection.broken == []
 
 
 def test_the_order_of_the_table_s_columns_is_that_of_its_header(tmp_path):
-    lines = ["emotion, Usage, pixels", f"3,PublicTest,{pixels(5)}"]
+    lines = ["emotion, Usage, pixels", f"3,PublicTest,{format_pixels(5)}"]
     (tmp_path / "icml_face_data.csv").write_text("\n".join(lines))
     (row,) = read_fer2013(tmp_path).splits["validation"]
     assert (row.image.name, row.labels) == ("icml_face_data.csv:2", {"expression": 3})
-    np.testing.assert_array_equal(row.image.source, face(5))
+    np.testing.assert_array_equal(row.image.source, make_face(5))
 
 
 @pytest.mark.parametrize(

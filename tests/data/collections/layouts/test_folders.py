@@ -9,7 +9,7 @@ from modeling_pcl.data.collections.layouts.base import LayoutError
 from modeling_pcl.data.collections.layouts.folders import parse_frame_numbers, read_folders, read_voxceleb
 
 
-def labelled(rows: Iterable) -> dict:
+def get_labels(rows: Iterable) -> dict:
     return {row.image.name: row.labels for row in rows}
 
 
@@ -59,7 +59,7 @@ def test_flat_images_have_no_labels(tmp_path, places):
 def test_an_image_beside_the_folders_is_broken(tmp_path, stray, reason):
     make(tmp_path, "train/a/1.png", "train/a/2.png", stray)
     collection = read_folders(tmp_path)
-    assert labelled(collection.splits["train"]) == {f"train/a/{n}.png": {"subject": "a"} for n in (1, 2)}
+    assert get_labels(collection.splits["train"]) == {f"train/a/{n}.png": {"subject": "a"} for n in (1, 2)}
     assert collection.broken == [(stray, f"lies in {reason}")]
 
 
@@ -73,7 +73,7 @@ def test_a_link_to_a_folder_is_reported_and_not_followed(tmp_path):
     make(tmp_path, "a/1.png", "a/2.png")
     (tmp_path / "a/loop").symlink_to(tmp_path)
     collection = read_folders(tmp_path)
-    assert list(labelled(collection.splits["train"])) == ["a/1.png", "a/2.png"]
+    assert list(get_labels(collection.splits["train"])) == ["a/1.png", "a/2.png"]
     assert collection.broken == [("a/loop", "a link to a folder, which is not followed")]
 
 

@@ -10,7 +10,7 @@ from modeling_pcl.data.collections.layouts.matlab import read_matlab, read_npz
 
 
 class CreatesAFile:
-    """Unpickling one of these creates the file `path`."""
+    """Object that creates the file `path` when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -22,7 +22,7 @@ class CreatesAFile:
 VALUES = {"pose": np.array([[0.1, 0.2, 0.3]]), "points": np.arange(8, dtype=np.int16).reshape(2, 4), "note": "a text"}
 
 
-def save(path, values=VALUES, compressed=True):
+def save_matlab(path, values=VALUES, compressed=True):
     scipy.io.savemat(path, values, do_compression=compressed)
     return path
 
@@ -33,7 +33,7 @@ def compressed(request):
 
 
 def test_only_the_wanted_variables_are_read(tmp_path, compressed):
-    arrays = read_matlab(save(tmp_path / "a.mat", compressed=compressed), ["points", "pose"])
+    arrays = read_matlab(save_matlab(tmp_path / "a.mat", compressed=compressed), ["points", "pose"])
     assert list(arrays) == ["points", "pose"]
     np.testing.assert_array_equal(arrays["points"], VALUES["points"])
     assert arrays["points"].dtype == np.int16
@@ -41,12 +41,15 @@ def test_only_the_wanted_variables_are_read(tmp_path, compressed):
 
 
 def test_an_optional_variable_may_be_missing(tmp_path):
-    assert list(read_matlab(save(tmp_path / "a.mat"), ["pose"], optional=["points", "roi"])) == ["pose", "points"]
+    assert list(read_matlab(save_matlab(tmp_path / "a.mat"), ["pose"], optional=["points", "roi"])) == [
+        "pose",
+        "points",
+    ]
 
 
 def test_a_missing_variable_is_named_with_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="lacks `roi`; it has `note`, `points`, `pose`"):
-        read_matlab(save(tmp_path / "a.mat"), ["pose", "roi"])
+        read_matlab(save_matlab(tmp_path / "a.mat"), ["pose", "roi"])
 
 
 NOT_NUMBERS = {
@@ -59,7 +62,7 @@ NOT_NUMBERS = {
 
 @pytest.mark.parametrize("kind", NOT_NUMBERS)
 def test_what_is_not_an_array_of_numbers_is_refused(tmp_path, kind, compressed):
-    path = save(tmp_path / "a.mat", {"pose": NOT_NUMBERS[kind], "other": 1.0}, compressed)
+    path = save_matlab(tmp_path / "a.mat", {"pose": NOT_NUMBERS[kind], "other": 1.0}, compressed)
     with pytest.raises(ValueError, match=f"`pose` must be an array of real numbers, and is of MATLAB's kind `{kind}`"):
         read_matlab(path, ["pose"])
     assert read_matlab(path, ["other"])["other"] == 1
@@ -67,7 +70,7 @@ def test_what_is_not_an_array_of_numbers_is_refused(tmp_path, kind, compressed):
 
 @pytest.mark.parametrize(("number", "kind"), [(3, "`object`"), (16, "`function`"), (99, "`class 99`")])
 def test_an_object_or_function_of_matlab_is_refused(tmp_path, number, kind):
-    path = save(tmp_path / "a.mat", {"pose": np.ones((1, 7))}, compressed=False)
+    path = save_matlab(tmp_path / "a.mat", {"pose": np.ones((1, 7))}, compressed=False)
     content = bytearray(path.read_bytes())
     assert content[144] == 6  # The class byte of the first variable, after 128 bytes of header and two tags: double.
     content[144] = number
@@ -76,20 +79,24 @@ def test_an_object_or_function_of_matlab_is_refused(tmp_path, number, kind):
         read_matlab(path, ["pose"])
 
 
-def element(kind: int, data: bytes) -> bytes:
+def pack_element(kind: int, data: bytes) -> bytes:
     return struct.pack("<2I", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
-def matrix(kind: int, *elements: bytes) -> bytes:
-    return element(14, element(6, struct.pack("<2I", kind, 0)) + b"".join(elements))
+def pack_matrix(kind: int, *elements: bytes) -> bytes:
+    return pack_element(14, pack_element(6, struct.pack("<2I", kind, 0)) + b"".join(elements))
 
 
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 
 
 def test_a_newer_object_of_matlab_is_refused_and_others_are_read_beside_it(tmp_path):
-    table = matrix(17, element(1, b"pose"), element(1, b"MCOS"), element(1, b"table"), matrix(13))
-    number = matrix(6, element(5, struct.pack("<2i", 1, 1)), element(1, b"other"), element(9, struct.pack("<d", 2.5)))
+    table = pack_matrix(
+        17, pack_element(1, b"pose"), pack_element(1, b"MCOS"), pack_element(1, b"table"), pack_matrix(13)
+    )
+    number = pack_matrix(
+        6, pack_element(5, struct.pack("<2i", 1, 1)), pack_element(1, b"other"), pack_element(9, struct.pack("<d", 2.5))
+    )
     (tmp_path / "a.mat").write_bytes(HEADER + table + number)
     with pytest.raises(ValueError, match="`pose` must be an array of real numbers, and is of MATLAB's kind `object`"):
         read_matlab(tmp_path / "a.mat", ["pose"])
@@ -97,16 +104,20 @@ def test_a_newer_object_of_matlab_is_refused_and_others_are_read_beside_it(tmp_p
 
 
 def test_values_of_an_unknown_type_are_refused(tmp_path):
-    shape_and_name = element(5, struct.pack("<2i", 1, 1)), element(1, b"pose")
-    (tmp_path / "a.mat").write_bytes(HEADER + matrix(6, *shape_and_name, element(200, bytes(8))))
+    shape_and_name = pack_element(5, struct.pack("<2i", 1, 1)), pack_element(1, b"pose")
+    (tmp_path / "a.mat").write_bytes(HEADER + pack_matrix(6, *shape_and_name, pack_element(200, bytes(8))))
     with pytest.raises(ValueError, match="the values of `pose` have the type 200"):
         read_matlab(tmp_path / "a.mat", ["pose"])
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (-1, -7), (7,) * 40, (0, 0), ()])
 def test_values_that_do_not_fill_the_shape_are_refused(tmp_path, shape):
-    parts = element(5, struct.pack(f"<{len(shape)}i", *shape)), element(1, b"pose"), element(9, bytes(56))
-    (tmp_path / "a.mat").write_bytes(HEADER + matrix(6, *parts))
+    parts = (
+        pack_element(5, struct.pack(f"<{len(shape)}i", *shape)),
+        pack_element(1, b"pose"),
+        pack_element(9, bytes(56)),
+    )
+    (tmp_path / "a.mat").write_bytes(HEADER + pack_matrix(6, *parts))
     with pytest.raises(ValueError, match="`pose` has 7 values for the shape"):
         read_matlab(tmp_path / "a.mat", ["pose"])
 
@@ -119,7 +130,7 @@ def test_every_type_and_shape_is_read_as_scipy_reads_it(tmp_path, kind, compress
     generator = np.random.default_rng(0)
     shapes = {"row": (1, 3), "column": (5, 1), "table": (3, 4), "cube": (2, 3, 4), "one": (1, 1), "none": (0, 3)}
     values = {name: (200 * generator.random(shape)).astype(kind) for name, shape in shapes.items()}
-    path = save(tmp_path / "a.mat", values, compressed)
+    path = save_matlab(tmp_path / "a.mat", values, compressed)
     arrays, expected = read_matlab(path, list(shapes)), scipy.io.loadmat(path)
     for name, shape in shapes.items():
         assert arrays[name].shape == shape
@@ -128,13 +139,13 @@ def test_every_type_and_shape_is_read_as_scipy_reads_it(tmp_path, kind, compress
 
 def test_complex_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is of MATLAB's kind `complex`"):
-        read_matlab(save(tmp_path / "a.mat", {"pose": np.ones(3) * 1j}), ["pose"])
+        read_matlab(save_matlab(tmp_path / "a.mat", {"pose": np.ones(3) * 1j}), ["pose"])
 
 
 def test_a_pickle_in_a_matlab_file_stays_bytes(tmp_path):
     trap = pickle.dumps(CreatesAFile(tmp_path / "created"))
     values = {"pose": np.frombuffer(trap, np.uint8), "cell": np.array([trap.hex(), 1], dtype=object)}
-    path = save(tmp_path / "a.mat", values)
+    path = save_matlab(tmp_path / "a.mat", values)
     assert read_matlab(path, ["pose"])["pose"].tobytes() == trap
     with pytest.raises(ValueError, match="kind `cell`"):
         read_matlab(path, ["cell"])
@@ -151,9 +162,9 @@ def test_a_pickle_in_a_matlab_file_stays_bytes(tmp_path):
         (b"MATLAB 5.0 MAT-file".ljust(126) + b"MI" + b"garbage" * 9, "is damaged, or of a machine with another order"),
         (HEADER, "lacks `pose`; it has nothing"),
         (HEADER + b"garbage" * 9, "is damaged: an element is cut off"),
-        (HEADER + element(9, bytes(8)), "is damaged: an element has the type 9"),
-        (HEADER + element(15, bytes(8)), "is damaged: Error -3"),
-        (HEADER + element(14, b""), "is damaged: a variable is cut off"),
+        (HEADER + pack_element(9, bytes(8)), "is damaged: an element has the type 9"),
+        (HEADER + pack_element(15, bytes(8)), "is damaged: Error -3"),
+        (HEADER + pack_element(14, b""), "is damaged: a variable is cut off"),
     ],
 )
 def test_a_file_that_is_no_matlab_5_file_is_refused(tmp_path, content, reason):
@@ -170,7 +181,7 @@ def test_a_missing_file_and_a_folder_are_value_errors(tmp_path):
 
 
 def test_every_truncation_is_a_value_error(tmp_path, compressed):
-    content = save(tmp_path / "a.mat", {"pose": np.arange(7.0)}, compressed).read_bytes()
+    content = save_matlab(tmp_path / "a.mat", {"pose": np.arange(7.0)}, compressed).read_bytes()
     for length in range(len(content)):
         (tmp_path / "b.mat").write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"."):
@@ -178,7 +189,7 @@ def test_every_truncation_is_a_value_error(tmp_path, compressed):
 
 
 def test_a_damaged_byte_gives_numbers_or_a_value_error(tmp_path, compressed):
-    content = save(tmp_path / "a.mat", {"pose": np.arange(7.0)}, compressed).read_bytes()
+    content = save_matlab(tmp_path / "a.mat", {"pose": np.arange(7.0)}, compressed).read_bytes()
     refused = 0
     for place in range(124, len(content)):
         for value in (0, 1, 3, 16, 128, 255):
@@ -193,7 +204,7 @@ def test_a_damaged_byte_gives_numbers_or_a_value_error(tmp_path, compressed):
 
 
 def test_a_variable_that_unpacks_to_too_much_is_refused_and_others_are_not_unpacked(tmp_path, monkeypatch):
-    path = save(tmp_path / "a.mat", {"pose": np.zeros((100, 100)), "other": 1.0})
+    path = save_matlab(tmp_path / "a.mat", {"pose": np.zeros((100, 100)), "other": 1.0})
     assert path.stat().st_size < 1000
     monkeypatch.setattr(matlab, "MAX_MATLAB_BYTES", 80_000)
     with pytest.raises(ValueError, match="`pose` unpacks to more than 80000 bytes"):
@@ -221,7 +232,7 @@ def test_an_array_of_objects_is_refused_and_not_unpickled(tmp_path):
         read_npz(tmp_path / "a.npz", ["points", "pose"])
     assert not (tmp_path / "created").exists()
     np.load(tmp_path / "a.npz", allow_pickle=True)["pose"]
-    assert (tmp_path / "created").exists()  # The trap does work.
+    assert (tmp_path / "created").exists()  # Unpickling creates the file, so the test above would notice it.
 
 
 def test_a_pickle_in_place_of_an_archive_is_refused_and_not_unpickled(tmp_path):
