@@ -40,7 +40,8 @@ def read_lfw(root: Path) -> Collection:
 
     Images may have another suffix and `_0` before it, and aligned images may lie in a folder of another name. The lists
     may also lie beside the folders of people, or beside the parent of these. One list is required; csv lists of Kaggle
-    are not read. All images are in the split `train`, and `subject` is the name of the folder.
+    are not read. All images are in the split `train`, and `subject` is the name of the folder. Invalid lines keep their
+    position in a list, so that all other pairs stay in their folds.
 
     Raises:
         LayoutError: If there is no folder of a person or no list, a list has another number of lines than its header
