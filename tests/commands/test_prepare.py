@@ -288,7 +288,7 @@ class TestErrorsAreOneLine:
 
     def test_an_output_folder_that_datasets_would_take_for_a_pattern_is_refused(self, refused, people, tmp_path):
         message = refused("prepare", "folders", people, "--output_dir", tmp_path / "lfw[1]")
-        assert "lfw[1] has *, ? or [ in it" in message
+        assert "lfw[1] contains *, ? or [" in message
 
     def test_a_disk_that_cannot_be_written_to_is_named(self, refused, people, tmp_path):
         (tmp_path / "file").write_text("")

@@ -373,7 +373,7 @@ class TestAnInterruptedRun:
         (root / "3.jpg").write_bytes(encode_image(0))
         expected = read_files(prepare("undisturbed", drop_duplicates=drop_duplicates))
         with monkeypatch.context() as patch:
-            fail_at_call(patch, parts, "_place", call)
+            fail_at_call(patch, parts, "_move_part", call)
             with pytest.raises(Interrupted):
                 prepare(drop_duplicates=drop_duplicates)
         assert read_files(prepare(drop_duplicates=drop_duplicates)) == expected
