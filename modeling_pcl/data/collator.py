@@ -43,6 +43,7 @@ class PCLDataCollator:
 
     def __init__(self, config: PCLConfig, settings: ViewSettings | None = None, load_size_px: int | None = None):
         self.image_size_px, self.settings = config.image_size, settings or ViewSettings()
+        # Twice the size of the model, so that a window of 0.4 of the side is not enlarged from 26 px to 64 px.
         self.processor = PCLImageProcessor.for_image_size(load_size_px or 2 * config.image_size)
         self.objectives = [name for name, weight in config.objective_weights.items() if weight > 0]
 
