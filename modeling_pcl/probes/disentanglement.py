@@ -29,7 +29,7 @@ from .arguments import DisentanglementArguments
 from .encoder import Encoder, extract_features
 from .labels import Labels, read_classes, read_head_pose
 from .logistic_regression import fit_logistic_regression
-from .results import over_seeds, results_table
+from .results import results_table, summarise_seeds
 from .subset import (
     CUT_SEED,
     TEST_SHARE,
@@ -64,21 +64,21 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
         for name, reader in ((arguments.pose, read_head_pose), (arguments.expression, read))
     )
     pairs = open_pairs(arguments, arguments.identity)
-    table = encoder.table(pairs.corpus, size, "float32", pairs.source)
-    pairs = pairs.without(table.broken)
-    movement = _mirror_movement(encoder, size, poses[1])
+    table = encoder.extract(pairs.corpus, size, "float32", pairs.source)
+    pairs = pairs.drop_broken(table.broken)
+    movement = _measure_subset_movement(encoder, size, poses[1])
     results = {}
     for feature in FEATURES:
-        identity = pairs.measure(pairs.cosines(table.features[feature]))
-        results[feature] = read_pose(*(part.labelled(feature) for part in poses)) | {
+        identity = pairs.measure(pairs.compute_cosines(table.features[feature]))
+        results[feature] = measure_pose_readings(*(part.features_and_targets(feature) for part in poses)) | {
             IDENTITY: identity["auc"],
             "identity accuracy": identity["accuracy"],
-            EXPRESSION: _read_classes(*(part.labelled(feature) for part in faces)),
+            EXPRESSION: _measure_class_accuracy(*(part.features_and_targets(feature) for part in faces)),
             "mirror movement": movement[feature],
         }
     majority = float(faces[1].targets().bincount().max() / len(faces[1].rows))
     chance = {"pose": 0.0, "identity": 0.5, "expression": majority}
-    leaks = leakage(results, chance)
+    leaks = compute_leakage(results, chance)
     ratio = movement["face"] / movement["pose"] if movement["pose"] else None
     facts = {
         "metric": "pose_in_face",
@@ -91,12 +91,12 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
         }
         | {"identity": pairs.describe()},
         "chance": chance,
-        "results": {name: {"linear readings": over_seeds([values])} for name, values in results.items()},
+        "results": {name: {"linear readings": summarise_seeds([values])} for name, values in results.items()},
         "leakage": leaks,
         "mirror_movement_face_over_pose": ratio,
     }
     readings = {name: {feature: results[feature][name] for feature in results} for name in (POSE, IDENTITY, EXPRESSION)}
-    swaps = _swaps(arguments.model, poses[1])
+    swaps = _draw_swaps(arguments.model, poses[1])
     draw_leakage(readings, movement, swaps, f"{encoder.name} at {size} px").save(folder / "disentanglement.png")
     lines = [results_table(facts["results"], list(results["face"])), ""]
     for name, leak in leaks.items():
@@ -112,11 +112,11 @@ def open_train_and_test(name: str, read: Callable[[Dataset], Labels]) -> tuple[S
     if "test" in corpus_splits(name) and len(corpus_splits(name)) > 1:
         test = open_subset(name, "test", read)
         check_same_labels(train, test)
-        return train.without_images_of(test), test
+        return train.drop_images_of(test), test
     return split_off(train, TEST_SHARE)
 
 
-def read_pose(
+def measure_pose_readings(
     train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]
 ) -> dict[str, float | None]:
     """Read head pose from features by ridge regression, each angle with its own penalty.
@@ -145,7 +145,7 @@ def read_pose(
     return means | {f"{angle} R²": value for angle, value in zip(ANGLES, r2)}
 
 
-def _read_classes(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> float:
+def _measure_class_accuracy(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> float:
     """Accuracy of a logistic regression whose penalty is chosen on a tenth of the training images."""
     rows, labels = train
     shares = {"kept": 1 - VALIDATION_SHARE, "held_out": VALIDATION_SHARE}
@@ -155,7 +155,7 @@ def _read_classes(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Te
     return float(np.mean(predicted == test[1].numpy()))
 
 
-def leakage(
+def compute_leakage(
     results: Mapping[str, Mapping[str, float | None]], chance: Mapping[str, float]
 ) -> dict[str, dict[str, float | str | None]]:
     """How much of what belongs in one branch can be read from the other.
@@ -186,7 +186,7 @@ def leakage(
     return leaks
 
 
-def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> float:
+def measure_mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> float:
     """How far features move when the image is mirrored.
 
     Args:
@@ -210,17 +210,17 @@ def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> 
     return float(to_mirror / to_others)
 
 
-def _mirror_movement(encoder: Encoder, size: int, part: Subset) -> dict[str, float]:
+def _measure_subset_movement(encoder: Encoder, size: int, part: Subset) -> dict[str, float]:
     chosen = part.rows[spread_rows(len(part.rows), MIRRORED)]
     with ThreadPoolExecutor() as pool:
         images = CorpusImages(part.corpus, size, part.source).load(chosen.tolist(), pool)  # uint8
     seen, mirrored = (
         extract_features(encoder.model, batches.split(encoder.batch_size)) for batches in (images, images.flip(3))
     )
-    return {name: mirror_movement(seen[name], mirrored[name]) for name in FEATURES}
+    return {name: measure_mirror_movement(seen[name], mirrored[name]) for name in FEATURES}
 
 
-def _swaps(model_name: str, part: Subset) -> Image.Image | None:
+def _draw_swaps(model_name: str, part: Subset) -> Image.Image | None:
     """Every face in every pose, if the model has a decoder."""
     model = open_model(model_name)
     if not isinstance(model, PCLForPreTraining):

@@ -18,7 +18,7 @@ from ..progress import progress
 from ..training.record import describe_run
 from .arguments import EmbeddingArguments
 from .encoder import BatchEncoder, load_and_encode, open_backend
-from .feature_files import FeatureFiles, rows_of_a_file
+from .feature_files import FeatureFiles, choose_rows_per_file
 
 # What these options say has no effect on the features.
 WITHOUT_EFFECT = ("model", "corpus", "output_dir", "batch_size", "max_broken_share")
@@ -58,7 +58,7 @@ def begin_record(path: Path, record: dict) -> dict:
         return record
     try:
         earlier = json.loads(path.read_text())
-        before, now = (_feature_facts(entry) for entry in (earlier, record))
+        before, now = (_select_feature_facts(entry) for entry in (earlier, record))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what `pcl embed` wrote: choose another `--output_dir`.") from error
     changed = [f"`--{name}` ({before.get(name)}, now {now[name]})" for name in now if before.get(name) != now[name]]
@@ -70,7 +70,7 @@ def begin_record(path: Path, record: dict) -> dict:
     return earlier
 
 
-def _feature_facts(record: dict) -> dict:
+def _select_feature_facts(record: dict) -> dict:
     """What features depend on, by the option that says it."""
     chosen = {name: value for name, value in record["options"].items() if name not in WITHOUT_EFFECT}
     return {"model": record["model_revision"], "corpus": record["data_revision"], **chosen}
@@ -102,14 +102,14 @@ def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: I
     return load_and_encode(load, encode, read, encoder.device)
 
 
-def write_files(
+def write_shards(
     arguments: EmbeddingArguments, source: Source, encoder: BatchEncoder, files: FeatureFiles, rows_per_file: int
 ):
     """Write the shards that are missing, from the first of them on."""
-    done = files.count()
-    notes = [files.notes(number) for number in range(done)]
+    done = files.count_shards()
+    notes = [files.read_notes(number) for number in range(done)]
     source.broken = [entry for note in notes for entry in note["broken"]]
-    position, last = (notes[-1]["end"], files.last_row(done - 1)) if notes else (0, None)
+    position, last = (notes[-1]["end"], files.read_last_row(done - 1)) if notes else (0, None)
     rows = source.rows(position, last)
 
     def read_batches() -> Iterator[tuple[int, list[dict]]]:
@@ -155,7 +155,7 @@ def embed(arguments: EmbeddingArguments) -> dict:
     if not all(features.isfinite().all() for features in example.values()):  # An ONNX file shows its weights only so.
         raise ValueError(f"The model `{arguments.model}` makes features that are not finite: its weights are damaged.")
     widths = {name: example[name].shape[1] for name in arguments.features}
-    rows_per_file = arguments.rows_per_file or rows_of_a_file(sum(widths.values()))
+    rows_per_file = arguments.rows_per_file or choose_rows_per_file(sum(widths.values()))
     folder = Path(arguments.output_dir)
     files = FeatureFiles(folder, arguments.format, source.columns)
     with only_process(folder):
@@ -163,17 +163,17 @@ def embed(arguments: EmbeddingArguments) -> dict:
         used = {"onnxruntime": arguments.backend == "onnx", "av": isinstance(source, VideoSource)}
         facts["versions"] |= {name: importlib.metadata.version(name) for name, is_used in used.items() if is_used}
         record = begin_record(folder / "embed.json", facts)
-        files.drop_damaged(files.is_readable)
-        if "files" in record and files.count() == len(record["files"]):
+        files.remove_damaged(files.is_readable)
+        if "files" in record and files.count_shards() == len(record["files"]):
             return record
-        write_files(arguments, source, encoder, files, rows_per_file)
-        rows = files.rows()
+        write_shards(arguments, source, encoder, files, rows_per_file)
+        rows = files.count_rows()
         if rows == 0:
             raise ValueError(f"Not one image of `{arguments.corpus}` decodes. The first: {source.broken[0]}")
         record |= {
             "image_size": size_px,
             "shapes": {name: [rows, width] for name, width in widths.items()},
-            "files": [files.path(number).name for number in range(files.count())],
+            "files": [files.shard_path(number).name for number in range(files.count_shards())],
             "broken": source.broken,
         }
         write_json(folder / "embed.json", record)

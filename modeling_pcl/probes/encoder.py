@@ -17,7 +17,7 @@ from ..data.image_decoder import CorpusImages
 from ..features_pcl import FEATURES
 from ..hub.models import model_digest, open_encoder
 from ..progress import progress
-from .feature_cache import FeatureTable, cached_features
+from .feature_cache import FeatureTable, load_or_compute_features
 
 BATCH_SIZE = 128
 
@@ -65,7 +65,7 @@ def extract_features(
     return {name: torch.cat([rows[name] for rows in encoded]) for name in FEATURES}
 
 
-def on_every_core(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+def map_on_cores(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
     """What `work` makes of each item, in order, each core at an item of its own.
 
     For decoding and encoding batches this is faster than all cores together on one batch. Items are taken as they are
@@ -90,8 +90,8 @@ def load_and_encode(
     """Decode and encode items, in order: on a CPU every core an item of its own; else all cores decode, and the
     accelerator has one item at a time in its memory."""
     if device.type == "cpu":
-        return on_every_core(lambda item: encode(load(item)), items)
-    return map(encode, on_every_core(load, items))
+        return map_on_cores(lambda item: encode(load(item)), items)
+    return map(encode, map_on_cores(load, items))
 
 
 class BatchEncoder(Protocol):
@@ -148,7 +148,7 @@ class Encoder(TorchEncoder):
         self.batch_size = batch_size or BATCH_SIZE
         self.cache_dir = Path(cache_dir or Path(HF_HOME) / "modeling_pcl" / "features").expanduser()
 
-    def table(self, corpus: Dataset, image_size: int, precision: Precision, name: str) -> FeatureTable:
+    def extract(self, corpus: Dataset, image_size: int, precision: Precision, name: str) -> FeatureTable:
         """Give the features of every row of a corpus, extracted or from the cache.
 
         Args:
@@ -168,7 +168,7 @@ class Encoder(TorchEncoder):
         # The revision is of the content, but looks at some rows only; the fingerprint is of how it was made.
         identity = f"{corpus_revision(corpus)} {corpus._fingerprint}"
         key = {"model": self.digest, "corpus": identity, "image_size": image_size, "precision": precision}
-        return cached_features(self.cache_dir, key, count, encode_from, images.broken)
+        return load_or_compute_features(self.cache_dir, key, count, encode_from, images.broken)
 
 
 def open_backend(name: str, backend: str, precision: Precision) -> BatchEncoder:

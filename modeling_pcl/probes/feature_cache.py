@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from ..files import file_digest, write_json
 from ..progress import progress
-from .feature_files import FeatureFiles, rows_of_a_file
+from .feature_files import FeatureFiles, choose_rows_per_file
 
 HASHES = "hashes.json"
 
@@ -77,7 +77,7 @@ class FeatureTable:
     broken: Mapping[int, str]
 
 
-def cached_features(
+def load_or_compute_features(
     folder: Path,
     key: dict[str, str | int],
     rows: int,
@@ -103,13 +103,13 @@ def cached_features(
     with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
         hashes = _read_hashes(files.folder / HASHES)
         # 0.7 s a GB; a probe that learns from features of another face would say nothing.
-        files.drop_damaged(lambda n: all(hashes.get(file.name) == file_digest(file) for file in files.paths(n)))
-        for number in range(files.count()):
-            broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
-        if files.rows() < rows:
+        files.remove_damaged(lambda n: all(hashes.get(file.name) == file_digest(file) for file in files.shard_paths(n)))
+        for number in range(files.count_shards()):
+            broken.update({int(row): reason for row, reason in files.read_notes(number)["broken"].items()})
+        if files.count_rows() < rows:
             write_json(files.folder / "key.json", key)
-            _write_missing(files, rows, encode_from, broken, hashes)
-    shards = [load_file(files.path(number)) for number in range(files.count())]
+            _write_missing_shards(files, rows, encode_from, broken, hashes)
+    shards = [load_file(files.shard_path(number)) for number in range(files.count_shards())]
     features = {
         name: ShardedFeatures([[shard[part] for part in feature_parts(name)] for shard in shards])
         for name in READABLE_FEATURES
@@ -125,7 +125,7 @@ def _read_hashes(path: Path) -> dict[str, str]:
         return {}
 
 
-def _write_missing(
+def _write_missing_shards(
     files: FeatureFiles,
     rows: int,
     encode_from: Callable[[int], Batches],
@@ -133,17 +133,17 @@ def _write_missing(
     hashes: dict[str, str],
 ):
     """Write shards of one size, but for the last, from the first row on that is not there."""
-    first, waiting, count = files.rows(), [], 0
+    first, waiting, count = files.count_rows(), [], 0
 
     def write_shard(size: int):
         nonlocal first, waiting, count
         features = {name: torch.cat([batch[name] for batch in waiting]) for name in FEATURES}
         numbers = range(first, first + size)
         notes = {str(row): reason for row, reason in list(broken.items()) if row in numbers}
-        number = files.count()
+        number = files.count_shards()
         shard = {name: tensor[:size] for name, tensor in features.items()}
         files.write(number, [{"row": row} for row in numbers], shard, {"broken": notes})
-        hashes.update({file.name: file_digest(file) for file in files.paths(number)})
+        hashes.update({file.name: file_digest(file) for file in files.shard_paths(number)})
         write_json(files.folder / HASHES, hashes)
         waiting = [{name: tensor[size:] for name, tensor in features.items()}]
         first, count = first + size, count - size
@@ -153,7 +153,7 @@ def _write_missing(
             waiting.append(batch)
             count += len(batch["trunk"])
             bar.update(len(batch["trunk"]))
-            size = rows_of_a_file(sum(batch[name].shape[1] for name in FEATURES))
+            size = choose_rows_per_file(sum(batch[name].shape[1] for name in FEATURES))
             while count >= size:
                 write_shard(size)
     if count:

@@ -32,7 +32,7 @@ FILE_BYTES = 2**28  # Of features, which lie in memory until their file is writt
 ROWS_PER_GROUP = 1000  # Readers take whole groups: small ones let them skip rows, and hold few in memory.
 
 
-def rows_of_a_file(width: int) -> int:
+def choose_rows_per_file(width: int) -> int:
     """Choose so many rows that a file has 256 MiB of float32 features, `width` numbers a row."""
     return max(1, FILE_BYTES // (4 * width))
 
@@ -52,55 +52,57 @@ class FeatureFiles:
     def __init__(self, folder: Path, file_format: Format, columns: Features):
         self.folder, self.file_format, self.columns = folder, file_format, columns
 
-    def path(self, number: int) -> Path:
+    def shard_path(self, number: int) -> Path:
         """A shard's features."""
         return self.folder / f"features-{number:05d}.{self.file_format}"
 
     def _rows_path(self, number: int) -> Path:
         """Parquet with the columns of a shard's rows."""
-        return self.path(number) if self.file_format == "parquet" else self.folder / f"rows-{number:05d}.parquet"
+        return self.shard_path(number) if self.file_format == "parquet" else self.folder / f"rows-{number:05d}.parquet"
 
-    def paths(self, number: int) -> list[Path]:
+    def shard_paths(self, number: int) -> list[Path]:
         """A shard's files, in the order in which they are written."""
-        return list(dict.fromkeys([self._rows_path(number), self.path(number)]))
+        return list(dict.fromkeys([self._rows_path(number), self.shard_path(number)]))
 
-    def count(self) -> int:
+    def count_shards(self) -> int:
         """Shards that are there, up to the first that is not."""
         number = 0
-        while all(path.exists() for path in self.paths(number)):
+        while all(path.exists() for path in self.shard_paths(number)):
             number += 1
         return number
 
     def is_readable(self, number: int) -> bool:
         """Whether a shard's files open: those that are empty or cut short do not."""
         try:
-            self.notes(number)
+            self.read_notes(number)
             if self.file_format == "safetensors":
-                with safe_open(self.path(number), "pt"):
+                with safe_open(self.shard_path(number), "pt"):
                     pass
         except Exception:  # Arrow and safetensors have no common one.
             return False
         return True
 
-    def drop_damaged(self, is_whole: Callable[[int], bool]):
+    def remove_damaged(self, is_whole: Callable[[int], bool]):
         """Remove every shard from the first on that is not whole, so that the same call writes them again."""
-        damaged = next((number for number in range(self.count()) if not is_whole(number)), None)
+        damaged = next((number for number in range(self.count_shards()) if not is_whole(number)), None)
         if damaged is None:
             return
-        logger.warning("%s is damaged, or was not finished: made again from there on", self.path(damaged))
-        for number in reversed(range(damaged, self.count())):  # The last one first, so that a stop leaves no gap.
-            for path in reversed(self.paths(number)):
+        logger.warning("%s is damaged, or was not finished: made again from there on", self.shard_path(damaged))
+        for number in reversed(
+            range(damaged, self.count_shards())
+        ):  # The last one first, so that a stop leaves no gap.
+            for path in reversed(self.shard_paths(number)):
                 path.unlink()
 
-    def rows(self) -> int:
+    def count_rows(self) -> int:
         """Rows of all shards that `count` counts."""
-        return sum(pq.read_metadata(self._rows_path(number)).num_rows for number in range(self.count()))
+        return sum(pq.read_metadata(self._rows_path(number)).num_rows for number in range(self.count_shards()))
 
-    def notes(self, number: int) -> dict:
+    def read_notes(self, number: int) -> dict:
         """What `write` was told to note with a shard."""
         return json.loads(pq.read_schema(self._rows_path(number)).metadata[NOTES])
 
-    def last_row(self, number: int) -> dict | None:
+    def read_last_row(self, number: int) -> dict | None:
         """The columns of a shard's last row, None if it has no rows."""
         table = pq.read_table(self._rows_path(number), columns=list(self.columns))
         return table.slice(table.num_rows - 1).to_pylist()[0] if table.num_rows else None
@@ -138,5 +140,5 @@ class FeatureFiles:
             )
         if self.file_format == "safetensors":
             content = save({name: tensor.contiguous() for name, tensor in features.items()})
-            with replacing(self.path(number)) as unfinished:
+            with replacing(self.shard_path(number)) as unfinished:
                 unfinished.write_bytes(content)

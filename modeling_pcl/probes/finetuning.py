@@ -14,7 +14,7 @@ from ..features_pcl import feature_parts
 from ..modeling_pcl import PCLForHeadPoseEstimation
 from ..progress import progress
 from .heads import Head
-from .objectives import Objective, Selection, in_words
+from .objectives import Objective, Selection, format_candidate
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ WARMUP_SHARE = 0.05  # Of all steps, in which the rates rise from zero. Then the
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
-def layer_groups(model: Head, learning_rate: float, layer_decay: float) -> list[dict]:
+def make_parameter_groups(model: Head, learning_rate: float, layer_decay: float) -> list[dict]:
     """AdamW's parameter groups. The layers are the head, the branch or branches that it reads, and the trunk's stages.
 
     Args:
@@ -100,7 +100,7 @@ class Finetuning:
         selection, weights = Selection(), None
         for rate, decay in product(self.learning_rates, self.layer_decays):
             candidate = {"learning_rate": rate, "layer_decay": decay}
-            selection.history[in_words(candidate)] = []
+            selection.history[format_candidate(candidate)] = []
             model = make_model().to(memory_format=torch.channels_last)
             try:
                 for epoch, score in enumerate(self._train(model, candidate), 1):
@@ -116,11 +116,11 @@ class Finetuning:
     def _train(self, model: Head, candidate: dict[str, float]) -> Iterator[float]:
         """Train a model, and give its held-out score after each epoch."""
         steps = self.epochs * self.steps_per_epoch
-        groups = layer_groups(model, **candidate)
+        groups = make_parameter_groups(model, **candidate)
         optimizer = torch.optim.AdamW(groups, fused=True)
         schedule = get_cosine_schedule_with_warmup(optimizer, round(WARMUP_SHARE * steps), steps)
         generator = torch.Generator().manual_seed(self.seed)
-        with progress(total=steps, desc=in_words(candidate), unit="step", leave=False) as bar:
+        with progress(total=steps, desc=format_candidate(candidate), unit="step", leave=False) as bar:
             for epoch in range(1, self.epochs + 1):
                 model.train()
                 for images, targets in self.train_batches(epoch):
@@ -141,7 +141,7 @@ class Finetuning:
     def _step(self, model: Head, optimizer: torch.optim.Optimizer, images, targets) -> float:
         optimizer.zero_grad()
         with torch.autocast(model.device.type, torch.bfloat16):
-            logits = _logits(model, images)
+            logits = _compute_logits(model, images)
         loss = self.objective.loss(logits.float(), targets.to(model.device))
         loss.backward()
         optimizer.step()
@@ -153,7 +153,7 @@ class Finetuning:
     @torch.no_grad()
     def _score(self, model: Head) -> float:
         model.eval()
-        rows = [(_logits(model, images).cpu(), targets) for images, targets in self.held_out_batches()]
+        rows = [(_compute_logits(model, images).cpu(), targets) for images, targets in self.held_out_batches()]
         logits, targets = (torch.cat(parts) for parts in zip(*rows))
         score = self.objective.score(logits, targets)
         # An accuracy is a number even of logits that are none.
@@ -162,6 +162,6 @@ class Finetuning:
         return score
 
 
-def _logits(model: Head, images: torch.Tensor) -> torch.Tensor:
+def _compute_logits(model: Head, images: torch.Tensor) -> torch.Tensor:
     pixel_values = images.to(model.device, memory_format=torch.channels_last).float() / 255
     return model(pixel_values, return_dict=True).logits

@@ -11,13 +11,13 @@ from ..pictures.charts import draw_histories
 from ..pictures.contact_sheet import draw_class_predictions, draw_pose_predictions
 from .arguments import HeadArguments
 from .encoder import Encoder
-from .groups import Groups, group_tables, measure_groups, read_groups
+from .groups import Groups, format_group_tables, measure_groups, read_groups
 from .head_training import HeadProbe, TrainedHead
 from .heads import save_head
-from .objectives import in_words
-from .results import over_folds, over_seeds, results_table
+from .objectives import format_candidate
+from .results import average_folds, results_table, summarise_seeds
 from .subset import open_rounds, spread_rows
-from .tasks import HeadTask, head_task
+from .tasks import HeadTask, make_head_task
 
 SELECTION = {
     "strict": "epoch and hyper-parameters with the best validation {metric}; the test set was used once, at the end",
@@ -28,7 +28,7 @@ SAMPLES = 24
 
 def run_head_probe(arguments: HeadArguments, encoder: Encoder, folder: Path) -> tuple[dict, str]:
     """Train, test and save heads; as `probe.RUNS` says."""
-    task = head_task(arguments)
+    task = make_head_task(arguments)
     rounds = open_rounds(arguments, task.read)
     groups = [read_groups(parts.test.corpus, arguments.group_by, parts.test.source) for parts in rounds]
     probes = [HeadProbe(arguments, task, encoder, parts) for parts in rounds]
@@ -38,16 +38,16 @@ def run_head_probe(arguments: HeadArguments, encoder: Encoder, folder: Path) -> 
     names, results = probes[0].names, {}
     for feature in arguments.feature_names():
         measures = [
-            over_folds([task.measure(head.logits, head.test.targets(), names) for head in folds])
-            for folds in heads_by_seed(trained, feature).values()
+            average_folds([task.measure(head.logits, head.test.targets(), names) for head in folds])
+            for folds in group_heads_by_seed(trained, feature).values()
         ]
-        results[feature] = {kind: over_seeds(measures)}
+        results[feature] = {kind: summarise_seeds(measures)}
         # They read features as they are, so they say what a head's training adds.
         if arguments.task == "expression" and not (arguments.finetune or arguments.linear_only):
-            others = probes[0].measure_others(feature)
-            results[feature] |= {name: over_seeds([measures]) for name, measures in others.items()}
+            others = probes[0].measure_other_classifiers(feature)
+            results[feature] |= {name: summarise_seeds([measures]) for name, measures in others.items()}
     chosen = choose_heads(trained)
-    _save(folder, task, arguments, chosen)
+    _save_results(folder, task, arguments, chosen)
     facts = {
         "protocol": arguments.protocol,
         "seeds": arguments.seeds,
@@ -63,13 +63,13 @@ def run_head_probe(arguments: HeadArguments, encoder: Encoder, folder: Path) -> 
     tables = [results_table(results, measures)]
     if arguments.group_by:
         feature = chosen[0].feature
-        by_seed = heads_by_seed(trained, feature)
+        by_seed = group_heads_by_seed(trained, feature)
         facts["groups"] = _measure_groups(task, by_seed, groups, f"{feature} feature, {kind}")
-        tables.append(group_tables(facts["groups"], measures, "images"))
+        tables.append(format_group_tables(facts["groups"], measures, "images"))
     return facts, "\n\n".join(tables)
 
 
-def heads_by_seed(trained: Sequence[Sequence[TrainedHead]], feature: str) -> dict[int, list[TrainedHead]]:
+def group_heads_by_seed(trained: Sequence[Sequence[TrainedHead]], feature: str) -> dict[int, list[TrainedHead]]:
     """The heads of one feature, by seed one of each fold."""
     heads: dict[int, list[TrainedHead]] = {}
     for head in (head for fold in trained for head in fold if head.feature == feature):
@@ -106,7 +106,7 @@ def choose_heads(trained: Sequence[Sequence[TrainedHead]]) -> list[TrainedHead]:
     return [max(heads, key=lambda head: head.selection.score) for heads in candidates]
 
 
-def _save(folder: Path, task: HeadTask, arguments: HeadArguments, chosen: Sequence[TrainedHead]):
+def _save_results(folder: Path, task: HeadTask, arguments: HeadArguments, chosen: Sequence[TrainedHead]):
     """Heads (of the first fold in the folder itself), predictions and pictures."""
     for number, head in enumerate(chosen, 1):
         save_head(head.make(), folder if number == 1 else folder / f"fold-{number}")
@@ -115,22 +115,22 @@ def _save(folder: Path, task: HeadTask, arguments: HeadArguments, chosen: Sequen
     targets = torch.cat([head.test.targets() for head in chosen])
     title = f"{arguments.task} from {first.feature}, {arguments.protocol} protocol, {len(logits)} test images"
     task.draw(logits, targets, first.test.labels.names, title).save(folder / task.picture)
-    best = in_words(first.selection.candidate), first.selection.epoch
+    best = format_candidate(first.selection.candidate), first.selection.epoch
     draw_histories(first.selection.history, best, title, "score on held-out images").save(folder / "epochs.png")
     if arguments.task in ("expression", "head_pose"):
         _draw_faces(first, title, folder / "faces.png")
-    tables = [pd.DataFrame(_predictions(task, head, number)) for number, head in enumerate(chosen, 1)]
+    tables = [pd.DataFrame(_tabulate_predictions(task, head, number)) for number, head in enumerate(chosen, 1)]
     pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
 
 
-def _predictions(task: HeadTask, head: TrainedHead, fold: int) -> dict[str, list]:
+def _tabulate_predictions(task: HeadTask, head: TrainedHead, fold: int) -> dict[str, list]:
     """A line for each test image: its row in the split that was opened, its labels, and what was predicted."""
     targets, names = head.test.targets(), head.test.labels.names
     if targets.dim() == 1:
         labelled = {"label": [names[number] for number in targets.tolist()]}
     else:
         labelled = {f"label_{name}": column.tolist() for name, column in zip(names, targets.T)}
-    rows = {"fold": [fold] * len(targets), "row": head.test.numbers()}
+    rows = {"fold": [fold] * len(targets), "row": head.test.row_numbers()}
     return rows | labelled | task.predict(head.logits, names)
 
 

@@ -16,7 +16,7 @@ from .arguments import HeadArguments
 from .encoder import Encoder
 from .finetuning import Finetuning
 from .heads import Head, build_head, set_head
-from .linear import PUBLISHED, LinearProbe, train_linear, with_best_thresholds
+from .linear import PUBLISHED, LinearProbe, train_linear, tune_thresholds
 from .logistic_regression import fit_logistic_regression
 from .objectives import OBJECTIVES, Selection
 from .scores import classification_scores
@@ -80,7 +80,7 @@ class HeadProbe:
     def train_linear_heads(self) -> Iterator[TrainedHead]:
         """Train and test a linear head for each feature and seed."""
         for feature, seed, probe in self._train_probes(self.arguments.epochs):
-            logits = probe.logits(self.test.feature(feature))
+            logits = probe.compute_logits(self.test.feature(feature))
             make = partial(self._make_head, feature, probe)
             yield TrainedHead(feature, seed, probe.selection, logits, self.test, make)
 
@@ -103,29 +103,29 @@ class HeadProbe:
         signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
         for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
             model, selection = Finetuning(
-                partial(train.shuffled, seed),
-                held_out.in_order,
+                partial(train.shuffled_batches, seed),
+                held_out.ordered_batches,
                 self.objective,
                 seed,
                 train.steps,
                 lambda targets: targets * signs,
                 **given,
             ).run(partial(self._make_head, feature, probe))
-            logits, tested = test.logits(model)
+            logits, tested = test.compute_logits(model)
             yield TrainedHead(feature, seed, selection, logits, tested, lambda model=model: model)
 
     def _train_probes(self, epochs: int | None) -> Iterator[tuple[str, int, LinearProbe]]:
         """Train a linear layer for each feature and seed, by default for the published number of epochs."""
         recipe = PUBLISHED[self.arguments.task]
         if self.arguments.protocol == "strict":
-            recipe = recipe.searched()
+            recipe = recipe.with_search()
         recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs, one_scale=self.arguments.one_scale)
         for feature, seed in itertools.product(self.arguments.feature_names(), self.arguments.seeds):
             train, held_out = self.train.examples(feature), self.held_out.examples(feature)
             words = f"{feature}, seed {seed}"
             probe = train_linear(train, held_out, len(self.names), self.objective, recipe, seed, words)
             if getattr(self.arguments, "tune_thresholds", False):
-                probe = with_best_thresholds(probe, held_out)
+                probe = tune_thresholds(probe, held_out)
             yield feature, seed, probe
 
     def _make_head(self, feature: str, probe: LinearProbe) -> Head:
@@ -133,16 +133,16 @@ class HeadProbe:
         set_head(model, probe.weight, probe.bias)
         return model
 
-    def measure_others(self, feature: str) -> dict[str, dict]:
+    def measure_other_classifiers(self, feature: str) -> dict[str, dict]:
         """Measure nearest neighbours, by cosine, and logistic regression; they have no seed."""
-        (rows, labels), test_rows = self.train.labelled(feature), self.test.feature(feature)
+        (rows, labels), test_rows = self.train.features_and_targets(feature), self.test.feature(feature)
         results = {}
         for k in NEIGHBOURS:
             if k <= len(rows):
                 classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
                 classifier.fit(rows.float().numpy(), labels.numpy())
                 results[f"{k} nearest neighbours"] = self._measure(classifier.predict(test_rows.float().numpy()))
-        validation = None if self.parts.validation is None else self.held_out.labelled(feature)
+        validation = None if self.parts.validation is None else self.held_out.features_and_targets(feature)
         logistic = fit_logistic_regression(rows, labels, validation)
         facts = {"inverse_penalty": logistic.model.C, "converged": logistic.converged}
         return results | {"logistic regression": self._measure(logistic.predict(test_rows)) | facts}
@@ -159,11 +159,11 @@ class SubsetImages:
         self.images = CorpusImages(part.corpus, size_px, part.source)
         self.steps = -(-len(part.rows) // batch_size)
 
-    def shuffled(self, seed: int, epoch: int):
+    def shuffled_batches(self, seed: int, epoch: int):
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         return self._batches(torch.randperm(len(self.part.rows), generator=generator))
 
-    def in_order(self):
+    def ordered_batches(self):
         return self._batches(torch.arange(len(self.part.rows)))
 
     def _batches(self, places: torch.Tensor):
@@ -175,7 +175,7 @@ class SubsetImages:
                 yield images[decodes], self.part.labels.targets[torch.from_numpy(rows)][decodes]
 
     @torch.no_grad()
-    def logits(self, model: Head) -> tuple[torch.Tensor, Subset]:
+    def compute_logits(self, model: Head) -> tuple[torch.Tensor, Subset]:
         """Of every image that decodes, with the part that they are."""
-        batches = [model(images.to(model.device).float() / 255).logits.cpu() for images, _ in self.in_order()]
-        return torch.cat(batches), self.part.without(self.images.broken)
+        batches = [model(images.to(model.device).float() / 255).logits.cpu() for images, _ in self.ordered_batches()]
+        return torch.cat(batches), self.part.drop_broken(self.images.broken)

@@ -65,7 +65,7 @@ def train_identity_embedding(
     Raises:
         ValueError: If fewer than two people have two images, or no epoch has a score above minus infinity.
     """
-    rows, identities = _usable(subjects)
+    rows, identities = _select_usable_rows(subjects)
     scaler = StandardScaler()
     for some in rows.split(BATCH_SIZE):  # Without a copy of all features.
         scaler.partial_fit(features[some].float().numpy())
@@ -103,7 +103,7 @@ def train_identity_embedding(
     return kept
 
 
-def _usable(subjects: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def _select_usable_rows(subjects: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of people with two images or more, and their numbers from 0, both `(usable images,)`."""
     _, people, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
     usable = counts >= 2

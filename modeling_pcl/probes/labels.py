@@ -29,16 +29,16 @@ class Labels:
     """
 
     targets: torch.Tensor
-    known: np.ndarray
+    usable: np.ndarray
     names: tuple[str, ...]
     strata: list
 
-    def at(self, rows: np.ndarray) -> "Labels":
+    def select_rows(self, rows: np.ndarray) -> "Labels":
         """Of some rows."""
         return replace(
             self,
             targets=self.targets[torch.from_numpy(rows)],
-            known=self.known[rows],
+            usable=self.usable[rows],
             strata=[self.strata[row] for row in rows],
         )
 

@@ -41,7 +41,7 @@ class LinearRecipe:
     epochs: int = 300
     one_scale: bool = False
 
-    def searched(self) -> "LinearRecipe":
+    def with_search(self) -> "LinearRecipe":
         """This recipe with batch norm, and a tenth and a hundredth of its learning rate as further candidates."""
         (rate,) = self.learning_rates
         return replace(self, learning_rates=(rate, rate / 10, rate / 100), batch_norm=True)
@@ -72,7 +72,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.targets if self.rows is None else self.rows)
 
-    def at(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features in float32 and targets of some of them."""
         rows = places if self.rows is None else self.rows[places]
         return self.features[rows].float(), self.targets[rows]
@@ -81,7 +81,7 @@ class Examples:
         """One pass in random order. A last batch of one is left out, since batch norm has no spread of it."""
         for places in torch.randperm(len(self), generator=generator).split(batch_size):
             if len(places) > 1:
-                yield self.at(places)
+                yield self.read(places)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class LinearProbe:
     bias: torch.Tensor
     selection: Selection
 
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
+    def compute_logits(self, features: torch.Tensor) -> torch.Tensor:
         """`(images, outputs)` float32 of features `(images, dim)`, any floating dtype."""
         return F.linear(features.float(), self.weight, self.bias)
 
@@ -132,13 +132,13 @@ def train_linear(
     generator = torch.Generator().manual_seed(seed)
     heads = _CandidateHeads(train.features.shape[1], outputs, recipe, generator)
     if objective.has_units:  # A step is then as large in any unit.
-        _, targets = train.at(torch.arange(len(train)))
+        _, targets = train.read(torch.arange(len(train)))
         heads.mean, heads.spread = targets.mean(dim=0), targets.std(dim=0)
     groups = [{"params": list(head.values()), "lr": rate} for head, rate in zip(heads.heads, recipe.learning_rates)]
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, fused=True)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
-    held_features, held_targets = held_out.at(torch.arange(len(held_out)))
+    held_features, held_targets = held_out.read(torch.arange(len(held_out)))
     selection, kept = Selection(), None
     bar = progress(range(1, recipe.epochs + 1), desc=description, unit="epoch", leave=False)
     for epoch in bar:
@@ -147,7 +147,7 @@ def train_linear(
             sum(objective.loss(logits, targets) for logits in heads(features)).backward()
             optimizer.step()
             schedule.step()
-        for rate, (weight, bias) in zip(recipe.learning_rates, heads.folded()):
+        for rate, (weight, bias) in zip(recipe.learning_rates, heads.fold_batch_norm()):
             score = objective.score(F.linear(held_features, weight, bias), held_targets)
             if selection.add({"learning_rate": rate}, epoch, score, is_usable=bool(weight.isfinite().all())):
                 kept = LinearProbe(weight.clone(), bias.clone(), selection)
@@ -184,7 +184,7 @@ class _CandidateHeads:
             self.batches += 1
             # Differs from torch: the first batches count alike, so that few steps, too, give the features' statistics.
             features = self._normalise(features, max(MOMENTUM, 1 / self.batches))
-        heads = [self._affine(head) for head in self.heads]
+        heads = [self._merge_affine(head) for head in self.heads]
         # One product for all candidates: reading the features is what takes the time.
         weight, bias = (torch.cat(parts) for parts in zip(*heads))
         return F.linear(features, weight, bias).chunk(len(heads), dim=1)
@@ -198,7 +198,7 @@ class _CandidateHeads:
         self.running_var.lerp_(variance.expand_as(self.running_var), momentum)
         return (features - mean) * (variance + EPS).rsqrt()
 
-    def _affine(self, head: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _merge_affine(self, head: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The linear layer with the scale and shift of its batch norm, in the targets' units."""
         weight, bias = head["weight"], head["bias"]
         if self.batch_norm:
@@ -206,17 +206,17 @@ class _CandidateHeads:
         return weight * self.spread[:, None], bias * self.spread + self.mean
 
     @torch.no_grad()
-    def folded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def fold_batch_norm(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Weight and bias on raw features of each candidate, in evaluation mode."""
         for head in self.heads:
-            weight, bias = self._affine(head)
+            weight, bias = self._merge_affine(head)
             if self.batch_norm:
                 weight = weight * (self.running_var + EPS).rsqrt()
                 bias = bias - weight @ self.running_mean
             yield weight, bias
 
 
-def with_best_thresholds(probe: LinearProbe, held_out: Examples) -> LinearProbe:
+def tune_thresholds(probe: LinearProbe, held_out: Examples) -> LinearProbe:
     """The probe with a bias such that 0.5 is each unit's threshold of the best F1 on held-out images.
 
     A unit that is active in none of them keeps its bias.
@@ -225,18 +225,18 @@ def with_best_thresholds(probe: LinearProbe, held_out: Examples) -> LinearProbe:
         probe: Of several units.
         held_out: With targets `(images, units)`, 1, 0 or NaN where not known.
     """
-    features, targets = held_out.at(torch.arange(len(held_out)))
-    logits, targets = probe.logits(features).numpy(), targets.numpy()
+    features, targets = held_out.read(torch.arange(len(held_out)))
+    logits, targets = probe.compute_logits(features).numpy(), targets.numpy()
     bias = probe.bias.clone()
     for unit in range(targets.shape[1]):
         known = ~np.isnan(targets[:, unit])
         active = targets[known, unit] == 1
         if active.any():
-            bias[unit] -= best_f1_threshold(active, logits[known, unit])
+            bias[unit] -= find_best_f1_threshold(active, logits[known, unit])
     return replace(probe, bias=bias)
 
 
-def best_f1_threshold(active: np.ndarray, logits: np.ndarray) -> float:
+def find_best_f1_threshold(active: np.ndarray, logits: np.ndarray) -> float:
     """The number half way to the next lower logit, from which on saying "active" gives the best F1.
 
     Args:

@@ -13,9 +13,9 @@ from ..data.images import decode_image
 from ..features_pcl import READABLE_FEATURES, feature_parts
 from ..head_pose_pcl import ANGLES
 from .arguments import ScoreCorpora
-from .disentanglement import mirror_movement
+from .disentanglement import measure_mirror_movement
 from .encoder import extract_features
-from .verification import pair_cosines
+from .verification import compute_pair_cosines
 
 BATCH_SIZE = 128
 HEAD_POSE_SHARE = 0.9  # Of a picture's side that is kept: head-pose collections leave more around the face.
@@ -77,7 +77,7 @@ def read_score_data(corpora: ScoreCorpora, side_px: int) -> ScoreData:
     return ScoreData(images, labels)
 
 
-def quick_scores(
+def compute_quick_scores(
     model, data: ScoreData, names: Sequence[str] = READABLE_FEATURES
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Score an encoder's features.
@@ -100,10 +100,10 @@ def quick_scores(
             name: torch.cat([features[part] for part in feature_parts(feature)], dim=1).float()
             for name, features in encoded.items()
         }
-        yield feature, _scores(rows, data.labels)
+        yield feature, _score_features(rows, data.labels)
 
 
-def _scores(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+def _score_features(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
     def split(corpus: str, values: np.ndarray) -> tuple[torch.Tensor, np.ndarray, torch.Tensor, np.ndarray]:
         """Features and labels of the first images, which are trained on, and of the rest."""
         count = round(TRAIN_SHARE[corpus] * len(values))
@@ -112,25 +112,25 @@ def _scores(rows: dict[str, torch.Tensor], labels: dict[str, dict[str, np.ndarra
     train, validation = "expressions_train", "expressions_validation"
     parts = rows[train], labels[train]["label"], rows[validation], labels[validation]["label"]
     scores = {
-        "expression_accuracy": linear_accuracy(*parts),
-        "verification_auc": verification_auc(rows["identities"], labels["identities"]["identity"]),
+        "expression_accuracy": measure_linear_accuracy(*parts),
+        "verification_auc": measure_verification_auc(rows["identities"], labels["identities"]["identity"]),
     }
     poses, portraits = labels["head_pose"], labels["portraits"]
     train, angles, test, truth = split("head_pose", np.stack([poses[a] for a in ANGLES], axis=1).astype(np.float32))
-    read = ridge(train, torch.from_numpy(angles), test).numpy()
+    read = predict_by_ridge(train, torch.from_numpy(angles), test).numpy()
     for angle, true, values in zip(ANGLES, truth.T, read.T):
         scores |= {f"{angle}_mae": mean_absolute_error(true, values), f"{angle}_r2": r2_score(true, values)}
     train, ages, test, truth = split("portraits", portraits["age"])
-    read = ridge(train, torch.tensor(ages, dtype=torch.float32)[:, None], test).numpy()
+    read = predict_by_ridge(train, torch.tensor(ages, dtype=torch.float32)[:, None], test).numpy()
     return scores | {
-        "smile_accuracy": linear_accuracy(*split("head_pose", poses["smile"])),
-        "gender_accuracy": linear_accuracy(*split("portraits", portraits["gender"])),
+        "smile_accuracy": measure_linear_accuracy(*split("head_pose", poses["smile"])),
+        "gender_accuracy": measure_linear_accuracy(*split("portraits", portraits["gender"])),
         "age_mae": mean_absolute_error(truth, read[:, 0]),
-        "mirror_movement": mirror_movement(rows["head_pose"], rows[MIRRORED]),
+        "mirror_movement": measure_mirror_movement(rows["head_pose"], rows[MIRRORED]),
     }
 
 
-def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+def predict_by_ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
     """Read numbers from standardised features by ridge regression.
 
     Args:
@@ -147,14 +147,14 @@ def ridge(train: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> tor
     chosen = len(train) - round(CHOSEN_ON * len(train))
     errors = [
         (train[chosen:] @ weight + mean - targets[chosen:]).abs().mean()
-        for weight in _ridge_weights(train[:chosen], targets[:chosen] - mean, RIDGE_PENALTIES)
+        for weight in _solve_ridge(train[:chosen], targets[:chosen] - mean, RIDGE_PENALTIES)
     ]
     penalty = RIDGE_PENALTIES[int(torch.stack(errors).argmin())]
-    (weight,) = _ridge_weights(train, targets - mean, [penalty])
+    (weight,) = _solve_ridge(train, targets - mean, [penalty])
     return test @ weight + mean
 
 
-def _ridge_weights(rows: torch.Tensor, targets: torch.Tensor, penalties: Sequence[float]) -> list[torch.Tensor]:
+def _solve_ridge(rows: torch.Tensor, targets: torch.Tensor, penalties: Sequence[float]) -> list[torch.Tensor]:
     """Weights at each penalty, `(dim, targets)`, through whichever of the two Gram matrices is smaller."""
     x, y = rows.double(), targets.double()
     is_dual = len(x) < x.shape[1]
@@ -164,7 +164,7 @@ def _ridge_weights(rows: torch.Tensor, targets: torch.Tensor, penalties: Sequenc
     return [(x.T @ solution if is_dual else solution).float() for solution in solved]
 
 
-def linear_accuracy(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> float:
+def measure_linear_accuracy(train: torch.Tensor, train_labels, test: torch.Tensor, test_labels) -> float:
     """Accuracy of a logistic regression, trained for 30 epochs by AdamW on standardised features.
 
     Args:
@@ -190,18 +190,18 @@ def linear_accuracy(train: torch.Tensor, train_labels, test: torch.Tensor, test_
     return float((classes[logits.argmax(dim=1).numpy()] == np.asarray(test_labels)).mean())
 
 
-def verification_auc(features: torch.Tensor, people: np.ndarray) -> float:
+def measure_verification_auc(features: torch.Tensor, people: np.ndarray) -> float:
     """AUC of the cosine of centred features over as many pairs of one person as of two.
 
     Args:
         features: `(images, dim)`.
         people: Who each image shows, `(images,)`.
     """
-    first, second, same = draw_pairs(people)
-    return float(roc_auc_score(same, pair_cosines(features - features.mean(dim=0), first, second)))
+    first, second, same = sample_pairs(people)
+    return float(roc_auc_score(same, compute_pair_cosines(features - features.mean(dim=0), first, second)))
 
 
-def draw_pairs(people: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample_pairs(people: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first 4,000 pairs of one person, in the order of the people's first images, and 4,000 random ones of two.
 
     Returns:

@@ -25,7 +25,7 @@ from ..training.checkpoints import CheckpointFolder, read_state
 from ..training.options import MAY_CHANGE, parse_options
 from ..training.state import check_same_run
 from .arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
-from .quick_scores import ScoreData, quick_scores, read_score_data
+from .quick_scores import ScoreData, compute_quick_scores, read_score_data
 
 # As `python -m modeling_pcl.commands.pretrain`.
 PRETRAIN = "import runpy; runpy.run_module('modeling_pcl.commands.pretrain', run_name='__main__', alter_sys=True)"
@@ -39,13 +39,13 @@ class Scorer:
         self.data: dict[int, ScoreData] = {}
         self.lock = FileLock(f"{arguments.output}.lock")
 
-    def prepare(self):
+    def load_images(self):
         """Read all images, once for all models."""
         for side in self.arguments.sides:
             if side not in self.data:
                 self.data[side] = read_score_data(self.arguments, side)
 
-    def rows(self) -> list[dict[str, str]]:
+    def read_rows(self) -> list[dict[str, str]]:
         """What the table holds."""
         if not self.path.exists():
             return []
@@ -56,11 +56,11 @@ class Scorer:
         """Score a model, and write a row for each side and feature. Returns the first of these rows."""
         rows = []
         for side in self.arguments.sides:
-            for feature, scores in quick_scores(model, self.data[side], self.arguments.features):
+            for feature, scores in compute_quick_scores(model, self.data[side], self.arguments.features):
                 rounded = {name: round(score, 4) for name, score in scores.items()}
                 rows.append({**facts, "side": side, "feature": feature, **rounded})
         with self.lock:
-            before = self.rows()
+            before = self.read_rows()
             with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
@@ -140,7 +140,7 @@ class Trainer:
             process.terminate()
 
 
-def run_facts(folder: Path) -> dict:
+def read_run_facts(folder: Path) -> dict:
     """Of a run that is finished."""
     record = json.loads((folder / "run.json").read_text())
     started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
@@ -152,20 +152,20 @@ def run_facts(folder: Path) -> dict:
     }
 
 
-def search(arguments: SearchArguments):
+def search_recipes(arguments: SearchArguments):
     """Train what is not trained, score what is not scored.
 
     Raises:
         ValueError: If a variant's options differ from those in the table, or variants failed.
     """
     (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
-    scored = {row["name"]: row["options"] for row in scorer.rows()}
+    scored = {row["name"]: row["options"] for row in scorer.read_rows()}
     for name, options in variants.items():
         if scored.get(name, shlex.join(options)) != shlex.join(options):
             raise ValueError(f"{arguments.output} has {name} with other options: give the variant another name.")
     missing = {name: options for name, options in variants.items() if name not in scored}
     if missing:
-        scorer.prepare()
+        scorer.load_images()
 
     def work(name: str, options: list[str]) -> dict:
         facts = {"name": name, "options": shlex.join(options)}
@@ -174,7 +174,7 @@ def search(arguments: SearchArguments):
             facts |= {"seed": seed, "steps": 0, "images_seen": 0, "minutes": 0}
             return scorer.add(open_scored_model(options[0]), facts)
         folder = trainer.train(name, [*common, *options])
-        return scorer.add(open_encoder(str(folder)), facts | run_facts(folder))
+        return scorer.add(open_encoder(str(folder)), facts | read_run_facts(folder))
 
     failed = []
     pool = ThreadPoolExecutor(arguments.jobs)
@@ -197,26 +197,26 @@ def search(arguments: SearchArguments):
 def score_models(arguments: ScoreModelsArguments):
     """Score models, a row of the table for each side and feature."""
     scorer = Scorer(arguments)
-    scorer.prepare()
+    scorer.load_images()
     for name in arguments.models:
         print(json.dumps(scorer.add(open_scored_model(name), {"model": name})))
 
 
-def score_newest(scorer: Scorer, run: Path):
+def score_newest_checkpoint(scorer: Scorer, run: Path):
     """Score the newest checkpoint, unless that is done."""
     newest = CheckpointFolder(run / "checkpoints").newest()
     step = newest and read_state(newest)["step"]
-    if newest is None or str(step) in {row["step"] for row in scorer.rows()}:
+    if newest is None or str(step) in {row["step"] for row in scorer.read_rows()}:
         return
-    scorer.prepare()
+    scorer.load_images()
     model = open_encoder(str(newest / "model"))  # Before a later checkpoint takes its place.
     images_seen = step * json.loads((run / "run.json").read_text())["images_per_step"]
     facts = {"time": datetime.now().isoformat(timespec="minutes"), "step": step, "images_seen": images_seen}
     print(json.dumps(scorer.add(model, facts)), flush=True)
-    draw_learning_curve(scorer.rows()).save(scorer.path.with_suffix(".png"))
+    draw_learning_curve(scorer.read_rows()).save(scorer.path.with_suffix(".png"))
 
 
-def follow(arguments: FollowArguments):
+def follow_run(arguments: FollowArguments):
     """Score the newest checkpoint of a run, again and again unless once is enough.
 
     Raises:
@@ -227,7 +227,7 @@ def follow(arguments: FollowArguments):
         raise ValueError(f"{run} is no folder of a run.")
     arguments.output = arguments.output or str(run / "scores.csv")
     scorer = Scorer(arguments)
-    score_newest(scorer, run)
+    score_newest_checkpoint(scorer, run)
     while not arguments.once:
         time.sleep(60 * arguments.every_min)
-        score_newest(scorer, run)
+        score_newest_checkpoint(scorer, run)

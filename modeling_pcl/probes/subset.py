@@ -38,7 +38,7 @@ def spread_rows(rows: int, count: int) -> list[int]:
 
 
 @lru_cache(maxsize=4)  # Training and test set are compared more than once, in each fold anew.
-def image_digests(corpus: Dataset) -> list[bytes | None]:
+def compute_image_digests(corpus: Dataset) -> list[bytes | None]:
     """A SHA-256 of every image's bytes; None where they cannot be read, so that it is left out with the features."""
     digests = []
     rows = corpus.select_columns("image").with_format(None)
@@ -70,29 +70,29 @@ class Subset:
     revision: str | None = None
     features: Mapping[str, ShardedFeatures] | None = None
 
-    def keeping(self, rows: np.ndarray, source: str | None = None) -> "Subset":
+    def keep_rows(self, rows: np.ndarray, source: str | None = None) -> "Subset":
         return replace(self, rows=rows, source=source or self.source)
 
-    def without(self, broken: Collection[int]) -> "Subset":
-        return self.keeping(self.rows[~np.isin(self.rows, list(broken))])
+    def drop_broken(self, broken: Collection[int]) -> "Subset":
+        return self.keep_rows(self.rows[~np.isin(self.rows, list(broken))])
 
-    def without_images_of(self, other: "Subset") -> "Subset":
+    def drop_images_of(self, other: "Subset") -> "Subset":
         """Without the images that are, byte for byte, in the other subset.
 
         Raises:
             ValueError: If no image is left.
         """
-        rows = self.rows_in(other)
+        rows = self.find_shared_rows(other)
         if len(rows) and len(rows) == len(self.rows):
             raise ValueError(
                 f"Every image of {self.source} is also one of {other.source}; give another `--test` or `--validation`."
             )
         kept = np.setdiff1d(self.rows, rows)
-        return self.keeping(kept, f"{self.source}, without {len(rows)} also in {other.source}") if len(rows) else self
+        return self.keep_rows(kept, f"{self.source}, without {len(rows)} also in {other.source}") if len(rows) else self
 
-    def rows_in(self, other: "Subset") -> np.ndarray:
+    def find_shared_rows(self, other: "Subset") -> np.ndarray:
         """The rows whose image is byte for byte one of the other's."""
-        ours, theirs = (image_digests(subset.corpus) for subset in (self, other))
+        ours, theirs = (compute_image_digests(subset.corpus) for subset in (self, other))
         seen = {theirs[row] for row in other.rows} - {None}
         return np.array([row for row in self.rows if ours[row] in seen], dtype=np.int64)
 
@@ -103,7 +103,7 @@ class Subset:
         """A feature of the subset's images, `(images, dim)`."""
         return self.features[name][torch.from_numpy(self.rows)]
 
-    def labelled(self, feature: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def features_and_targets(self, feature: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A feature of the subset's images, with their targets."""
         return self.feature(feature), self.targets()
 
@@ -120,7 +120,7 @@ class Subset:
         subjects = self.column("subject").tolist() if "subject" in self.corpus.column_names else [None]
         return None if None in subjects else subjects
 
-    def numbers(self) -> list[int]:
+    def row_numbers(self) -> list[int]:
         """Where each row stands in the split that was opened."""
         return self.column(ROW).tolist()
 
@@ -130,8 +130,8 @@ class Subset:
 
 def encode_subset(encoder: Encoder, part: Subset, image_size: int, precision: Precision) -> Subset:
     """What of a subset decodes, with its features, extracted or from the cache."""
-    table = encoder.table(part.corpus, image_size, precision, part.source)
-    return replace(part.without(table.broken), features=table.features)
+    table = encoder.extract(part.corpus, image_size, precision, part.source)
+    return replace(part.drop_broken(table.broken), features=table.features)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Round:
     def describe(self) -> dict:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         facts = {name: part and part.describe() for name, part in parts.items()}
-        return facts | {"shared_by_train_and_test": shared_between(self.train, self.test)}
+        return facts | {"shared_by_train_and_test": count_shared(self.train, self.test)}
 
 
 def open_subset(
@@ -180,18 +180,18 @@ def open_subset(
     revision = corpus_revision(corpus)
     corpus = corpus.add_column(ROW, np.arange(len(corpus)))
     if subject_column is not None:
-        corpus = _with_subjects(corpus, subject_column, name)
+        corpus = _use_subject_column(corpus, subject_column, name)
     if subjects is not None:
         corpus, source = select_subjects(corpus, subjects), f"{source}, subjects {subjects}"
     labels = NO_LABELS if read is None else read(corpus.remove_columns(ROW))
-    if not labels.known.all():
-        rows = np.flatnonzero(labels.known)
+    if not labels.usable.all():
+        rows = np.flatnonzero(labels.usable)
         source = f"{source}, without {len(corpus) - len(rows)} rows that cannot be used"
-        corpus, labels = corpus.select(rows), labels.at(rows)
+        corpus, labels = corpus.select(rows), labels.select_rows(rows)
     return Subset(corpus, np.arange(len(corpus)), labels, source, revision)
 
 
-def _with_subjects(corpus: Dataset, column: str, name: str) -> Dataset:
+def _use_subject_column(corpus: Dataset, column: str, name: str) -> Dataset:
     """The corpus with its people as `subject`; rows without one are left out."""
     if column not in corpus.column_names:
         raise ValueError(
@@ -219,27 +219,29 @@ def open_rounds(arguments: HeadArguments, read: Callable[[Dataset], Labels]) -> 
     has_test = arguments.test is not None or "test" in splits
     folds = arguments.folds or (UNIT_FOLDS if arguments.task == "action_units" and not has_test else None)
     if folds is not None:
-        pairs = _fold_subsets(train, folds)
+        pairs = _split_into_folds(train, folds)
     elif has_test:
         pairs = [(train, open_subset(arguments.test or arguments.train, "test", read, arguments.test_subjects))]
     else:
-        pairs = [split_off(train, TEST_SHARE, is_apart=True)]
+        pairs = [split_off(train, TEST_SHARE, separate=True)]
     validation = arguments.validation
     if validation is None and "validation" in splits and arguments.folds is None:
         validation = arguments.train
-    return [_round(arguments, *pair, validation, read) for pair in pairs]
+    return [_open_round(arguments, *pair, validation, read) for pair in pairs]
 
 
-def _round(arguments: HeadArguments, train: Subset, test: Subset, validation_name: str | None, read: Callable) -> Round:
+def _open_round(
+    arguments: HeadArguments, train: Subset, test: Subset, validation_name: str | None, read: Callable
+) -> Round:
     validation = None
     if arguments.protocol == "strict":
         # Collections hold copies across their splits: of FER2013's training images 141 are test images byte for byte.
-        train = train.without_images_of(test)
+        train = train.drop_images_of(test)
         if validation_name is not None:
-            validation = open_subset(validation_name, "validation", read).without_images_of(test)
+            validation = open_subset(validation_name, "validation", read).drop_images_of(test)
         else:
             train, validation = split_off(train, VALIDATION_SHARE)
-        train = train.without_images_of(validation)
+        train = train.drop_images_of(validation)
     if arguments.task == "expression" and len(train.labels.names) < 2:
         raise ValueError(f"There must be two classes at least, {train.source} has only {train.labels.names}.")
     for subset in (test, validation):
@@ -257,7 +259,7 @@ def check_same_labels(train: Subset, other: Subset):
         )
 
 
-def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Subset, Subset]:
+def split_off(subset: Subset, share: float, separate: bool = False) -> tuple[Subset, Subset]:
     """Cut off a share: whole subjects where they are known, else stratified by label.
 
     With `is_apart` both get a corpus of their own, and so features.
@@ -273,35 +275,35 @@ def split_off(subset: Subset, share: float, is_apart: bool = False) -> tuple[Sub
             "`--validation`."
         ) from error
     kept, rest = (
-        subset.keeping(subset.rows[rows], f"{part:g} of {subset.source} ({way}, seed {CUT_SEED})")
+        subset.keep_rows(subset.rows[rows], f"{part:g} of {subset.source} ({way}, seed {CUT_SEED})")
         for rows, part in ((kept_rows, 1 - share), (rest_rows, share))
     )
-    return (_with_own_corpus(kept), _with_own_corpus(rest)) if is_apart else (kept, rest)
+    return (_separate_corpus(kept), _separate_corpus(rest)) if separate else (kept, rest)
 
 
-def _with_own_corpus(subset: Subset) -> Subset:
+def _separate_corpus(subset: Subset) -> Subset:
     # Test features are float32 and training features bfloat16: of one corpus both would be extracted of all rows.
-    corpus, labels = subset.corpus.select(subset.rows), subset.labels.at(subset.rows)
+    corpus, labels = subset.corpus.select(subset.rows), subset.labels.select_rows(subset.rows)
     return replace(subset, corpus=corpus, rows=np.arange(len(corpus)), labels=labels)
 
 
-def _fold_subsets(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]:
+def _split_into_folds(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]:
     subjects = subset.subjects()
     if subjects is None:
         raise ValueError("Folds that share no person need a column `subject` in every row of the training corpus.")
     fold = subject_folds(subjects, folds, CUT_SEED)
     return [
         (
-            subset.keeping(subset.rows[fold != number], f"{subset.source}, all folds of {folds} but {number}"),
-            subset.keeping(subset.rows[fold == number], f"{subset.source}, fold {number} of {folds}, by subject"),
+            subset.keep_rows(subset.rows[fold != number], f"{subset.source}, all folds of {folds} but {number}"),
+            subset.keep_rows(subset.rows[fold == number], f"{subset.source}, fold {number} of {folds}, by subject"),
         )
         for number in range(1, folds + 1)
     ]
 
 
-def shared_between(train: Subset, test: Subset) -> dict[str, int]:
+def count_shared(train: Subset, test: Subset) -> dict[str, int]:
     """How many training images are byte for byte test images too, and how many people are in both."""
-    shared = {"images": len(train.rows_in(test)), "subjects": 0}
+    shared = {"images": len(train.find_shared_rows(test)), "subjects": 0}
     people = train.subjects(), test.subjects()
     if None not in people:
         shared["subjects"] = len(set(people[0]) & set(people[1]))

@@ -18,7 +18,7 @@ from .verification_scores import verification_scores
 ROWS_AT_ONCE, PAIR_SEED = 4096, 0  # At full width and 64 px so many pairs take 64 MiB a side in float64.
 
 
-def pair_cosines(features: torch.Tensor | ShardedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def compute_pair_cosines(features: torch.Tensor | ShardedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Score pairs of images.
 
     Args:
@@ -58,19 +58,19 @@ class TestPairs:
     source: str
     revision: str
 
-    def at(self, places: np.ndarray) -> "TestPairs":
+    def select(self, places: np.ndarray) -> "TestPairs":
         """Some of the pairs."""
         columns = ("first", "second", "same", "fold")
         return replace(self, **{name: getattr(self, name)[places] for name in columns})
 
-    def without(self, broken: Collection[int]) -> "TestPairs":
+    def drop_broken(self, broken: Collection[int]) -> "TestPairs":
         """Leave out the pairs of which an image does not decode."""
-        return self.at(~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken))))
+        return self.select(~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken))))
 
     def describe(self) -> dict:
         return {"source": self.source, "pairs": len(self.same), "revision": self.revision}
 
-    def columns(self) -> dict[str, np.ndarray]:
+    def to_columns(self) -> dict[str, np.ndarray]:
         """For `predictions.csv`: the images' rows in the split that was opened, or the pairs' in their list."""
         if ROW in self.corpus.column_names:
             rows = np.array(self.corpus.select_columns(ROW)[:][ROW])
@@ -79,14 +79,14 @@ class TestPairs:
             numbers = {"pair": self.first}
         return numbers | {"same": self.same, "fold": self.fold}
 
-    def images(self) -> Subset:
+    def image_subset(self) -> Subset:
         """Give every image of the pairs."""
         rows = np.unique(np.concatenate([self.first, self.second]))
         return Subset(self.corpus, rows, NO_LABELS, self.source)
 
-    def cosines(self, features: torch.Tensor | ShardedFeatures) -> np.ndarray:
+    def compute_cosines(self, features: torch.Tensor | ShardedFeatures) -> np.ndarray:
         """Of every pair, `(pairs,)`, from features of the corpus, `(rows, dim)`."""
-        return pair_cosines(features, self.first, self.second)
+        return compute_pair_cosines(features, self.first, self.second)
 
     def measure(self, cosines: np.ndarray) -> dict:
         """Measure how well cosines, `(pairs,)`, tell the pairs apart."""
@@ -102,7 +102,7 @@ def open_pairs(arguments: VerificationArguments | DisentanglementArguments, name
     splits = corpus_splits(name)
     split = "test" if "test" in splits else splits[0]
     if is_list_of_pairs(name, split):
-        return _open_list(load_pairs(name, split), name)
+        return _open_pair_list(load_pairs(name, split), name)
     people = open_subset(name, "test", None, arguments.test_subjects, arguments.subject_column)
     count, folds = arguments.pairs, arguments.folds
     try:
@@ -113,7 +113,7 @@ def open_pairs(arguments: VerificationArguments | DisentanglementArguments, name
     return TestPairs(people.corpus, pairs.first, pairs.second, pairs.same, pairs.fold, source, people.revision)
 
 
-def _open_list(pairs: Dataset, name: str) -> TestPairs:
+def _open_pair_list(pairs: Dataset, name: str) -> TestPairs:
     same, fold = (np.array(pairs.select_columns(column)[:][column], dtype=float) for column in ("same", "fold"))
     known = np.flatnonzero(~(np.isnan(same) | np.isnan(fold)))
     sides = [pairs.select_columns(column).rename_column(column, "image") for column in ("image_a", "image_b")]

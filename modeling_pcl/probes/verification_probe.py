@@ -10,13 +10,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from ..pictures.charts import draw_roc
 from .arguments import VerificationArguments
 from .encoder import Encoder
-from .groups import group_tables, measure_groups, read_groups
+from .groups import format_group_tables, measure_groups, read_groups
 from .heads import save_embedding, save_head
 from .identity_embedding import train_identity_embedding
 from .linear import LinearProbe
-from .results import over_seeds, results_table
+from .results import results_table, summarise_seeds
 from .subset import VALIDATION_SHARE, Subset, encode_subset, open_subset, split_off
-from .verification import PAIR_SEED, TestPairs, open_pairs, pair_cosines
+from .verification import PAIR_SEED, TestPairs, compute_pair_cosines, open_pairs
 
 MOST_HELD_OUT_PAIRS = 1_000_000  # Those of 1,414 images; every epoch is judged by all of them.
 MEASURES = ("accuracy", "accuracy_standard_error", "auc", "tar_at_far_0.01", "tar_at_far_0.001", "equal_error_rate")
@@ -27,9 +27,9 @@ def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, f
     image_size, features = arguments.image_size or encoder.image_size, arguments.feature_names()
     pairs = open_pairs(arguments, arguments.test)
     groups = read_groups(pairs.corpus, arguments.group_by, pairs.source)
-    table = encoder.table(pairs.corpus, image_size, "float32", pairs.source)
-    pairs = pairs.without(table.broken)
-    cosines = {feature: pairs.cosines(table.features[feature]) for feature in features}
+    table = encoder.extract(pairs.corpus, image_size, "float32", pairs.source)
+    pairs = pairs.drop_broken(table.broken)
+    cosines = {feature: pairs.compute_cosines(table.features[feature]) for feature in features}
     measured = {feature: pairs.measure(cosines[feature]) for feature in features}
     facts = {
         "metric": "accuracy",
@@ -37,16 +37,19 @@ def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, f
         "image_size": image_size,
         "protocol": arguments.protocol,
         "parts": [{"test": pairs.describe()}],
-        "results": {feature: {"cosine": over_seeds([measured[feature]])} for feature in features},
+        "results": {feature: {"cosine": summarise_seeds([measured[feature]])} for feature in features},
     }
     columns = {f"{feature} cosine": values for feature, values in cosines.items()}
     config = encoder.model.config
     if arguments.identity_embedding:
         trained, parts = train_embeddings(arguments, encoder, image_size, pairs)
-        embedded = {key: pairs.cosines(probe.logits(table.features[key[0]][:])) for key, probe in trained.items()}
+        embedded = {
+            key: pairs.compute_cosines(probe.compute_logits(table.features[key[0]][:]))
+            for key, probe in trained.items()
+        }
         for feature in features:
             of_seeds = [pairs.measure(embedded[feature, seed]) for seed in arguments.seeds]
-            facts["results"][feature]["identity embedding"] = over_seeds(of_seeds)
+            facts["results"][feature]["identity embedding"] = summarise_seeds(of_seeds)
         feature, seed = best = max(trained, key=lambda key: trained[key].selection.score or 0)
         chosen = trained[best]
         facts["parts"][0] |= parts
@@ -64,10 +67,10 @@ def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, f
     if groups:
         best = max(columns, key=lambda name: pairs.measure(columns[name])["accuracy"])
         facts["groups"] = _measure_groups(pairs, groups, best, columns[best])
-        tables.append(group_tables(facts["groups"], MEASURES, "pairs"))
+        tables.append(format_group_tables(facts["groups"], MEASURES, "pairs"))
     curves = {name: roc_curve(pairs.same, values, drop_intermediate=False)[:2] for name, values in columns.items()}
     draw_roc(curves, f"{len(pairs.same):,} pairs of {encoder.name}").save(folder / "roc.png")
-    pd.DataFrame(pairs.columns() | columns).to_csv(folder / "predictions.csv", index=False)
+    pd.DataFrame(pairs.to_columns() | columns).to_csv(folder / "predictions.csv", index=False)
     return facts, "\n\n".join(tables)
 
 
@@ -85,11 +88,11 @@ def train_embeddings(
     if arguments.train is None:
         raise ValueError("`--identity_embedding` needs `--train`, a corpus whose people are known.")
     people = open_subset(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
-    people = _without_people_of(people.without_images_of(pairs.images()), pairs)
+    people = _drop_people_of(people.drop_images_of(pairs.image_subset()), pairs)
     people, held_out, score = encode_subset(encoder, people, image_size, "bf16"), None, None
     if arguments.protocol == "strict":
         people, held_out = split_off(people, VALIDATION_SHARE)
-        first, second, same = held_out_pairs(held_out.subjects())
+        first, second, same = choose_held_out_pairs(held_out.subjects())
     trained = {}
     for feature in arguments.feature_names():
         rows = people.feature(feature)
@@ -97,14 +100,14 @@ def train_embeddings(
             held_rows = held_out.feature(feature).float()
 
             def score(weight: torch.Tensor, bias: torch.Tensor, held_rows=held_rows) -> float:
-                return float(roc_auc_score(same, pair_cosines(held_rows @ weight.T + bias, first, second)))
+                return float(roc_auc_score(same, compute_pair_cosines(held_rows @ weight.T + bias, first, second)))
 
         for seed in arguments.seeds:
             trained[feature, seed] = train_identity_embedding(rows, people.subjects(), score, seed=seed)
     return trained, {"train": people.describe(), "validation": held_out and held_out.describe()}
 
 
-def _without_people_of(people: Subset, pairs: TestPairs) -> Subset:
+def _drop_people_of(people: Subset, pairs: TestPairs) -> Subset:
     """The people without the people of the pairs, where their names are known."""
     if "subject" not in pairs.corpus.column_names:
         return people
@@ -114,10 +117,10 @@ def _without_people_of(people: Subset, pairs: TestPairs) -> Subset:
         raise ValueError(f"Every person of {people.source} is in the test pairs, too; give another `--train`.")
     if kept.all():
         return people
-    return people.keeping(people.rows[kept], f"{people.source}, without the people of the test pairs")
+    return people.keep_rows(people.rows[kept], f"{people.source}, without the people of the test pairs")
 
 
-def held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def choose_held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs of held-out images, or a million of them, on which the epoch of an embedding is chosen.
 
     Args:
@@ -147,7 +150,7 @@ def _measure_groups(pairs: TestPairs, groups: dict[str, np.ndarray], name: str, 
     """Measures of the pairs whose both images are of a group; none where these are all of one kind or fold."""
 
     def measure(places: np.ndarray) -> list[dict]:
-        of_group = pairs.at(places)
+        of_group = pairs.select(places)
         has_both = 0 < of_group.same.sum() < len(of_group.same) and len(set(of_group.fold)) > 1
         return [of_group.measure(cosines[places])] if has_both else []
 

@@ -159,7 +159,7 @@ class TestWhatCannotBeComparedSaysWhy:
         return compare
 
     def test_models_that_nobody_probed(self, message):
-        assert "No model was probed yet: `pcl probe" in message()
+        assert "No model was probed yet: run `pcl probe" in message()
 
     def test_names_that_are_not_different_or_not_enough(self, message, models):
         assert "`--names` must be 2 different names" in message("--names", "same", "same")

@@ -30,8 +30,8 @@ from modeling_pcl.probes.labels import read_classes
 from modeling_pcl.probes.linear import PUBLISHED, Examples, train_linear
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 from modeling_pcl.probes.objectives import OBJECTIVES
-from modeling_pcl.probes.subset import open_rounds, shared_between
-from modeling_pcl.probes.tasks import head_task
+from modeling_pcl.probes.subset import count_shared, open_rounds
+from modeling_pcl.probes.tasks import make_head_task
 
 NAMES = ["angry", "happy", "sad"]
 SIZES = {"train": 72, "validation": 36, "test": 18}
@@ -218,13 +218,13 @@ class TestFaceAndPoseTogether:
         found = {}
         for name, precision in (("train", "bf16"), ("validation", "bf16"), ("test", "float32")):
             part = getattr(parts, name)
-            features = encoder.table(part.corpus, 32, precision, part.source).features
+            features = encoder.extract(part.corpus, 32, precision, part.source).features
             rows = torch.cat([features["face"][:], features["pose"][:]], dim=1)[torch.from_numpy(part.rows)]
             found[name] = (rows, part.targets())
         return found
 
     def test_the_head_is_that_of_a_probe_on_the_concatenated_features(self, together, concatenated):
-        recipe = replace(PUBLISHED["expression"].searched(), epochs=20)
+        recipe = replace(PUBLISHED["expression"].with_search(), epochs=20)
         parts = (Examples(*concatenated[name]) for name in ("train", "validation"))
         expected = train_linear(*parts, 3, OBJECTIVES["expression"], recipe, seed=0)
         saved = load_file(together / "model.safetensors")
@@ -233,7 +233,7 @@ class TestFaceAndPoseTogether:
         record = results(together)
         assert record["head"] == [{"feature": "face+pose", "seed": 0} | expected.selection.describe()]
         rows, targets = concatenated["test"]
-        accuracy = (expected.logits(rows).argmax(dim=1) == targets).float().mean().item()
+        accuracy = (expected.compute_logits(rows).argmax(dim=1) == targets).float().mean().item()
         assert list(record["results"]) == ["face+pose"]  # Only what was asked for.
         assert record["results"]["face+pose"]["linear"]["accuracy"]["values"] == [pytest.approx(accuracy)]
 
@@ -287,9 +287,9 @@ class TestFeatures:
 
         monkeypatch.setattr(encoder_module, "encode", stopped)
         with pytest.raises(KeyboardInterrupt):
-            encoder.table(corpus, 32, "float32", "faces")
+            encoder.extract(corpus, 32, "float32", "faces")
         monkeypatch.setattr(encoder_module, "encode", counted)
-        found = encoder.table(corpus, 32, "float32", "faces").features
+        found = encoder.extract(corpus, 32, "float32", "faces").features
         assert sum(seen) == 20 - 12
         with torch.no_grad():
             expected = PCLModel.from_pretrained(model)(pixels(corpus, range(20)))
@@ -325,7 +325,7 @@ class TestProtocols:
         arguments = expression_arguments(model=str(model), image_size=32, **options)
         (found,) = open_rounds(arguments, read_labels)
         encoder = Encoder(str(model), str(tmp_path / "features"))
-        (trained,) = HeadProbe(arguments, head_task(arguments), encoder, found).train_linear_heads()
+        (trained,) = HeadProbe(arguments, make_head_task(arguments), encoder, found).train_linear_heads()
         ((rate, scores),) = trained.selection.history.items()
         assert rate == "learning rate 0.01"
         assert len(set(scores)) > 1
@@ -367,7 +367,7 @@ class TestProtocols:
             (found,) = open_rounds(arguments, read_labels)
             chosen_on = len(found.validation.rows) if found.validation else 0
             assert len(found.train.rows) + chosen_on == images
-            assert shared_between(found.train, found.test) == {"images": shared, "subjects": 0}
+            assert count_shared(found.train, found.test) == {"images": shared, "subjects": 0}
             assert ("without 4 also in" in found.train.source) == (protocol == "strict")
 
     def test_strict_chooses_on_no_test_image_and_trains_on_no_validation_image(self, faces, tmp_path):
@@ -378,8 +378,8 @@ class TestProtocols:
         DatasetDict(train=train, test=test, validation=validation).save_to_disk(tmp_path / "faces")
         arguments = expression_arguments(train=str(tmp_path / "faces"))
         (found,) = open_rounds(arguments, read_labels)
-        assert found.validation.numbers() == list(range(6))
-        assert found.train.numbers() == list(range(6, 24))
+        assert found.validation.row_numbers() == list(range(6))
+        assert found.train.row_numbers() == list(range(6, 24))
 
 
 class TestParts:
@@ -877,7 +877,7 @@ class TestGroups:
                 places = [row for row in range(42) if values[row] and group.startswith(str(values[row]))]
                 assert measures["images"]["mean"] == len(places)
                 assert is_right[places].mean() in [pytest.approx(value) for value in measures["accuracy"]["values"]]
-        assert "Fewer than 100 images, which say little: f, m" in said
+        assert "Fewer than 100 images, too few to be reliable: f, m" in said
 
     def test_pairs_are_verified_within_each_group(self, probe, corpora, faces, tmp_path):
         colours = np.random.default_rng(6).integers(30, 226, (20, 3)).repeat(4, axis=0)

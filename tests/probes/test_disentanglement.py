@@ -4,7 +4,12 @@ import torch
 from sklearn.linear_model import Ridge
 from torch.nn import functional as F
 
-from modeling_pcl.probes.disentanglement import RIDGE_PENALTIES, leakage, mirror_movement, read_pose
+from modeling_pcl.probes.disentanglement import (
+    RIDGE_PENALTIES,
+    compute_leakage,
+    measure_mirror_movement,
+    measure_pose_readings,
+)
 
 CHANCE = {"pose": 0.0, "identity": 0.5, "expression": 0.3}
 
@@ -33,10 +38,10 @@ def heads(images: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor,
 def test_pose_is_read_from_the_branch_that_holds_it_and_not_from_the_other(dim, dtype):
     train_angles, train_pose, train_face = heads(150, dim, seed=1)
     test_angles, test_pose, test_face = heads(100, dim, seed=2)
-    read = read_pose((train_pose.to(dtype), train_angles), (test_pose.to(dtype), test_angles))
+    read = measure_pose_readings((train_pose.to(dtype), train_angles), (test_pose.to(dtype), test_angles))
     assert min(read[f"{angle} R²"] for angle in ("yaw", "pitch", "roll")) > 0.98
     assert read["pose MAE"] < 3
-    missed = read_pose((train_face, train_angles), (test_face, test_angles))
+    missed = measure_pose_readings((train_face, train_angles), (test_face, test_angles))
     assert max(value for name, value in missed.items() if name != "pose MAE") < 0.1
     assert missed["pose MAE"] > 10
 
@@ -45,7 +50,7 @@ def test_errors_are_in_degrees_and_each_angle_has_the_penalty_of_leave_one_out()
     angles, features, noise = heads(80, 20, seed=1)
     train, test = slice(0, 30), slice(30, 80)
     features = features + 3 * noise
-    read = read_pose((features[train], angles[train]), (features[test], angles[test]))
+    read = measure_pose_readings((features[train], angles[train]), (features[test], angles[test]))
     rows = ((features - features[train].mean(0)) / features[train].std(0, correction=0)).double().numpy()
     errors, r2 = [], []
     for column, angle in enumerate(("yaw", "pitch", "roll")):
@@ -66,34 +71,34 @@ def test_an_angle_that_is_constant_in_the_test_set_has_no_r2():
     angles, features, _ = heads(100, 30, seed=1)
     test_angles = angles.clone()
     test_angles[:, 2] = 0
-    read = read_pose((features, angles), (features, test_angles))
+    read = measure_pose_readings((features, angles), (features, test_angles))
     assert read["roll R²"] is None
     assert read["pose R²"] == pytest.approx((read["yaw R²"] + read["pitch R²"]) / 2)
-    assert read_pose((features, angles), (features[:1], angles[:1]))["pose R²"] is None
+    assert measure_pose_readings((features, angles), (features[:1], angles[:1]))["pose R²"] is None
 
 
 def test_leakage_is_the_share_above_chance_of_the_branch_where_it_belongs():
-    leaks = {name: leak["value"] for name, leak in leakage(results(), CHANCE).items()}
+    leaks = {name: leak["value"] for name, leak in compute_leakage(results(), CHANCE).items()}
     assert leaks == pytest.approx(
         {"pose_in_face": 0.2 / 0.8, "identity_in_pose": 0.06 / 0.3, "expression_in_pose": 0.1 / 0.2}
     )
 
 
 def test_a_reading_below_chance_leaks_nothing():
-    leaks = leakage(results(face={"pose R²": -0.4}, pose={"identity AUC": 0.45}), CHANCE)
+    leaks = compute_leakage(results(face={"pose R²": -0.4}, pose={"identity AUC": 0.45}), CHANCE)
     assert (leaks["pose_in_face"]["value"], leaks["identity_in_pose"]["value"]) == (0, 0)
 
 
 @pytest.mark.parametrize("own", [0.5, 0.4])
 def test_a_branch_at_chance_gives_no_value_but_a_reason(own):
-    leak = leakage(results(face={"identity AUC": own}), CHANCE)["identity_in_pose"]
+    leak = compute_leakage(results(face={"identity AUC": own}), CHANCE)["identity_in_pose"]
     assert leak["value"] is None
     assert "identity from face is not above chance" in leak["reason"]
 
 
 @pytest.mark.parametrize("branch", ["face", "pose"])
 def test_a_reading_of_none_gives_no_value_but_a_reason(branch):
-    leak = leakage(results(**{branch: {"pose R²": None}}), CHANCE)["pose_in_face"]
+    leak = compute_leakage(results(**{branch: {"pose R²": None}}), CHANCE)["pose_in_face"]
     assert leak == {"value": None, "reason": "pose could not be read"}
 
 
@@ -104,15 +109,15 @@ def test_mirror_movement_equals_loops_over_all_pairs():
     own = [1 - float(rows[i] @ mirrored_rows[i]) for i in range(300)]
     distances = (1 - rows @ rows.T).tolist()
     others = [distances[i][j] for i in range(300) for j in range(300) if i != j]
-    assert mirror_movement(features, mirrored) == pytest.approx(np.mean(own) / np.mean(others), rel=1e-9)
+    assert measure_mirror_movement(features, mirrored) == pytest.approx(np.mean(own) / np.mean(others), rel=1e-9)
 
 
 def test_images_close_to_one_another_are_compared_without_cancellation():
     features = torch.full((20, 5), 100.0) + 1e-2 * torch.randn(20, 5)
-    assert mirror_movement(features, features.roll(1, dims=0)) == pytest.approx(1, abs=0.5)
+    assert measure_mirror_movement(features, features.roll(1, dims=0)) == pytest.approx(1, abs=0.5)
 
 
 @pytest.mark.parametrize("features", [torch.rand(1, 3), torch.ones(4, 3), torch.rand(4, 3) * np.nan])
 def test_features_must_be_finite_and_differ_between_images(features):
     with pytest.raises(ValueError, match="finite, of at least 2 images, and differ between images"):
-        mirror_movement(features, features)
+        measure_mirror_movement(features, features)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes import feature_files
-from modeling_pcl.probes.feature_cache import cached_features
+from modeling_pcl.probes.feature_cache import load_or_compute_features
 
 KEY = {"model": "sha256:model", "corpus": "10 rows, sha256:corpus", "image_size": 64, "precision": "bf16"}
 ROWS, DIMS = 10, {"trunk": 6, "face": 4, "pose": 5}
@@ -37,7 +37,7 @@ class Encoded:
 
 
 def table(cache: Path, encoded: Encoded, key: dict = KEY):
-    return cached_features(cache, key, ROWS, encoded, encoded.seen)
+    return load_or_compute_features(cache, key, ROWS, encoded, encoded.seen)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification
 from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes import finetuning
-from modeling_pcl.probes.finetuning import WEIGHT_DECAY, Finetuning, layer_groups
+from modeling_pcl.probes.finetuning import WEIGHT_DECAY, Finetuning, make_parameter_groups
 from modeling_pcl.probes.objectives import OBJECTIVES, Objective
 
 EXPRESSION, HEAD_POSE = OBJECTIVES["expression"], OBJECTIVES["head_pose"]
@@ -88,7 +88,7 @@ def parameters_of(groups: list[dict]) -> list[int]:
 )
 def test_each_layer_learns_at_a_fixed_share_of_the_rate_of_the_layer_above_it(feature, layers):
     model = make_classifier(head_feature=feature)
-    groups = layer_groups(model, 0.08, 0.5)
+    groups = make_parameter_groups(model, 0.08, 0.5)
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     for layer, rate in zip(layers, (0.08, 0.04, 0.02, 0.01, 0.005, 0.0025, 0.00125)):
         for parameter in model.get_submodule(layer).parameters():
@@ -101,13 +101,13 @@ def test_exactly_the_parameters_that_the_loss_reaches_are_in_one_group_each(make
     model = make_model(head_feature=feature)
     model(tiny.images(model.config, 2)).logits.sum().backward()
     reached = [id(parameter) for parameter in model.parameters() if parameter.grad is not None]
-    assert sorted(parameters_of(layer_groups(model, 1e-3, 0.7))) == sorted(reached)
+    assert sorted(parameters_of(make_parameter_groups(model, 1e-3, 0.7))) == sorted(reached)
 
 
 def test_only_biases_do_not_decay():
     model = make_classifier()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group in layer_groups(model, 1e-3, 0.7):
+    for group in make_parameter_groups(model, 1e-3, 0.7):
         kinds = {names[id(parameter)].split(".")[-1] for parameter in group["params"]}
         assert (kinds, group["weight_decay"]) in [({"weight"}, WEIGHT_DECAY), ({"bias"}, 0.0)]
 
@@ -115,7 +115,7 @@ def test_only_biases_do_not_decay():
 def test_frozen_parameters_are_in_no_group():
     model = make_classifier()
     model.pcl.requires_grad_(False)
-    assert parameters_of(layer_groups(model, 1e-3, 0.7)) == [id(p) for p in model.classifier.parameters()]
+    assert parameters_of(make_parameter_groups(model, 1e-3, 0.7)) == [id(p) for p in model.classifier.parameters()]
 
 
 # What is trained, and how

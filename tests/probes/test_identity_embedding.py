@@ -46,7 +46,7 @@ def test_unseen_people_are_told_apart_better_than_by_the_raw_features():
     others, other_subjects = faces(range(100, 120))
     embedding = train_identity_embedding(features, subjects, None, dim=16, epochs=100, learning_rates=(1e-1,))
     assert auc(others - others.mean(dim=0), other_subjects) < 0.7
-    assert auc(embedding.logits(others), other_subjects) > 0.9
+    assert auc(embedding.compute_logits(others), other_subjects) > 0.9
 
 
 def test_the_best_epoch_and_learning_rate_of_all_are_kept():
@@ -98,7 +98,9 @@ def test_standardisation_is_folded_in():
     moved = train_identity_embedding(scale * features + shift, subjects, None, **QUIET)
     assert plain.weight.dtype == plain.bias.dtype == torch.float32
     # Adam divides by the gradient's size, so that rounding counts where that is small.
-    torch.testing.assert_close(moved.logits(scale * features + shift), plain.logits(features), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        moved.compute_logits(scale * features + shift), plain.compute_logits(features), atol=1e-3, rtol=0
+    )
 
 
 def test_people_with_a_single_image_are_left_out_and_counted(caplog):
@@ -116,7 +118,7 @@ def test_bfloat16_features_and_a_constant_one_train():
     features, subjects = faces(range(5))
     features[:, 3] = 1
     embedding = train_identity_embedding(features.bfloat16(), subjects, None, **QUIET)
-    assert embedding.logits(features.bfloat16()).isfinite().all()
+    assert embedding.compute_logits(features.bfloat16()).isfinite().all()
 
 
 def test_two_people_with_two_images_are_required():

@@ -12,11 +12,11 @@ from modeling_pcl.probes.linear import (
     Examples,
     LinearProbe,
     LinearRecipe,
-    best_f1_threshold,
+    find_best_f1_threshold,
     train_linear,
-    with_best_thresholds,
+    tune_thresholds,
 )
-from modeling_pcl.probes.objectives import OBJECTIVES, Objective, Selection, in_words
+from modeling_pcl.probes.objectives import OBJECTIVES, Objective, Selection, format_candidate
 
 EXPRESSION = replace(PUBLISHED["expression"], epochs=3, batch_size=16)
 DIM, CLASSES = 12, 3
@@ -70,7 +70,7 @@ def test_a_candidate_is_what_torchs_own_modules_give_with_batch_norm_folded_in(b
     objective = Objective(F.cross_entropy, lambda logits, targets: float(next(count)), "rises: the last epoch is kept")
     probe = train(recipe, train_set, held_out, objective, seed=4)
     expected = by_torch(recipe, train_set, seed=4)(held_out.features)
-    torch.testing.assert_close(probe.logits(held_out.features), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(probe.compute_logits(held_out.features), expected, rtol=1e-4, atol=1e-4)
     assert (probe.selection.epoch, probe.selection.candidate) == (4, {"learning_rate": 1e-2})
 
 
@@ -86,11 +86,11 @@ def test_the_best_epoch_of_the_best_candidate_is_kept_and_its_score_is_that_of_i
     train_set, held_out = examples(60, 1, noise=2), examples(40, 2, noise=2)
     probe = train(replace(EXPRESSION, epochs=30, learning_rates=(1e-1, 1e-3)), train_set, held_out)
     chosen = probe.selection
-    scores = chosen.history[in_words(chosen.candidate)]
+    scores = chosen.history[format_candidate(chosen.candidate)]
     assert chosen.score == max(score for history in chosen.history.values() for score in history)
     assert scores[chosen.epoch - 1] == chosen.score
     assert chosen.score not in scores[: chosen.epoch - 1]
-    accuracy = (probe.logits(held_out.features).argmax(dim=1) == held_out.targets).float().mean()
+    accuracy = (probe.compute_logits(held_out.features).argmax(dim=1) == held_out.targets).float().mean()
     assert float(accuracy) == pytest.approx(chosen.score)
     assert min(scores) < chosen.score
 
@@ -185,7 +185,7 @@ def test_the_threshold_has_the_best_f1_of_all_there_are():
         active[0] = True
         logits = active + generator.normal(size=30)
         best = max(f1_score(active, logits >= level) for level in logits)
-        assert f1_score(active, logits >= best_f1_threshold(active, logits)) == best
+        assert f1_score(active, logits >= find_best_f1_threshold(active, logits)) == best
 
 
 def test_folded_into_the_bias_it_is_a_probability_of_one_half_and_a_unit_never_active_keeps_its_bias():
@@ -194,8 +194,8 @@ def test_folded_into_the_bias_it_is_a_probability_of_one_half_and_a_unit_never_a
     targets = (features[:, :3] + torch.randn(200, 3, generator=generator) > 1.5).float()
     targets[::7, 0], targets[:, 2] = torch.nan, 0
     probe = LinearProbe(torch.eye(3, 4), torch.tensor([-9.0, 9.0, 0.25]), Selection())
-    tuned = with_best_thresholds(probe, Examples(features, targets))
+    tuned = tune_thresholds(probe, Examples(features, targets))
     assert torch.equal(tuned.weight, probe.weight)
-    before, after = (OBJECTIVES["action_units"].score(one.logits(features), targets) for one in (probe, tuned))
+    before, after = (OBJECTIVES["action_units"].score(one.compute_logits(features), targets) for one in (probe, tuned))
     assert after > before
     assert tuned.bias[2] == 0.25

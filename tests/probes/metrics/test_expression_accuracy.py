@@ -79,8 +79,8 @@ def test_the_commonest_class_always_is_at_chance_for_the_class_mean(metric):
     [
         ({"references": [1, 0]}, "Mismatch"),
         ({"predictions": [], "references": []}, "got none"),
-        ({"predictions": [0.7, 0.1, 0.2]}, "`predictions` must be numbers of classes"),
-        ({"references": [0, None, 1]}, "`references` must be numbers of classes"),
+        ({"predictions": [0.7, 0.1, 0.2]}, "`predictions` must be class numbers"),
+        ({"references": [0, None, 1]}, "`references` must be class numbers"),
         ({"predictions": [[0.7, 0.3], [0.2, 0.8], [0.1, 0.9]]}, "expected format"),
         ({"labels": [0]}, r"every class that occurs, \[1\] too"),
         ({"labels": [0, 1, 1]}, "each class once"),
