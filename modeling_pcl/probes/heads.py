@@ -41,7 +41,7 @@ def build_head(encoder: PCLModel, task: str, labels: Sequence[str], feature: str
         model_class = PCLForImageClassification
         changes |= {"id2label": dict(enumerate(labels)), "problem_type": PROBLEM_TYPES[task]}
         changes |= {"label2id": {label: number for number, label in enumerate(labels)}}
-    # A head's random initial weights are overwritten, and must not change the caller's random state.
+    # Building a head must not change the caller's random state.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(PCLConfig(**(encoder.config.to_dict() | changes)))

@@ -466,7 +466,7 @@ class TestParts:
         corpus = faces([0] * 3, label=[1, -1, 0])
         named = corpus.cast_column("label", ClassLabel(names=["a", "b"]))
         assert read_labels(named).known.tolist() == [True, False, True]
-        with pytest.raises(ValueError, match="`label` must hold numbers of classes, from 0, or names, not -1"):
+        with pytest.raises(ValueError, match="`label` must hold class numbers from 0, or names, not -1"):
             read_labels(corpus)
 
 
@@ -927,7 +927,7 @@ class TestWhatCannotBeMeasuredSaysWhy:
 
     def test_one_class_only(self, said, faces, tmp_path):
         faces([0] * 30, expression=[0] * 30).to_parquet(tmp_path / "faces.parquet")
-        assert "two classes at least" in said("expression", "--train", tmp_path / "faces.parquet")
+        assert "at least two classes" in said("expression", "--train", tmp_path / "faces.parquet")
 
     def test_classes_that_differ_between_train_and_test(self, said, faces, expressions, tmp_path):
         faces([0, 1, 2] * 5, 9, expression=["sad", "glad", "mad"] * 5).to_parquet(tmp_path / "faces.parquet")

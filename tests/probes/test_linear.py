@@ -164,7 +164,7 @@ def test_a_candidate_that_diverges_leaves_the_others(recwarn):
 
 
 def test_too_few_examples_are_refused():
-    with pytest.raises(ValueError, match="2 examples and 1 held out, got 1 and 30"):
+    with pytest.raises(ValueError, match="2 training examples and 1 held out, got 1 and 30"):
         train(EXPRESSION, examples(1, 1), examples(30, 2))
     with pytest.raises(ValueError, match="got 60 and 0"):
         train(EXPRESSION, examples(60, 1), examples(0, 2))

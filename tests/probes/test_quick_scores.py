@@ -13,10 +13,10 @@ from modeling_pcl.probes.quick_scores import (
     ScoreCorpora,
     compute_quick_scores,
     measure_linear_accuracy,
+    measure_verification_auc,
     predict_by_ridge,
     read_score_data,
     sample_pairs,
-    measure_verification_auc,
 )
 
 
