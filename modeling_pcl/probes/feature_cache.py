@@ -35,8 +35,7 @@ class ShardedFeatures:
     """Rows of several tensors that are indexed as one tensor.
 
     Only the rows that are read are concatenated. The tensors are memory-mapped, and a copy of all rows would have to
-    fit
-    in memory: for face and pose of 61,225 images at 256 px, 8 GB in bfloat16.
+    fit into memory; for face and pose of 61,225 images at 256 px, it takes 8 GB in bfloat16.
 
     Args:
         shards: Consecutive ranges of rows; each is a sequence of tensors `(rows, dim)` that are concatenated along
