@@ -33,9 +33,9 @@ def test_parquet_has_the_rows_columns_beside_their_features_over_all_shards(tmp_
     files = FeatureFiles(tmp_path, "parquet", COLUMNS)
     files.write(0, rows(5), features(5), {})
     files.write(1, rows(3, first=7), features(3), {})
-    found = load_dataset("parquet", data_files=str(tmp_path / "features-*.parquet"), split="train")
-    assert found.features["label"].names == ["calm", "glad"]
-    table = found.with_format("torch")[:]
+    loaded = load_dataset("parquet", data_files=str(tmp_path / "features-*.parquet"), split="train")
+    assert loaded.features["label"].names == ["calm", "glad"]
+    table = loaded.with_format("torch")[:]
     assert table["row"].tolist() == [0, 1, 2, 3, 4, 7, 8, 9]
     assert table["label"].tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     for name in ("face", "pose"):
@@ -46,13 +46,13 @@ def test_parquet_has_the_rows_columns_beside_their_features_over_all_shards(tmp_
 def test_safetensors_keep_the_dtype_and_have_their_rows_beside_them(dtype, tmp_path):
     files = FeatureFiles(tmp_path, "safetensors", COLUMNS)
     files.write(0, rows(5), features(5, dtype), {})
-    found = load_file(tmp_path / "features-00000.safetensors")
-    assert list(found) == ["face", "pose"]
-    for name, tensor in found.items():
+    loaded = load_file(tmp_path / "features-00000.safetensors")
+    assert list(loaded) == ["face", "pose"]
+    for name, tensor in loaded.items():
         assert torch.equal(tensor, features(5, dtype)[name])
-    beside = pq.read_table(tmp_path / "rows-00000.parquet")
-    assert beside.column_names == ["row", "label"]
-    assert beside["row"].to_pylist() == [0, 1, 2, 3, 4]
+    row_columns = pq.read_table(tmp_path / "rows-00000.parquet")
+    assert row_columns.column_names == ["row", "label"]
+    assert row_columns["row"].to_pylist() == [0, 1, 2, 3, 4]
 
 
 def test_half_precision_takes_half_the_disk_in_parquet_too(tmp_path):

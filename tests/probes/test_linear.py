@@ -23,7 +23,7 @@ DIM, CLASSES = 12, 3
 
 
 def examples(count: int, seed: int, noise: float = 0.5, scale: float = 1.0) -> Examples:
-    """Classes that a linear layer tells apart, up to the noise."""
+    """Classes that a linear layer can separate, up to the noise."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(CLASSES, (count,), generator=generator)
     centres = 2 * torch.eye(CLASSES, DIM)
@@ -36,7 +36,7 @@ def train(recipe: LinearRecipe, train_set: Examples, held_out: Examples, objecti
 
 
 def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
-    """The same training by torch's own modules, one candidate, at its last epoch."""
+    """Train one candidate with torch's modules, until its last epoch."""
     generator = torch.Generator().manual_seed(seed)
     linear, norm = nn.Linear(DIM, CLASSES), nn.BatchNorm1d(DIM)
     with torch.no_grad():
@@ -145,14 +145,16 @@ def test_of_one_scale_features_that_hardly_vary_weigh_little():
     features[:, 3] *= 1e-3
     numbers = features[:, :1] + 1e3 * features[:, 3:4]
     parts = [Examples(features, numbers, rows) for rows in (torch.arange(150), torch.arange(150, 200))]
-    own = replace(PUBLISHED["regression"], learning_rates=(0.03,), epochs=40, batch_size=150)
-    one = replace(own, one_scale=True)
-    weights = [train_linear(*parts, 1, OBJECTIVES["regression"], recipe).weight[0].abs() for recipe in (own, one)]
+    separate = replace(PUBLISHED["regression"], learning_rates=(0.03,), epochs=40, batch_size=150)
+    common = replace(separate, one_scale=True)
+    weights = [
+        train_linear(*parts, 1, OBJECTIVES["regression"], recipe).weight[0].abs() for recipe in (separate, common)
+    ]
     assert weights[0][3] > 100 * weights[0][0]
     assert weights[1][3] < 10 * weights[1][0]
-    # All features times ten are the same features to it.
+    # Scaling all features by ten must change nothing.
     scaled = [Examples(10 * part.features, part.targets, part.rows) for part in parts]
-    probes = [train_linear(*given, 1, OBJECTIVES["regression"], one) for given in (parts, scaled)]
+    probes = [train_linear(*sets, 1, OBJECTIVES["regression"], common) for sets in (parts, scaled)]
     torch.testing.assert_close(probes[1].weight * 10, probes[0].weight, rtol=1e-2, atol=1e-3)
 
 

@@ -28,7 +28,7 @@ def png(level: int, side: int = 40) -> dict:
 
 @pytest.fixture
 def corpora(tmp_path) -> ScoreCorpora:
-    """Of every label the image's grey level tells all."""
+    """Corpora whose labels are all determined by the grey level of the image."""
     levels = np.arange(60) * 4
     columns = {
         "expressions_train": {"label": levels // 128},
@@ -95,17 +95,17 @@ def test_ridge_reads_what_is_linear_and_leaves_noise_at_the_mean():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(500, 6, generator=generator)
     targets = torch.stack([rows @ torch.arange(6.0) + 3, torch.randn(500, generator=generator)], dim=1)
-    read = predict_by_ridge(rows[:400], targets[:400], rows[400:])
-    # The penalty is shared by both, and 10 of 400 at least.
-    torch.testing.assert_close(read[:, 0], targets[400:, 0], atol=1.5, rtol=0)
-    assert read[:, 1].abs().mean() < 0.3
+    predictions = predict_by_ridge(rows[:400], targets[:400], rows[400:])
+    # Both targets share a penalty, which is at least 10 for 400 images.
+    torch.testing.assert_close(predictions[:, 0], targets[400:, 0], atol=1.5, rtol=0)
+    assert predictions[:, 1].abs().mean() < 0.3
 
 
 @pytest.mark.parametrize("dim", [12, 400])
 def test_ridge_is_the_same_through_either_gram_matrix(dim):
     generator = torch.Generator().manual_seed(0)
     rows, targets = torch.randn(120, dim, generator=generator), torch.randn(120, 2, generator=generator)
-    read = predict_by_ridge(rows[:90], targets[:90], rows[90:])
+    predictions = predict_by_ridge(rows[:90], targets[:90], rows[90:])
     x = (rows - rows[:90].mean(dim=0)).double() / (rows[:90].std(dim=0) + 1e-5)
     y = (targets[:90] - targets[:90].mean(dim=0)).double()
 
@@ -115,7 +115,7 @@ def test_ridge_is_the_same_through_either_gram_matrix(dim):
 
     penalty = min((10.0**k for k in range(1, 6)), key=lambda p: (x[75:90] @ fit(75, p) - y[75:]).abs().mean())
     expected = x[90:] @ fit(90, penalty) + targets[:90].mean(dim=0)
-    torch.testing.assert_close(read, expected.float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(predictions, expected.float(), atol=1e-4, rtol=1e-4)
 
 
 def test_pairs_are_as_many_of_one_person_as_of_two():
