@@ -105,7 +105,7 @@ def draw_answers(folder: Path, corpus: Dataset, rows: Sequence[int]) -> Image.Im
         Tile([record], f"image {row}", f"image {row}", "\n".join(lines[row]), poses.get(row))
         for row, record in zip(rows, records)
     ]
-    return draw_tiles("What its heads say of faces", tiles)
+    return draw_tiles("Predictions of the heads", tiles)
 
 
 def _format_answer(kind: str, logits: torch.Tensor, labels: dict[int, str]) -> str:

@@ -104,13 +104,13 @@ def encode_rows(source: Source, encoder: BatchEncoder, names: list[str], read: I
     def load(batch: tuple[int, list[dict]]):
         first, rows = batch
         images, is_image = source.images(first, rows)
-        kept = [{name: row[name] for name in source.columns} for row, decodes in zip(rows, is_image) if decodes]
-        return first + len(rows), kept, images, torch.tensor(is_image)
+        intact_rows = [{name: row[name] for name in source.columns} for row, decodes in zip(rows, is_image) if decodes]
+        return first + len(rows), intact_rows, images, torch.tensor(is_image)
 
     def encode(loaded: tuple[int, list[dict], torch.Tensor, torch.Tensor]) -> EncodedRows:
-        end, kept, images, is_image = loaded
+        end, intact_rows, images, is_image = loaded
         features = encoder(images)
-        return EncodedRows(end, kept, {name: features[name][is_image] for name in names})
+        return EncodedRows(end, intact_rows, {name: features[name][is_image] for name in names})
 
     return load_and_encode(load, encode, read, encoder.device)
 

@@ -56,13 +56,13 @@ class ShardedFeatures:
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
         """Read rows as one tensor, `(rows, sum of the dims)`."""
         rows = torch.arange(len(self))[rows]
-        taken = torch.empty(len(rows), self.shape[1], dtype=self.shards[0][0].dtype)
+        values = torch.empty(len(rows), self.shape[1], dtype=self.shards[0][0].dtype)
         shard_of_row = torch.bucketize(rows, self.ends, right=True)
         for number, parts in enumerate(self.shards):
             is_here = shard_of_row == number
             places = rows[is_here] - (self.ends[number] - len(parts[0]))
-            taken[is_here] = torch.cat([part[places] for part in parts], dim=1)
-        return taken
+            values[is_here] = torch.cat([part[places] for part in parts], dim=1)
+        return values
 
 
 @dataclass(frozen=True)

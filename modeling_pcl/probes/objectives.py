@@ -37,9 +37,9 @@ def masked_binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> 
     Returns:
         Mean over the known labels; 0, with gradient 0, if there are none.
     """
-    known = ~targets.isnan()
+    is_known = ~targets.isnan()
     losses = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
-    return (losses * known).sum() / known.sum().clamp(min=1)
+    return (losses * is_known).sum() / is_known.sum().clamp(min=1)
 
 
 def accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float:

@@ -98,9 +98,10 @@ def compute_quick_scores(
         `yaw_r2` (likewise for pitch and roll), `smile_accuracy`, `gender_accuracy`, `age_mae` (years),
         `mirror_movement`.
     """
-    images_of = {**data.images, MIRRORED: data.images["head_pose"].flip(-1)}
+    images_by_name = {**data.images, MIRRORED: data.images["head_pose"].flip(-1)}
     encoded = {
-        name: extract_features(model, images.split(BATCH_SIZE), precision="bf16") for name, images in images_of.items()
+        name: extract_features(model, images.split(BATCH_SIZE), precision="bf16")
+        for name, images in images_by_name.items()
     }
     for feature in names:
         rows = {
@@ -221,11 +222,11 @@ def sample_pairs(people: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     Raises:
         ValueError: If there is only one person, or nobody has two images.
     """
-    images_of = {}
+    images_by_person = {}
     for image, person in enumerate(people.tolist()):
-        images_of.setdefault(person, []).append(image)
-    pairs = [(a, b) for images in images_of.values() for number, a in enumerate(images) for b in images[:number]]
-    if len(images_of) < 2 or not pairs:
+        images_by_person.setdefault(person, []).append(image)
+    pairs = [(a, b) for images in images_by_person.values() for number, a in enumerate(images) for b in images[:number]]
+    if len(images_by_person) < 2 or not pairs:
         raise ValueError("Verification needs several people, one of them with two images.")
     generator, count = torch.Generator().manual_seed(0), min(len(pairs), PAIRS_OF_A_KIND)
     different = []

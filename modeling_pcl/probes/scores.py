@@ -136,19 +136,19 @@ def angular_errors(
     predictions, references = _to_angles("predictions", predictions), _to_angles("references", references)
     if max_angle is not None and not max_angle > 0:
         raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
-    kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
-    if not kept.any():
+    is_kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
+    if not is_kept.any():
         raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
     errors = np.abs(predictions - references)
-    means = errors[kept].mean(axis=0)  # (images, 3) -> (3,)
+    means = errors[is_kept].mean(axis=0)  # (images, 3) -> (3,)
     results = {
         "mae": float(means.mean()),
         **{f"{angle}_mae": float(mean) for angle, mean in zip(ANGLES, means)},
-        "images": int(kept.sum()),
-        "dropped": int((~kept).sum()),
+        "images": int(is_kept.sum()),
+        "dropped": int((~is_kept).sum()),
     }
     if per_sample:
-        results["errors"] = [row if keep else None for row, keep in zip(errors.tolist(), kept)]
+        results["errors"] = [row if keep else None for row, keep in zip(errors.tolist(), is_kept)]
     return results
 
 
@@ -239,17 +239,17 @@ def action_unit_scores(
         raise ValueError(f"`names` must be {count} different names, one for each unit, got {names!r}.")
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be a probability above 0, got {threshold}.")
-    known = ~(np.isnan(labels) | (labels == -1))
-    if not known.any():
+    is_labelled = ~(np.isnan(labels) | (labels == -1))
+    if not is_labelled.any():
         raise ValueError("`references` must hold labels, got only missing ones.")
-    if not np.isin(labels[known], [0, 1]).all():
+    if not np.isin(labels[is_labelled], [0, 1]).all():
         raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
-    if not ((probabilities[known] >= 0) & (probabilities[known] <= 1)).all():
+    if not ((probabilities[is_labelled] >= 0) & (probabilities[is_labelled] <= 1)).all():
         raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
-    scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
+    scores = f1_per_unit(is_labelled & (probabilities >= threshold), labels == 1)
     return {
         "f1": mean_f1(scores),
         "f1_per_unit": dict(zip(names, scores)),
-        "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
-        "frames": int(known.any(axis=1).sum()),
+        "labelled_frames": dict(zip(names, is_labelled.sum(axis=0).tolist())),
+        "frames": int(is_labelled.any(axis=1).sum()),
     }

@@ -183,8 +183,8 @@ def open_subset(
     splits = corpus_splits(name)
     if split not in splits and len(splits) > 1:
         raise ValueError(f"The corpus `{name}` has the splits {splits}, none of them `{split}`.")
-    chosen = split if split in splits else splits[0]
-    corpus, source = load_corpus(name, chosen), f"{name}, split {chosen}"
+    opened_split = split if split in splits else splits[0]
+    corpus, source = load_corpus(name, opened_split), f"{name}, split {opened_split}"
     revision = corpus_revision(corpus)
     corpus = corpus.add_column(ROW, np.arange(len(corpus)))
     if subject_column is not None:
