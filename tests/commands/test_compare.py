@@ -59,13 +59,13 @@ def compare(call, models, options, tmp_path):
 @pytest.fixture
 def probed(monkeypatch) -> list[str]:
     """The models that a comparison measures, from here on."""
-    measured, probe = [], comparison.probe
+    measured, run_probe = [], comparison.run_probe
 
     def counted(arguments) -> str:
         measured.append(Path(arguments.model).name)
-        return probe(arguments)
+        return run_probe(arguments)
 
-    monkeypatch.setattr(comparison, "probe", counted)
+    monkeypatch.setattr(comparison, "run_probe", counted)
     return measured
 
 

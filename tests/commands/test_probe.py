@@ -462,12 +462,12 @@ class TestParts:
     def test_classes_come_in_many_forms(self, faces, column, values, names, targets):
         labels = read_classes(faces([0] * 4, **{column: values}), column)
         assert labels.names == names
-        assert labels.targets[torch.from_numpy(labels.known)].tolist() == targets
+        assert labels.targets[torch.from_numpy(labels.usable)].tolist() == targets
 
     def test_a_class_of_minus_one_is_not_known_if_classes_have_names_and_refused_if_not(self, faces):
         corpus = faces([0] * 3, label=[1, -1, 0])
         named = corpus.cast_column("label", ClassLabel(names=["a", "b"]))
-        assert read_labels(named).known.tolist() == [True, False, True]
+        assert read_labels(named).usable.tolist() == [True, False, True]
         with pytest.raises(ValueError, match="`label` must hold class numbers from 0, or names, not -1"):
             read_labels(corpus)
 
