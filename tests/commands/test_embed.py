@@ -279,7 +279,7 @@ class TestVideos:
         (tmp_path / "mixed").mkdir()
         (tmp_path / "mixed" / "a.mp4").write_text("no video")
         PILImage.new("RGB", (32, 32)).save(tmp_path / "mixed" / "a.jpg")
-        assert "images and videos in it" in refuse(tmp_path / "out", "--corpus", tmp_path / "mixed")
+        assert "contains images and videos" in refuse(tmp_path / "out", "--corpus", tmp_path / "mixed")
 
 
 class TestGoingOn:
