@@ -28,7 +28,7 @@ from modeling_pcl.files import write_json
 from modeling_pcl.hub.published import remove_private
 from modeling_pcl.hub.repository import HEAD_FILES
 from modeling_pcl.images_pcl import open_image
-from modeling_pcl.probes.probe import probe
+from modeling_pcl.probes.probe import run_probe
 from modeling_pcl.training.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[1] / "hub_cards" / "pcl-small-faces"
@@ -87,7 +87,7 @@ def make_head(name: str, candidates: tuple[tuple[str, int], ...], options: list[
         for feature, side in candidates:
             folder = Path(scratch) / f"{feature} at {side} px"
             words = [str(FOLDER), "--output_dir", str(folder), "--image_size", str(side), "--features", feature]
-            print(f"{name}, {folder.name}\n{probe(parse([*words, *options], 'pcl probe'))}", flush=True)
+            print(f"{name}, {folder.name}\n{run_probe(parse([*words, *options], 'pcl probe'))}", flush=True)
             records[folder] = json.loads((folder / "results.json").read_text())
         scores = {path.name: record["head"][0]["score"] for path, record in records.items() if "head" in record}
         best = max(records, key=lambda path: scores.get(path.name, 0.0))

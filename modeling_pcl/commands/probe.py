@@ -35,9 +35,9 @@ def describe_tasks() -> str:
 
 
 def run(arguments: ProbeArguments) -> str:
-    from ..probes.probe import probe
+    from ..probes.probe import run_probe
 
-    return probe(arguments)
+    return run_probe(arguments)
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ def parse(argv: list[str], prog: str) -> Arguments:
 def run(arguments: Arguments) -> str:
     import torch
 
-    from ..probes.recipe_search import follow, score_models, search
+    from ..probes.recipe_search import follow_run, score_models, search_recipes
     from ..probes.search_table import tabulate_search
 
     torch.set_num_threads(1)
-    functions = dict(zip(KINDS.values(), (search, score_models, follow, tabulate_search)))
+    functions = dict(zip(KINDS.values(), (search_recipes, score_models, follow_run, tabulate_search)))
     return functions[type(arguments)](arguments) or ""
 
 

@@ -1,4 +1,4 @@
-"""What a model and its heads say of faces, for people to look at."""
+"""Pictures of the predictions of a model's heads, and of nearest neighbours among faces."""
 
 import json
 import logging
@@ -27,31 +27,40 @@ from .subset import spread_rows
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-NEIGHBOURS, MOST_SEARCHED = 5, 2000  # A picture of faces for people: what decodes and encodes in seconds is enough.
+NEIGHBOURS, MOST_SEARCHED = 5, 2000  # So many images decode and encode within seconds.
 NEIGHBOUR_FEATURES = ("face", "pose")
-LEAST_PX = 32  # Large enough to see whether an image decodes.
-NO_HEAD = {"problem_type": None, "verification_threshold": None}  # What a config need not say.
+LEAST_PX = 32  # The side at which images are decoded only to see whether they decode.
+NO_HEAD = {"problem_type": None, "verification_threshold": None}  # Values of keys that a config may leave out.
 
 
 def choose_faces(corpus: str, subjects: str | None, count: int) -> tuple[Dataset, list[int]]:
-    """Open a corpus, or some people of it, and choose so many rows.
+    """Open a corpus, optionally only some of its subjects, and choose rows to draw.
+
+    Args:
+        corpus: Corpus as `load_corpus` opens it.
+        subjects: Subjects to keep, as for `select_subjects`; None keeps all.
+        count: Maximum number of rows.
 
     Returns:
-        The corpus, and rows at equal distances, without those that do not decode.
+        The corpus, and rows at equal distances whose images decode.
 
     Raises:
-        ValueError: If it does not open, lacks a subject, or no image decodes.
+        ValueError: If the corpus cannot be opened, lacks a subject, or no image decodes.
     """
     faces = load_corpus(corpus)
     faces = faces if subjects is None else select_subjects(faces, subjects)
-    chosen = list(decode_rows(faces, spread_rows(len(faces), count), LEAST_PX))
-    if not chosen:
+    rows = list(decode_rows(faces, spread_rows(len(faces), count), LEAST_PX))
+    if not rows:
         raise ValueError(f"No image of {corpus} could be shown: it has {len(faces)} rows.")
-    return faces, chosen
+    return faces, rows
 
 
 def decode_rows(corpus: Dataset, rows: Iterable[int], side_px: int) -> dict[int, torch.Tensor]:
-    """Images by their rows, each `(3, side, side)` uint8; a warning names each that does not decode."""
+    """Decode the images of some rows, and log a warning for each image that does not decode.
+
+    Returns:
+        Images by row, each `(3, side_px, side_px)` uint8.
+    """
     images, rows = {}, list(rows)
     for row, record in zip(rows, corpus.select(rows)["image"]):
         try:
@@ -61,47 +70,46 @@ def decode_rows(corpus: Dataset, rows: Iterable[int], side_px: int) -> dict[int,
     return images
 
 
-def draw_answers(folder: Path, corpus: Dataset, chosen: Sequence[int]) -> Image.Image | None:
-    """Draw faces with what each head says of them: classes, numbers, and the axes of the head.
+def draw_answers(folder: Path, corpus: Dataset, rows: Sequence[int]) -> Image.Image | None:
+    """Draw faces with the predictions of each head: classes, numbers, and the axes of head pose.
 
     Args:
-        folder: Of a model; its heads are in the folders below, as `pcl probe` leaves them and `pcl push` publishes
-            them.
-        corpus: Of faces.
-        chosen: Its rows that are drawn, which decode.
+        folder: Folder of a model, with its heads in the folders below it, as `pcl probe` and `pcl push` write them.
+        corpus: Corpus of faces.
+        rows: Rows to draw. Their images must decode.
 
     Returns:
-        None if there are no heads.
+        The picture; None if there are no heads.
 
     Raises:
-        ValueError: If a head does not open.
+        ValueError: If a head cannot be opened.
     """
-    words: dict[int, list[str]] = {row: [] for row in chosen}
+    lines: dict[int, list[str]] = {row: [] for row in rows}
     poses: dict[int, list[float]] = {}
     for path in sorted(folder.glob("*/config.json")):
         kind = model_kind(NO_HEAD | json.loads(path.read_text()))
         if kind in ("pretrained", "verification"):
             continue
         model = open_model(str(path.parent)).eval()
-        images = decode_rows(corpus, chosen, model.config.image_size)
+        images = decode_rows(corpus, rows, model.config.image_size)
         with torch.inference_mode():
             answers = model(torch.stack(list(images.values())).float() / 255).logits
         for row, logits in zip(images, answers):
             if kind == "head_pose":
                 poses[row] = logits.tolist()
-            words[row].append(_in_words(kind, logits, model.config.id2label))
-    if not any(words.values()):
+            lines[row].append(_format_answer(kind, logits, model.config.id2label))
+    if not any(lines.values()):
         return None
-    records = corpus.select(chosen)["image"]
+    records = corpus.select(rows)["image"]
     tiles = [
-        Tile([record], f"image {row}", f"image {row}", "\n".join(words[row]), poses.get(row))
-        for row, record in zip(chosen, records)
+        Tile([record], f"image {row}", f"image {row}", "\n".join(lines[row]), poses.get(row))
+        for row, record in zip(rows, records)
     ]
-    return draw_tiles("What its heads say of faces", tiles)
+    return draw_tiles("Predictions of the heads", tiles)
 
 
-def _in_words(kind: str, logits: torch.Tensor, labels: dict[int, str]) -> str:
-    """The answer of a head for one face, in one line."""
+def _format_answer(kind: str, logits: torch.Tensor, labels: dict[int, str]) -> str:
+    """Format the prediction of a head for one face, as one line."""
     if kind == "head_pose":
         return " ".join(f"{angle} {round(degrees):+d}" for angle, degrees in zip(ANGLES, logits.tolist()))
     if kind == "regression":
@@ -112,24 +120,24 @@ def _in_words(kind: str, logits: torch.Tensor, labels: dict[int, str]) -> str:
     return one_line(f"{labels[int(shares.argmax())]} {shares.max():.0%}", LETTERS)
 
 
-def draw_neighbours(encoder: PCLModel, corpus: Dataset, chosen: Sequence[int], side_px: int) -> Image.Image:
-    """Draw some faces of a corpus with the nearest others of it, by the face feature and by the pose feature.
+def draw_neighbours(encoder: PCLModel, corpus: Dataset, rows: Sequence[int], side_px: int) -> Image.Image:
+    """Draw faces of a corpus, each with its nearest neighbours by the face feature and by the pose feature.
 
     Args:
-        encoder: Its features are compared by their cosines, the corpus's mean taken off.
-        corpus: Of a large one 2,000 images at equal distances are searched; those that do not decode are left out.
-        chosen: Rows of the faces, which decode.
-        side_px: Of the images, in px.
+        encoder: Encoder whose features are compared by cosine, after the mean of the corpus was subtracted.
+        corpus: Corpus that is searched: at most 2,000 images at equal distances, without those that do not decode.
+        rows: Rows of the faces to draw. Their images must decode.
+        side_px: Side of the images, in px.
     """
-    searched = decode_rows(corpus, sorted({*chosen, *spread_rows(len(corpus), MOST_SEARCHED)}), side_px)
-    places, images = {row: place for place, row in enumerate(searched)}, torch.stack(list(searched.values()))
+    searched = decode_rows(corpus, sorted({*rows, *spread_rows(len(corpus), MOST_SEARCHED)}), side_px)
+    index_of_row, images = {row: place for place, row in enumerate(searched)}, torch.stack(list(searched.values()))
     features = extract_features(encoder, images.split(BATCH_SIZE))
-    rows = {}
-    for row in chosen:
+    pictures = {}
+    for row in rows:
         for feature in NEIGHBOUR_FEATURES:
             centred = features[feature] - features[feature].mean(dim=0)
-            cosines = F.cosine_similarity(centred, centred[places[row]][None])
-            cosines[places[row]] = torch.inf  # The face itself comes first.
+            cosines = F.cosine_similarity(centred, centred[index_of_row[row]][None])
+            cosines[index_of_row[row]] = torch.inf  # The face itself comes first.
             nearest = cosines.topk(min(NEIGHBOURS + 1, len(images))).indices
-            rows[f"image {row}\nby {feature}"] = images[nearest].float() / 255
-    return draw_face_rows(rows, title=f"The nearest of {len(images)} faces")
+            pictures[f"image {row}\nby {feature}"] = images[nearest].float() / 255
+    return draw_face_rows(pictures, title=f"The nearest of {len(images)} faces")

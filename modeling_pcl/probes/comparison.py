@@ -1,4 +1,4 @@
-"""Several models side by side: their probes' results, what is missing measured, as one table and one plot."""
+"""Comparison of several models: gather the results of their probes, run missing probes, write a table and a chart."""
 
 import dataclasses
 import hashlib
@@ -18,14 +18,14 @@ from ..modeling_pcl import PCLModel
 from ..pictures.comparison import draw_comparison
 from ..progress import progress
 from .arguments import TASKS, ComparisonArguments
-from .probe import probe
-from .results import ARROWS, DIRECTIONS, bars, mean_and_spread, over_seeds
+from .probe import run_probe
+from .results import ARROWS, DIRECTIONS, format_mean_and_spread, summarise_seeds, to_bars
 
 logger = logging.getLogger(__name__)
 
 RANDOM = "random initialisation"
-OF_ONE_MODEL = {"model", "output_dir", "batch_size", "cache_dir"}  # Options that are not of the task.
-# What of each task stands in the table, and which way is better: up, down, or neither.
+MODEL_OPTIONS = {"model", "output_dir", "batch_size", "cache_dir"}  # Options of one model's probe, not of the task.
+# Measures of each task in the table: 1 if higher is better, -1 if lower is better, 0 if neither.
 MEASURES = {
     "expression": {"accuracy": 1, "mean_class_accuracy": 1},
     "verification": {"accuracy": 1, "auc": 1},
@@ -39,9 +39,13 @@ Summary = dict[str, dict[str, dict[str, dict]]]
 
 
 def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary:
-    """Gather mean and spread, by measure, model and feature, from the records by task and model.
+    """Gather mean and spread by measure, model and feature.
 
-    The spread of one model is over the seeds of its probe; that of several random initialisations over these.
+    The spread of a single model is over the seeds of its probe; that of random initialisations is over the
+    initialisations.
+
+    Args:
+        records: Results of one or several runs, by task and model.
     """
     summary: Summary = {}
     for task, models in records.items():
@@ -49,59 +53,62 @@ def summarise(records: Mapping[str, Mapping[str, Sequence[Mapping]]]) -> Summary
             for measure in MEASURES[runs[0]["task"]]:
                 row = summary.setdefault(f"{task}: {measure}", {}).setdefault(model, {})
                 for feature in runs[0]["results"]:
-                    cells = [_main_probe(run["results"][feature])[measure] for run in runs]
-                    merged = over_seeds([{measure: cell["mean"]} for cell in cells])[measure]
+                    cells = [_select_main_probe(run["results"][feature])[measure] for run in runs]
+                    merged = summarise_seeds([{measure: cell["mean"]} for cell in cells])[measure]
                     cell = cells[0] if len(cells) == 1 else merged
                     row[feature] = {name: cell[name] for name in ("mean", "spread")}
     return summary
 
 
-def _main_probe(probes: Mapping[str, Mapping]) -> Mapping:
-    """What was trained last of all, or else the first probe there is."""
+def _select_main_probe(probes: Mapping[str, Mapping]) -> Mapping:
+    """Return the identity embedding, if there is one, and otherwise the first probe."""
     return probes.get("identity embedding") or next(iter(probes.values()))
 
 
-def direction(measure: str) -> int:
-    """1 if the higher is the better, -1 if the lower is, 0 if neither."""
+def find_direction(measure: str) -> int:
+    """Return 1 if higher is better, -1 if lower is better, 0 if neither."""
     name = measure.partition(": ")[2]
     return next(signs[name] for signs in MEASURES.values() if name in signs)
 
 
-def as_markdown(summary: Summary) -> str:
-    """Write a line for each measure and feature, a column for each model; the best of a line is bold."""
-    lines = []
+def format_markdown(summary: Summary) -> str:
+    """Format a table with a line for each measure and feature and a column for each model. The best entry is bold."""
+    rows = []
     for measure, models in summary.items():
-        sign = direction(measure)
-        for feature in (name for name in READABLE_FEATURES if any(name in row for row in models.values())):
-            cells = {model: row[feature] for model, row in models.items() if feature in row}
-            known = {model: sign * cell["mean"] for model, cell in cells.items() if sign and cell["mean"] is not None}
-            line = {model: mean_and_spread(cell) for model, cell in cells.items()}
-            line |= {model: f"**{line[model]}**" for model in known if known[model] == max(known.values())}
-            lines.append({"measure": measure + ARROWS[sign], "feature": feature} | line)
-    return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+        sign = find_direction(measure)
+        for feature in (name for name in READABLE_FEATURES if any(name in features for features in models.values())):
+            cells = {model: features[feature] for model, features in models.items() if feature in features}
+            signed_means = {
+                model: sign * cell["mean"] for model, cell in cells.items() if sign and cell["mean"] is not None
+            }
+            row = {model: format_mean_and_spread(cell) for model, cell in cells.items()}
+            best = max(signed_means.values(), default=None)
+            row |= {model: f"**{row[model]}**" for model in signed_means if signed_means[model] == best}
+            rows.append({"measure": measure + ARROWS[sign], "feature": feature} | row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
 def compare(arguments: ComparisonArguments) -> str:
-    """Set models side by side, on every task that one of them was probed on.
+    """Compare models on every task that one of them was probed on.
 
-    The tasks are those of the `results.json` in folders below the models' and below `output_dir`. Where another model,
-    or a random initialisation, lacks one, it is probed with the same options, into `output_dir`. A task that cannot be
-    probed here, as those of weights that came with their results and without their corpora, is left out with a warning.
+    The tasks are those of the `results.json` files in the folders of the models, in `output_dir`, and below them.
+    Models and random initialisations without results for a task are probed with the same options, into `output_dir`.
+    A task that cannot be probed here, for example because only its results were downloaded and not its corpora, is
+    left out with a warning.
 
     Returns:
         The table, in markdown.
 
     Raises:
-        ValueError: If no model was probed, no task can be, or names are not one for each model.
+        ValueError: If no model was probed, no task can be probed, or the number of names differs from that of models.
     """
     models, folder = name_models(arguments), Path(arguments.output_dir)
-    records = [record for place in (*models.values(), str(folder)) for record in read_records(Path(place))]
+    searched = (*models.values(), str(folder))
+    records = [record for path in searched for record in read_records(Path(path))]
     tasks = name_tasks(records)
     if not tasks:
         first = arguments.models[0]
-        raise ValueError(
-            f"No model was probed yet: `pcl probe {first} --task … --output_dir {first}/TASK` comes first."
-        )
+        raise ValueError(f"No model was probed yet: run `pcl probe {first} --task … --output_dir {first}/TASK` first.")
     for name in arguments.tasks:
         if name not in tasks:
             raise ValueError(f"`--tasks` must be some of {', '.join(tasks)}; got {name}.")
@@ -109,66 +116,71 @@ def compare(arguments: ComparisonArguments) -> str:
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
     digests = {path: model_digest(open_encoder(path)) for paths in groups.values() for path in paths}
-    gathered = {}
+    results = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
-            same = [record for record in records if task_options(record) == options]
-            known = {record["model_revision"]: record for record in reversed(same)}  # The first of each stays.
-            place = folder / task.replace(" ", "-")
+            task_records = [record for record in records if select_task_options(record) == options]
+            # Reversed, so that the first record of each model wins.
+            known_records = {record["model_revision"]: record for record in reversed(task_records)}
+            task_folder = folder / task.replace(" ", "-")
             try:
                 runs = {name: [] for name in groups}
                 for name, path in ((name, path) for name, paths in groups.items() for path in paths):
                     runs[name].append(
-                        known.get(digests[path])
-                        or measure(options, path, place / (name if name in models else Path(path).name))
+                        known_records.get(digests[path])
+                        or probe_model(options, path, task_folder / (name if name in models else Path(path).name))
                     )
                     bar.update()
-                gathered[task] = runs
+                results[task] = runs
             except (ValueError, OSError) as error:
                 if task in arguments.tasks or len(tasks) == 1:
                     raise
                 logger.warning("%s is left out: %s", task, error)
-    if not gathered:
-        raise ValueError(f"None of the tasks can be probed here: {', '.join(tasks)}.")
-    return _write(folder, summarise(gathered), {"options": dataclasses.asdict(arguments), "models": digests})
+    if not results:
+        raise ValueError(f"None of the tasks {', '.join(tasks)} can be probed here.")
+    return _write_comparison(folder, summarise(results), {"options": dataclasses.asdict(arguments), "models": digests})
 
 
-def _write(folder: Path, summary: Summary, facts: dict) -> str:
-    """The table, the same as JSON with some facts, and the picture; gives the table."""
-    markdown = as_markdown(summary)
+def _write_comparison(folder: Path, summary: Summary, facts: dict) -> str:
+    """Write the table as markdown and as JSON, and draw the chart.
+
+    Returns:
+        The table, in markdown.
+    """
+    markdown = format_markdown(summary)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "comparison.md").write_text(markdown + "\n")
     write_json(folder / "comparison.json", facts | {"measures": summary})
-    rows = {measure: {name: bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
-    draw_comparison(rows, {name: DIRECTIONS[direction(name)] for name in summary}).save(folder / "comparison.png")
+    rows = {measure: {name: to_bars(cells) for name, cells in models.items()} for measure, models in summary.items()}
+    draw_comparison(rows, {name: DIRECTIONS[find_direction(name)] for name in summary}).save(folder / "comparison.png")
     return markdown
 
 
 def read_records(folder: Path) -> list[dict]:
-    """Read the results of all probes in a folder and below."""
+    """Read the results of all probes in a folder and below it."""
     records = [json.loads(path.read_text()) for path in sorted(folder.rglob("results.json"))] if folder.is_dir() else []
     return [record for record in records if record.get("task") in TASKS and "model_revision" in record]
 
 
-def task_options(record: Mapping) -> dict:
-    """What of a probe's options another model can be probed with."""
-    return {name: value for name, value in record["options"].items() if name not in OF_ONE_MODEL}
+def select_task_options(record: Mapping) -> dict:
+    """Select the options of a probe that apply to any model."""
+    return {name: value for name, value in record["options"].items() if name not in MODEL_OPTIONS}
 
 
 def name_tasks(records: Sequence[Mapping]) -> dict[str, dict]:
-    """Give each different task a name."""
+    """Give each distinct set of task options a name."""
     tasks: dict[str, dict] = {}
-    for options in map(task_options, records):
+    for options in map(select_task_options, records):
         name = options["task"] + (f" {options['label_column']}" if options.get("label_column") else "")
         if options not in tasks.values():
-            same = sum(other == name or other.startswith(f"{name} (") for other in tasks)
-            tasks[f"{name} ({same + 1})" if same else name] = options
+            count = sum(other == name or other.startswith(f"{name} (") for other in tasks)
+            tasks[f"{name} ({count + 1})" if count else name] = options
     return tasks
 
 
-def measure(options: Mapping, model: str, folder: Path) -> dict:
-    """Probe a model with the options of another's probe."""
-    probe(TASKS[options["task"]](model=model, output_dir=str(folder), **options))
+def probe_model(options: Mapping, model: str, folder: Path) -> dict:
+    """Probe a model with the options of another model's probe. Returns the content of its results.json."""
+    run_probe(TASKS[options["task"]](model=model, output_dir=str(folder), **options))
     return json.loads((folder / "results.json").read_text())
 
 
@@ -176,34 +188,41 @@ def name_models(arguments: ComparisonArguments) -> dict[str, str]:
     """Give each model a name.
 
     Returns:
-        Folder or id, by name.
+        Folder or Hub id, by name.
 
     Raises:
-        ValueError: If names are not one for each model, or not different.
+        ValueError: If the number of names differs from that of models, two names are equal, or a name begins with
+            `RANDOM`.
     """
     names = arguments.names or [Path(model).name for model in arguments.models]
     if len(names) != len(arguments.models) or len(set(names)) < len(names):
         raise ValueError(f"`--names` must be {len(arguments.models)} different names, got {names}.")
     if any(name.startswith(RANDOM) for name in names):
-        raise ValueError(f"`--names` must leave `{RANDOM}` to the comparison, got {names}.")
+        raise ValueError(f"`--names` must not begin with `{RANDOM}`, got {names}.")
     return dict(zip(names, arguments.models))
 
 
 def make_random_models(models: dict[str, str], folder: Path, seeds: int) -> dict[str, list[str]]:
-    """Save random initialisations of every architecture there is among the models, by their name in the table."""
+    """Save random initialisations of every architecture among the models.
+
+    Returns:
+        Folders of the initialisations, by their name in the table.
+    """
     sizes = ("num_channels", "hidden_sizes", "feature_channels", "negative_slope", "image_size")
-    architectures: dict[str, tuple[str, PCLConfig]] = {}  # By their sizes: the first model that has them.
+    architectures: dict[
+        str, tuple[str, PCLConfig]
+    ] = {}  # By JSON of the sizes: the first model of that architecture, and its config.
     for name, model in models.items():
         config = open_encoder(model).config
         values = {size: getattr(config, size) for size in sizes}
         architectures.setdefault(json.dumps(values), (name, PCLConfig(**values)))
-    made = {}
-    for sizes_json, (like, config) in architectures.items():
-        name = RANDOM if len(architectures) == 1 else f"random, as large as {like}"
-        made[name] = []
+    folders = {}
+    for sizes_json, (model_name, config) in architectures.items():
+        name = RANDOM if len(architectures) == 1 else f"random, as large as {model_name}"
+        folders[name] = []
         for seed in range(seeds):
             set_seed(seed)
             path = folder / f"random-{hashlib.sha256(sizes_json.encode()).hexdigest()[:8]}-seed{seed}"
             PCLModel(config).save_pretrained(path)
-            made[name].append(str(path))
-    return made
+            folders[name].append(str(path))
+    return folders

@@ -1,4 +1,4 @@
-"""What each branch knows that the other should: pose in the face branch, identity and expression in the pose branch."""
+"""The disentanglement probe: pose read from the face branch, identity and expression read from the pose branch."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ from .arguments import DisentanglementArguments
 from .encoder import Encoder, extract_features
 from .labels import Labels, read_classes, read_head_pose
 from .logistic_regression import fit_logistic_regression
-from .results import over_seeds, results_table
+from .results import results_table, summarise_seeds
 from .subset import (
     CUT_SEED,
     TEST_SHARE,
@@ -43,20 +43,26 @@ from .subset import (
 )
 from .verification import open_pairs
 
-RIDGE_PENALTIES = np.logspace(-1, 7, 9)  # Wide, since the best one grows with images and features.
+RIDGE_PENALTIES = np.logspace(
+    -1, 7, 9
+)  # A wide range, because the best penalty grows with the numbers of images and features.
 POSE, IDENTITY, EXPRESSION = "pose R²", "identity AUC", "expression accuracy"
-# What leaks: the reading, the branch where it does not belong, the branch where it does.
+# By leak: the measure, the branch where the information does not belong, the branch where it belongs.
 LEAKS = {
     "pose_in_face": (POSE, "face", "pose"),
     "identity_in_pose": (IDENTITY, "pose", "face"),
     "expression_in_pose": (EXPRESSION, "pose", "face"),
 }
-# Faces: so many rows of swaps fit into a picture, and so many mirrored ones are encoded anew, outside of the cache.
-SWAPPED, MIRRORED = 8, 1000
+SWAPPED = 8  # Faces in the picture of swaps.
+MIRRORED = 1000  # Limit on the mirrored images, which are encoded in every run because they are not cached.
 
 
 def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Encoder, folder: Path) -> tuple[dict, str]:
-    """Measure what each branch holds of pose, identity and expression; as `probe.RUNS` says."""
+    """Measure how well pose, identity and expression can be read from each branch.
+
+    Returns:
+        The facts for results.json, and a table.
+    """
     size = arguments.image_size or encoder.image_size
     read = partial(read_classes, column=arguments.label_column, names=tuple(arguments.label_names))
     poses, faces = (
@@ -64,21 +70,21 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
         for name, reader in ((arguments.pose, read_head_pose), (arguments.expression, read))
     )
     pairs = open_pairs(arguments, arguments.identity)
-    table = encoder.table(pairs.corpus, size, "float32", pairs.source)
-    pairs = pairs.without(table.broken)
-    movement = _mirror_movement(encoder, size, poses[1])
+    table = encoder.extract(pairs.corpus, size, "float32", pairs.source)
+    pairs = pairs.drop_broken(table.broken)
+    movement = _measure_subset_movement(encoder, size, poses[1])
     results = {}
     for feature in FEATURES:
-        identity = pairs.measure(pairs.cosines(table.features[feature]))
-        results[feature] = read_pose(*(part.labelled(feature) for part in poses)) | {
+        identity = pairs.measure(pairs.compute_cosines(table.features[feature]))
+        results[feature] = measure_pose_readings(*(part.features_and_targets(feature) for part in poses)) | {
             IDENTITY: identity["auc"],
             "identity accuracy": identity["accuracy"],
-            EXPRESSION: _read_classes(*(part.labelled(feature) for part in faces)),
+            EXPRESSION: _measure_class_accuracy(*(part.features_and_targets(feature) for part in faces)),
             "mirror movement": movement[feature],
         }
     majority = float(faces[1].targets().bincount().max() / len(faces[1].rows))
     chance = {"pose": 0.0, "identity": 0.5, "expression": majority}
-    leaks = leakage(results, chance)
+    leaks = compute_leakage(results, chance)
     ratio = movement["face"] / movement["pose"] if movement["pose"] else None
     facts = {
         "metric": "pose_in_face",
@@ -91,62 +97,62 @@ def run_disentanglement_probe(arguments: DisentanglementArguments, encoder: Enco
         }
         | {"identity": pairs.describe()},
         "chance": chance,
-        "results": {name: {"linear readings": over_seeds([values])} for name, values in results.items()},
+        "results": {name: {"linear readings": summarise_seeds([values])} for name, values in results.items()},
         "leakage": leaks,
         "mirror_movement_face_over_pose": ratio,
     }
     readings = {name: {feature: results[feature][name] for feature in results} for name in (POSE, IDENTITY, EXPRESSION)}
-    swaps = _swaps(arguments.model, poses[1])
+    swaps = _draw_swaps(arguments.model, poses[1])
     draw_leakage(readings, movement, swaps, f"{encoder.name} at {size} px").save(folder / "disentanglement.png")
     lines = [results_table(facts["results"], list(results["face"])), ""]
     for name, leak in leaks.items():
-        value = f"not known, {leak['reason']}" if leak["value"] is None else f"{leak['value']:.3f}"
+        value = f"unknown, {leak['reason']}" if leak["value"] is None else f"{leak['value']:.3f}"
         lines.append(f"{name.replace('_', ' ')}: {value}")
-    lines.append(f"mirror movement, face over pose: {'not known' if ratio is None else format(ratio, '.3f')}")
+    lines.append(f"mirror movement, face over pose: {'unknown' if ratio is None else format(ratio, '.3f')}")
     return facts, "\n".join(lines)
 
 
 def open_train_and_test(name: str, read: Callable[[Dataset], Labels]) -> tuple[Subset, Subset]:
-    """The splits of a labelled corpus, or four fifths of it and one, with no image in both."""
+    """Open the splits of a labelled corpus, or split off a fifth of it for testing. No image is in both sets."""
     train = open_subset(name, "train", read)
     if "test" in corpus_splits(name) and len(corpus_splits(name)) > 1:
         test = open_subset(name, "test", read)
         check_same_labels(train, test)
-        return train.without_images_of(test), test
+        return train.drop_images_of(test), test
     return split_off(train, TEST_SHARE)
 
 
-def read_pose(
+def measure_pose_readings(
     train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]
 ) -> dict[str, float | None]:
-    """Read head pose from features by ridge regression, each angle with its own penalty.
+    """Measure how well a ridge regression reads head pose from features.
 
-    The features are standardised; the penalty is the one with the least squared error of leave-one-out on the training
-    images, which has a closed form. The time grows with images * dim * min(images, dim): 2,400 images of 8,192 features
-    take ten seconds on one thread.
+    Features are standardised. Each angle has its own penalty: the one with the least squared leave-one-out error on the
+    training images, which has a closed form. The time grows with images * dim * min(images, dim): 2,400 images of 8,192
+    features take ten seconds on one thread.
 
     Args:
         train: Features, `(images, dim)`, any floating dtype, and yaw, pitch and roll in degrees, `(images, 3)`.
-        test: The same.
+        test: The same for the test images.
 
     Returns:
-        `pose R²`, the mean over the angles, `pose MAE` in degrees, and `yaw R²` and so on. R² is at most 1, 0 for an
-        angle that is always guessed at the test images' mean; None for one that is constant in the test images, and
-        then not in the mean, which is None if there are no others.
+        `pose R²`, the mean over the angles; `pose MAE` in degrees; and `yaw R²`, `pitch R²` and `roll R²`. R² is at
+        most 1, and 0 for predicting the mean of the test images. It is None for an angle that is constant in the test
+        images, which does not count in the mean; the mean is None if all angles are constant.
     """
-    # float64, since float32 cannot tell the smallest penalties from rounding of the largest eigenvalues.
+    # float64, because in float32 the smallest penalties vanish in the rounding of the largest eigenvalues.
     (rows, angles), (test_rows, truth) = ([values.double().numpy() for values in part] for part in (train, test))
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES, alpha_per_target=True))
     predicted = model.fit(rows, angles).predict(test_rows)
     r2 = [float(r2_score(true, read)) if np.ptp(true) > 0 else None for true, read in zip(truth.T, predicted.T)]
-    known = [value for value in r2 if value is not None]
+    known_r2 = [value for value in r2 if value is not None]
     errors = mean_absolute_error(truth, predicted, multioutput="raw_values")
-    means = {POSE: float(np.mean(known)) if known else None, "pose MAE": float(np.mean(errors))}
+    means = {POSE: float(np.mean(known_r2)) if known_r2 else None, "pose MAE": float(np.mean(errors))}
     return means | {f"{angle} R²": value for angle, value in zip(ANGLES, r2)}
 
 
-def _read_classes(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> float:
-    """Accuracy of a logistic regression whose penalty is chosen on a tenth of the training images."""
+def _measure_class_accuracy(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Measure the accuracy of a logistic regression whose penalty is chosen on a tenth of the training images."""
     rows, labels = train
     shares = {"kept": 1 - VALIDATION_SHARE, "held_out": VALIDATION_SHARE}
     parts = split_stratified(labels.tolist(), shares, CUT_SEED).values()
@@ -155,77 +161,79 @@ def _read_classes(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Te
     return float(np.mean(predicted == test[1].numpy()))
 
 
-def leakage(
+def compute_leakage(
     results: Mapping[str, Mapping[str, float | None]], chance: Mapping[str, float]
 ) -> dict[str, dict[str, float | str | None]]:
-    """How much of what belongs in one branch can be read from the other.
+    """Compute how much of what belongs in one branch can be read from the other.
 
     Args:
-        results: What was read from `face` and `pose`, higher is better: `pose R²`, `identity AUC` of verification, and
-            `expression accuracy`.
-        chance: Of `pose` and `identity` what says nothing, 0 and 0.5; of `expression` the accuracy of always saying the
-            most frequent one.
+        results: Scores of readings from `face` and `pose`, higher is better: `pose R²`, `identity AUC` of verification,
+            and `expression accuracy`.
+        chance: Scores at chance: 0 for `pose`, 0.5 for `identity`, and for `expression` the accuracy of always
+            predicting the most frequent class.
 
     Returns:
-        `pose_in_face`, `identity_in_pose` and `expression_in_pose`. Each has a `value`, at least 0: the reading above
-        chance in the branch where it does not belong, over that in the branch where it does. 0: nothing leaks, the
-        reading is at or below chance; 1: as much as in the branch where it belongs. It is None, and `reason` says why,
-        where a reading is None or the branch where it belongs is not above chance.
+        `pose_in_face`, `identity_in_pose` and `expression_in_pose`. Each has a `value`, at least 0: the score above
+        chance in the branch where the information does not belong, divided by that in the branch where it belongs.
+        0 means that nothing leaks, because the score is at or below chance; 1 means that as much can be read as in the
+        branch where it belongs. The value is None, with a `reason`, if a score is None or the score in the branch where
+        it belongs is not above chance.
     """
     leaks = {}
     for name, (measure, other, home) in LEAKS.items():
         kind = measure.split()[0]
-        there, here, level = results[other][measure], results[home][measure], chance[kind]
-        if here is None or there is None:
+        score_in_other, score_in_home, chance_score = results[other][measure], results[home][measure], chance[kind]
+        if score_in_home is None or score_in_other is None:
             leaks[name] = {"value": None, "reason": f"{kind} could not be read"}
-        elif here <= level:
-            reason = f"{kind} from {home} is not above chance, {here:.3f} <= {level:.3f}"
+        elif score_in_home <= chance_score:
+            reason = f"{kind} from {home} is not above chance, {score_in_home:.3f} <= {chance_score:.3f}"
             leaks[name] = {"value": None, "reason": reason}
         else:
-            leaks[name] = {"value": max(0.0, there - level) / (here - level)}
+            leaks[name] = {"value": max(0.0, score_in_other - chance_score) / (score_in_home - chance_score)}
     return leaks
 
 
-def mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> float:
-    """How far features move when the image is mirrored.
+def measure_mirror_movement(features: torch.Tensor, mirrored_features: torch.Tensor) -> float:
+    """Measure how far features move when images are mirrored.
 
     Args:
         features: `(images, dim)`, any floating dtype.
-        mirrored_features: Of the mirrored images, `(images, dim)`, rows paired with `features`.
+        mirrored_features: Features of the mirrored images, `(images, dim)`, rows paired with `features`.
 
     Returns:
-        Mean cosine distance between an image and its mirror over that between two different images, all pairs: 0 does
-        not move, 1 moves as far as to another image.
+        Mean cosine distance between an image and its mirror, divided by the mean over all pairs of different images: 0
+        does not move, 1 moves as far as to another image.
 
     Raises:
         ValueError: If there are fewer than two images, features are not finite, or all have the same direction.
     """
     rows, mirrored = (F.normalize(part.double(), dim=1) for part in (features, mirrored_features))
-    images, to_mirror = len(rows), 1 - (rows * mirrored).sum(dim=1).mean()
-    # All pairs without an (images, images) table: the squared length of the summed rows is the sum of all
-    # cosines, those of a row with itself included.
-    to_others = 1 - (rows.sum(dim=0).square().sum() - rows.square().sum()) / (images * (images - 1))
-    if not to_others >= 1e-12:  # Rounding in float64; float32 features that differ at all differ by more.
+    count, distance_to_mirror = len(rows), 1 - (rows * mirrored).sum(dim=1).mean()
+    # The mean over all pairs without an (images, images) matrix: the squared length of the summed rows is the sum of
+    # all cosines, including those of each row with itself.
+    distance_to_others = 1 - (rows.sum(dim=0).square().sum() - rows.square().sum()) / (count * (count - 1))
+    if not distance_to_others >= 1e-12:  # Above float64 rounding, below any difference of float32 features.
         raise ValueError("`features` must be finite, of at least 2 images, and differ between images.")
-    return float(to_mirror / to_others)
+    return float(distance_to_mirror / distance_to_others)
 
 
-def _mirror_movement(encoder: Encoder, size: int, part: Subset) -> dict[str, float]:
-    chosen = part.rows[spread_rows(len(part.rows), MIRRORED)]
+def _measure_subset_movement(encoder: Encoder, size: int, part: Subset) -> dict[str, float]:
+    """Measure the mirror movement of each feature on at most `MIRRORED` images of a subset."""
+    rows = part.rows[spread_rows(len(part.rows), MIRRORED)]
     with ThreadPoolExecutor() as pool:
-        images = CorpusImages(part.corpus, size, part.source).load(chosen.tolist(), pool)  # uint8
-    seen, mirrored = (
+        images = CorpusImages(part.corpus, size, part.source).load(rows.tolist(), pool)  # uint8
+    features, mirrored_features = (
         extract_features(encoder.model, batches.split(encoder.batch_size)) for batches in (images, images.flip(3))
     )
-    return {name: mirror_movement(seen[name], mirrored[name]) for name in FEATURES}
+    return {name: measure_mirror_movement(features[name], mirrored_features[name]) for name in FEATURES}
 
 
-def _swaps(model_name: str, part: Subset) -> Image.Image | None:
-    """Every face in every pose, if the model has a decoder."""
+def _draw_swaps(model_name: str, part: Subset) -> Image.Image | None:
+    """Draw faces in each other's poses; None if the model has no decoder."""
     model = open_model(model_name)
     if not isinstance(model, PCLForPreTraining):
         return None
-    order = torch.argsort(part.targets()[:, 0]).numpy()  # By yaw, so that the poses differ.
+    order = torch.argsort(part.targets()[:, 0]).numpy()  # Sorted by yaw, so that poses differ.
     rows = part.rows[order][spread_rows(len(order), SWAPPED)]
     records = part.corpus.with_format(None).select(rows)["image"]
     images = torch.stack([decode_image(record, model.config.image_size) for record in records]).float() / 255

@@ -1,12 +1,12 @@
-"""Features extracted once and reused by every probe, in the same files that `pcl embed` writes.
+"""A cache of features, which are extracted once and reused by every probe, in the files of `pcl embed`.
 
-One folder for each model, corpus, image size and precision:
+The cache has one folder for each model, corpus, image size and precision:
 
     3f9a…/
-      key.json                     what they are of
+      key.json                     model, corpus, image size and precision
       features-00000.safetensors   `trunk`, `face`, `pose`, each (rows, dim), opened memory-mapped
-      rows-00000.parquet           the rows' numbers, and those whose image does not decode
-      hashes.json                  SHA-256 of both files of every shard; what no longer has its own is computed again
+      rows-00000.parquet           row numbers, and the rows whose images do not decode
+      hashes.json                  SHA-256 of both files of every shard; shards with other hashes are computed again
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from ..features_pcl import FEATURES, READABLE_FEATURES, feature_parts
 from ..files import file_digest, write_json
 from ..progress import progress
-from .feature_files import FeatureFiles, rows_of_a_file
+from .feature_files import FeatureFiles, choose_rows_per_file
 
 HASHES = "hashes.json"
 
@@ -32,13 +32,14 @@ Batches = Iterator[Mapping[str, torch.Tensor]]
 
 
 class ShardedFeatures:
-    """Rows of several tensors that are read as one.
+    """Rows of several tensors that are indexed as one tensor.
 
-    They are put together when they are taken: the tensors are memory-mapped, and a copy of all rows would have to fit
-    into memory, for face and pose of 61,225 images at 256 px 8 GB in bfloat16.
+    Only the rows that are read are concatenated. The tensors are memory-mapped, and a copy of all rows would have to
+    fit into memory; for face and pose of 61,225 images at 256 px, it takes 8 GB in bfloat16.
 
     Args:
-        shards: Of rows that follow each other: tensors `(rows, dim)`, whose entries follow each other.
+        shards: Consecutive ranges of rows; each is a sequence of tensors `(rows, dim)` that are concatenated along
+            `dim`.
     """
 
     def __init__(self, shards: Sequence[Sequence[torch.Tensor]]):
@@ -53,63 +54,64 @@ class ShardedFeatures:
         return int(self.ends[-1])
 
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
-        """`(taken rows, sum of the dims)`."""
+        """Read rows as one tensor, `(rows, sum of the dims)`."""
         rows = torch.arange(len(self))[rows]
-        taken = torch.empty(len(rows), self.shape[1], dtype=self.shards[0][0].dtype)
+        values = torch.empty(len(rows), self.shape[1], dtype=self.shards[0][0].dtype)
         shard_of_row = torch.bucketize(rows, self.ends, right=True)
         for number, parts in enumerate(self.shards):
             is_here = shard_of_row == number
             places = rows[is_here] - (self.ends[number] - len(parts[0]))
-            taken[is_here] = torch.cat([part[places] for part in parts], dim=1)
-        return taken
+            values[is_here] = torch.cat([part[places] for part in parts], dim=1)
+        return values
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of a corpus, row by row.
+    """Features of every row of a corpus.
 
     Args:
-        features: `trunk`, `face`, `pose` and `face+pose`, which reads two of them, each `(rows, dim)`.
-        broken: Rows whose image does not decode, with the reason; what stands there means nothing.
+        features: `trunk`, `face`, `pose` and `face+pose` (read from the two), each `(rows, dim)`.
+        broken: Rows whose images do not decode, with the reason. Their features are meaningless.
     """
 
     features: Mapping[str, ShardedFeatures]
     broken: Mapping[int, str]
 
 
-def cached_features(
+def load_or_compute_features(
     folder: Path,
     key: dict[str, str | int],
     rows: int,
     encode_from: Callable[[int], Batches],
     broken: MutableMapping[int, str],
 ) -> FeatureTable:
-    """Give the features of a key, from disk or, as far as they are not there, computed.
+    """Load the features of a key from the cache, and compute those that are missing.
 
     Args:
-        folder: Of all keys. It may be deleted at any time; everything in it can be computed again.
-        key: What the features are of: `model` and `corpus`, digests of weights and rows, `image_size` in px and
-            `precision`. Another value anywhere means other features.
-        rows: How many rows the table has, at least 1.
-        encode_from: From a row's number to the features of the batches from there on, as `encoder.encode` gives them.
-        broken: Filled by `encode_from` as it goes; what was found before a stop is put in first.
+        folder: Folder of the cache. It can be deleted at any time, because everything in it can be computed again.
+        key: Facts that determine the features: `model` and `corpus` (digests of weights and rows), `image_size` in px
+            and `precision`.
+        rows: Number of rows of the corpus, at least 1.
+        encode_from: Maps a row number to the features of the batches from there on, as `encoder.encode` returns them.
+        broken: Rows whose images do not decode, with the reason. `encode_from` adds to it as it proceeds; rows in the
+            cache are added first.
 
     Raises:
-        OSError: If the disk is full; the same call goes on where this one stopped.
+        OSError: If the disk is full. The same call continues where this one stopped.
     """
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     files = FeatureFiles(folder / name, "safetensors", Columns({"row": Value("int64")}))
     files.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(files.folder / ".lock"):  # Another probe of the same images waits, and finds them.
+    with FileLock(files.folder / ".lock"):  # A second probe of the same images waits, and then reads them.
         hashes = _read_hashes(files.folder / HASHES)
-        # 0.7 s a GB; a probe that learns from features of another face would say nothing.
-        files.drop_damaged(lambda n: all(hashes.get(file.name) == file_digest(file) for file in files.paths(n)))
-        for number in range(files.count()):
-            broken.update({int(row): reason for row, reason in files.notes(number)["broken"].items()})
-        if files.rows() < rows:
+        # Hashing takes 0.7 s per GB, and keeps probes from training on damaged features.
+        files.remove_damaged(lambda n: all(hashes.get(file.name) == file_digest(file) for file in files.shard_paths(n)))
+        for number in range(files.count_shards()):
+            broken.update({int(row): reason for row, reason in files.read_notes(number)["broken"].items()})
+        if files.count_rows() < rows:
             write_json(files.folder / "key.json", key)
-            _write_missing(files, rows, encode_from, broken, hashes)
-    shards = [load_file(files.path(number)) for number in range(files.count())]
+            _write_missing_shards(files, rows, encode_from, broken, hashes)
+    shards = [load_file(files.shard_path(number)) for number in range(files.count_shards())]
     features = {
         name: ShardedFeatures([[shard[part] for part in feature_parts(name)] for shard in shards])
         for name in READABLE_FEATURES
@@ -118,42 +120,42 @@ def cached_features(
 
 
 def _read_hashes(path: Path) -> dict[str, str]:
-    """The hashes of the shards' files, by name; none if the file is damaged itself, or from before there were any."""
+    """Read the hashes of the shards' files, by name; empty if the file is missing or damaged."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
 
 
-def _write_missing(
+def _write_missing_shards(
     files: FeatureFiles,
     rows: int,
     encode_from: Callable[[int], Batches],
     broken: Mapping[int, str],
     hashes: dict[str, str],
 ):
-    """Write shards of one size, but for the last, from the first row on that is not there."""
-    first, waiting, count = files.rows(), [], 0
+    """Write shards of equal size (the last may be smaller), from the first missing row on."""
+    first, batches, count = files.count_rows(), [], 0
 
     def write_shard(size: int):
-        nonlocal first, waiting, count
-        features = {name: torch.cat([batch[name] for batch in waiting]) for name in FEATURES}
+        nonlocal first, batches, count
+        features = {name: torch.cat([batch[name] for batch in batches]) for name in FEATURES}
         numbers = range(first, first + size)
         notes = {str(row): reason for row, reason in list(broken.items()) if row in numbers}
-        number = files.count()
+        number = files.count_shards()
         shard = {name: tensor[:size] for name, tensor in features.items()}
         files.write(number, [{"row": row} for row in numbers], shard, {"broken": notes})
-        hashes.update({file.name: file_digest(file) for file in files.paths(number)})
+        hashes.update({file.name: file_digest(file) for file in files.shard_paths(number)})
         write_json(files.folder / HASHES, hashes)
-        waiting = [{name: tensor[size:] for name, tensor in features.items()}]
+        batches = [{name: tensor[size:] for name, tensor in features.items()}]
         first, count = first + size, count - size
 
     with progress(total=rows, initial=first, desc="Features", unit="image", leave=False) as bar:
         for batch in encode_from(first):
-            waiting.append(batch)
+            batches.append(batch)
             count += len(batch["trunk"])
             bar.update(len(batch["trunk"]))
-            size = rows_of_a_file(sum(batch[name].shape[1] for name in FEATURES))
+            size = choose_rows_per_file(sum(batch[name].shape[1] for name in FEATURES))
             while count >= size:
                 write_shard(size)
     if count:

@@ -1,6 +1,6 @@
-"""Features as files for others: shards of parquet or safetensors, each written whole or not at all.
+"""Files of features: shards of parquet or safetensors, each written atomically.
 
-    features-00000.parquet       the rows' own columns, and `trunk`, `face`, `pose` as lists of one length
+    features-00000.parquet       the columns of the corpus, and `trunk`, `face`, `pose` as lists of equal length
 
 or
 
@@ -28,80 +28,83 @@ logger = logging.getLogger(__name__)
 Format = Literal["parquet", "safetensors"]
 
 NOTES = b"notes"
-FILE_BYTES = 2**28  # Of features, which lie in memory until their file is written.
-ROWS_PER_GROUP = 1000  # Readers take whole groups: small ones let them skip rows, and hold few in memory.
+FILE_BYTES = 2**28  # Size of the features per file; they are held in memory until the file is written.
+ROWS_PER_GROUP = 1000  # Readers load whole groups; with small ones they can skip rows and need less memory.
 
 
-def rows_of_a_file(width: int) -> int:
-    """Choose so many rows that a file has 256 MiB of float32 features, `width` numbers a row."""
+def choose_rows_per_file(width: int) -> int:
+    """Choose the number of rows that give 256 MiB of float32 features, at `width` numbers per row."""
     return max(1, FILE_BYTES // (4 * width))
 
 
 class FeatureFiles:
     """The shards in a folder.
 
-    In parquet features are float32, which every reader knows; bytes of equal weight stand together, so that the zeros
-    of what was computed in bfloat16 cost nothing. In safetensors they have the dtype that they come in.
+    Parquet files store features as float32, which every reader supports. Bytes of equal significance are stored
+    together, so that the zero bytes of features computed in bfloat16 compress to almost nothing. Safetensors files keep
+    the dtype of the features.
 
     Args:
-        folder: Made with the first shard.
+        folder: The folder; created with the first shard.
         file_format: `"parquet"` or `"safetensors"`.
-        columns: Names and types of the rows' own columns.
+        columns: Names and types of the columns of the corpus.
     """
 
     def __init__(self, folder: Path, file_format: Format, columns: Features):
         self.folder, self.file_format, self.columns = folder, file_format, columns
 
-    def path(self, number: int) -> Path:
-        """A shard's features."""
+    def shard_path(self, number: int) -> Path:
+        """Return the path of the file with a shard's features."""
         return self.folder / f"features-{number:05d}.{self.file_format}"
 
     def _rows_path(self, number: int) -> Path:
-        """Parquet with the columns of a shard's rows."""
-        return self.path(number) if self.file_format == "parquet" else self.folder / f"rows-{number:05d}.parquet"
+        """Return the path of the parquet file with the columns of a shard's rows."""
+        return self.shard_path(number) if self.file_format == "parquet" else self.folder / f"rows-{number:05d}.parquet"
 
-    def paths(self, number: int) -> list[Path]:
-        """A shard's files, in the order in which they are written."""
-        return list(dict.fromkeys([self._rows_path(number), self.path(number)]))
+    def shard_paths(self, number: int) -> list[Path]:
+        """List the files of a shard, in the order in which they are written."""
+        return list(dict.fromkeys([self._rows_path(number), self.shard_path(number)]))
 
-    def count(self) -> int:
-        """Shards that are there, up to the first that is not."""
+    def count_shards(self) -> int:
+        """Count the shards up to the first that is missing."""
         number = 0
-        while all(path.exists() for path in self.paths(number)):
+        while all(path.exists() for path in self.shard_paths(number)):
             number += 1
         return number
 
     def is_readable(self, number: int) -> bool:
-        """Whether a shard's files open: those that are empty or cut short do not."""
+        """Return whether the files of a shard can be opened. Empty and truncated files cannot."""
         try:
-            self.notes(number)
+            self.read_notes(number)
             if self.file_format == "safetensors":
-                with safe_open(self.path(number), "pt"):
+                with safe_open(self.shard_path(number), "pt"):
                     pass
-        except Exception:  # Arrow and safetensors have no common one.
+        except Exception:  # Arrow and safetensors have no common exception class.
             return False
         return True
 
-    def drop_damaged(self, is_whole: Callable[[int], bool]):
-        """Remove every shard from the first on that is not whole, so that the same call writes them again."""
-        damaged = next((number for number in range(self.count()) if not is_whole(number)), None)
+    def remove_damaged(self, is_intact: Callable[[int], bool]):
+        """Remove all shards from the first damaged one on, so that the same call writes them again."""
+        damaged = next((number for number in range(self.count_shards()) if not is_intact(number)), None)
         if damaged is None:
             return
-        logger.warning("%s is damaged, or was not finished: made again from there on", self.path(damaged))
-        for number in reversed(range(damaged, self.count())):  # The last one first, so that a stop leaves no gap.
-            for path in reversed(self.paths(number)):
+        logger.warning(
+            "%s is damaged, or was not finished: shards from there on are written again", self.shard_path(damaged)
+        )
+        for number in reversed(range(damaged, self.count_shards())):  # Last first: a stop leaves no gap.
+            for path in reversed(self.shard_paths(number)):
                 path.unlink()
 
-    def rows(self) -> int:
-        """Rows of all shards that `count` counts."""
-        return sum(pq.read_metadata(self._rows_path(number)).num_rows for number in range(self.count()))
+    def count_rows(self) -> int:
+        """Count the rows of all shards that `count_shards` counts."""
+        return sum(pq.read_metadata(self._rows_path(number)).num_rows for number in range(self.count_shards()))
 
-    def notes(self, number: int) -> dict:
-        """What `write` was told to note with a shard."""
+    def read_notes(self, number: int) -> dict:
+        """Read the notes that `write` stored with a shard."""
         return json.loads(pq.read_schema(self._rows_path(number)).metadata[NOTES])
 
-    def last_row(self, number: int) -> dict | None:
-        """The columns of a shard's last row, None if it has no rows."""
+    def read_last_row(self, number: int) -> dict | None:
+        """Read the columns of a shard's last row; None if it has no rows."""
         table = pq.read_table(self._rows_path(number), columns=list(self.columns))
         return table.slice(table.num_rows - 1).to_pylist()[0] if table.num_rows else None
 
@@ -109,22 +112,22 @@ class FeatureFiles:
         """Write a shard.
 
         Args:
-            number: From 0.
+            number: Number of the shard, from 0.
             rows: The columns of every row.
-            features: Each `(rows, dim)`, on the CPU.
-            notes: JSON-serialisable, kept in the shard.
+            features: Features by name, each `(rows, dim)`, on the CPU.
+            notes: JSON-serialisable facts to store with the shard.
 
         Raises:
-            OSError: If the disk is full; then there is no such shard.
+            OSError: If the disk is full. The shard then does not exist.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         columns = {name: [row[name] for row in rows] for name in self.columns}
         table = Dataset.from_dict(columns, features=self.columns).with_format("arrow")[:]
-        beside = features if self.file_format == "parquet" else {}
-        for name, tensor in beside.items():
+        feature_columns = features if self.file_format == "parquet" else {}
+        for name, tensor in feature_columns.items():
             values = pa.array(tensor.float().numpy().ravel())
             table = table.append_column(name, pa.FixedSizeListArray.from_arrays(values, tensor.shape[1]))
-        lists = {name: List(Value("float32"), length=tensor.shape[1]) for name, tensor in beside.items()}
+        lists = {name: List(Value("float32"), length=tensor.shape[1]) for name, tensor in feature_columns.items()}
         schema = Features({**self.columns, **lists}).arrow_schema
         schema = schema.with_metadata({**schema.metadata, NOTES: json.dumps(notes).encode()})
         with replacing(self._rows_path(number)) as unfinished:
@@ -134,9 +137,9 @@ class FeatureFiles:
                 row_group_size=ROWS_PER_GROUP,
                 compression="zstd",
                 use_dictionary=list(self.columns),
-                use_byte_stream_split=[f"{name}.list.element" for name in beside],
+                use_byte_stream_split=[f"{name}.list.element" for name in feature_columns],
             )
         if self.file_format == "safetensors":
             content = save({name: tensor.contiguous() for name, tensor in features.items()})
-            with replacing(self.path(number)) as unfinished:
+            with replacing(self.shard_path(number)) as unfinished:
                 unfinished.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Heads trained on frozen features, or together with the network, and tested as they are saved."""
+"""Training and testing of heads, on frozen features or together with the network."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from .arguments import HeadArguments
 from .encoder import Encoder
 from .finetuning import Finetuning
 from .heads import Head, build_head, set_head
-from .linear import PUBLISHED, LinearProbe, train_linear, with_best_thresholds
+from .linear import PUBLISHED, LinearProbe, train_linear, tune_thresholds
 from .logistic_regression import fit_logistic_regression
 from .objectives import OBJECTIVES, Selection
 from .scores import classification_scores
@@ -24,19 +24,20 @@ from .subset import Round, Subset, encode_subset
 from .tasks import HeadTask
 
 NEIGHBOURS = (5, 20)
-FINETUNING_BATCH_SIZE, PROBE_EPOCHS = 64, 50  # The probe is a start that is trained on, not a result.
+FINETUNING_BATCH_SIZE = 64
+PROBE_EPOCHS = 50  # For the probe that fine-tuning starts from: fewer than for a probe that is reported.
 MIRRORED_SIGNS = torch.tensor([-1.0, 1.0, -1.0])  # of yaw, pitch and roll
 
 
 @dataclass
 class TrainedHead:
-    """One head, tested.
+    """A trained and tested head.
 
     Args:
-        feature: What it reads.
-        seed: Of its training.
-        selection: Hyper-parameters and epoch that were chosen, and how they scored.
-        logits: Of the test images, `(images, outputs)` float32.
+        feature: Feature that the head reads.
+        seed: Seed of its training.
+        selection: Chosen hyper-parameters and epoch, with their score.
+        logits: Logits of the test images, `(images, outputs)` float32.
         test: The test images.
         make: Builds the model.
     """
@@ -49,11 +50,19 @@ class TrainedHead:
     make: Callable[[], Head]
 
     def describe(self) -> dict:
+        """Return the facts about the head for results.json."""
         return {"feature": self.feature, "seed": self.seed} | self.selection.describe()
 
 
 class HeadProbe:
-    """A task on one model: one training set, one test set."""
+    """The probe of one model on one task, with one training set and one test set.
+
+    Args:
+        arguments: Options of the probe.
+        task: The task.
+        encoder: The model.
+        parts: Training, validation and test set.
+    """
 
     def __init__(self, arguments: HeadArguments, task: HeadTask, encoder: Encoder, parts: Round):
         self.arguments, self.encoder, self.parts = arguments, encoder, parts
@@ -63,16 +72,18 @@ class HeadProbe:
 
     @cached_property
     def train(self) -> Subset:
+        """Training set with features."""
         return encode_subset(self.encoder, self.parts.train, self.image_size, "bf16")
 
     @cached_property
     def test(self) -> Subset:
-        # In the precision of a pipeline, and in no other.
+        # In float32, as in a pipeline, so that the saved head predicts what was measured.
+        """Test set with features."""
         return encode_subset(self.encoder, self.parts.test, self.image_size, "float32")
 
     @cached_property
     def held_out(self) -> Subset:
-        """What the epoch is chosen on."""
+        """Set with features on which the epoch is chosen: the validation set, or the test set without one."""
         if self.parts.validation is None:
             return self.test
         return encode_subset(self.encoder, self.parts.validation, self.image_size, "bf16")
@@ -80,14 +91,15 @@ class HeadProbe:
     def train_linear_heads(self) -> Iterator[TrainedHead]:
         """Train and test a linear head for each feature and seed."""
         for feature, seed, probe in self._train_probes(self.arguments.epochs):
-            logits = probe.logits(self.test.feature(feature))
+            logits = probe.compute_logits(self.test.feature(feature))
             make = partial(self._make_head, feature, probe)
             yield TrainedHead(feature, seed, probe.selection, logits, self.test, make)
 
     def finetune_heads(self) -> Iterator[TrainedHead]:
-        """Train the whole network for each feature and seed, and test it.
+        """Fine-tune and test the whole network for each feature and seed.
 
-        It starts with a linear probe as its head, so that the first steps do not spoil the features for a random one.
+        Training starts from a linear probe as the head, because gradients through a random head would distort the
+        features.
 
         Source:
             Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution.
@@ -98,34 +110,34 @@ class HeadProbe:
             for part in (self.parts.train, self.parts.validation, self.parts.test)
         )
         names = ("learning_rates", "layer_decays", "epochs")
-        given = {name: getattr(self.arguments, name) for name in names if getattr(self.arguments, name)}
-        # Classes and units are those of the mirrored images, too.
+        options = {name: getattr(self.arguments, name) for name in names if getattr(self.arguments, name)}
+        # Mirroring changes the sign of yaw and roll, and no class, unit or other number.
         signs = MIRRORED_SIGNS if self.arguments.task == "head_pose" else 1
         for feature, seed, probe in self._train_probes(PROBE_EPOCHS):
             model, selection = Finetuning(
-                partial(train.shuffled, seed),
-                held_out.in_order,
+                partial(train.shuffled_batches, seed),
+                held_out.ordered_batches,
                 self.objective,
                 seed,
                 train.steps,
                 lambda targets: targets * signs,
-                **given,
+                **options,
             ).run(partial(self._make_head, feature, probe))
-            logits, tested = test.logits(model)
-            yield TrainedHead(feature, seed, selection, logits, tested, lambda model=model: model)
+            logits, tested_images = test.compute_logits(model)
+            yield TrainedHead(feature, seed, selection, logits, tested_images, lambda model=model: model)
 
     def _train_probes(self, epochs: int | None) -> Iterator[tuple[str, int, LinearProbe]]:
-        """Train a linear layer for each feature and seed, by default for the published number of epochs."""
+        """Train a linear layer for each feature and seed; None trains for the published number of epochs."""
         recipe = PUBLISHED[self.arguments.task]
         if self.arguments.protocol == "strict":
-            recipe = recipe.searched()
+            recipe = recipe.with_search()
         recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs, one_scale=self.arguments.one_scale)
         for feature, seed in itertools.product(self.arguments.feature_names(), self.arguments.seeds):
             train, held_out = self.train.examples(feature), self.held_out.examples(feature)
-            words = f"{feature}, seed {seed}"
-            probe = train_linear(train, held_out, len(self.names), self.objective, recipe, seed, words)
+            description = f"{feature}, seed {seed}"
+            probe = train_linear(train, held_out, len(self.names), self.objective, recipe, seed, description)
             if getattr(self.arguments, "tune_thresholds", False):
-                probe = with_best_thresholds(probe, held_out)
+                probe = tune_thresholds(probe, held_out)
             yield feature, seed, probe
 
     def _make_head(self, feature: str, probe: LinearProbe) -> Head:
@@ -133,16 +145,16 @@ class HeadProbe:
         set_head(model, probe.weight, probe.bias)
         return model
 
-    def measure_others(self, feature: str) -> dict[str, dict]:
-        """Measure nearest neighbours, by cosine, and logistic regression; they have no seed."""
-        (rows, labels), test_rows = self.train.labelled(feature), self.test.feature(feature)
+    def measure_other_classifiers(self, feature: str) -> dict[str, dict]:
+        """Measure nearest neighbours (by cosine) and logistic regression, which need no seed."""
+        (rows, labels), test_rows = self.train.features_and_targets(feature), self.test.feature(feature)
         results = {}
         for k in NEIGHBOURS:
             if k <= len(rows):
                 classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
                 classifier.fit(rows.float().numpy(), labels.numpy())
                 results[f"{k} nearest neighbours"] = self._measure(classifier.predict(test_rows.float().numpy()))
-        validation = None if self.parts.validation is None else self.held_out.labelled(feature)
+        validation = None if self.parts.validation is None else self.held_out.features_and_targets(feature)
         logistic = fit_logistic_regression(rows, labels, validation)
         facts = {"inverse_penalty": logistic.model.C, "converged": logistic.converged}
         return results | {"logistic regression": self._measure(logistic.predict(test_rows)) | facts}
@@ -152,30 +164,38 @@ class HeadProbe:
 
 
 class SubsetImages:
-    """A subset's images and targets in batches; an image that does not decode is left out."""
+    """Images and targets of a subset, in batches. Images that do not decode are left out.
+
+    Args:
+        part: The subset.
+        size_px: Side of the images, in px.
+        batch_size: Images per batch.
+    """
 
     def __init__(self, part: Subset, size_px: int, batch_size: int):
         self.part, self.batch_size = part, batch_size
         self.images = CorpusImages(part.corpus, size_px, part.source)
         self.steps = -(-len(part.rows) // batch_size)
 
-    def shuffled(self, seed: int, epoch: int):
+    def shuffled_batches(self, seed: int, epoch: int):
+        """Yield batches in an order that depends on seed and epoch."""
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         return self._batches(torch.randperm(len(self.part.rows), generator=generator))
 
-    def in_order(self):
+    def ordered_batches(self):
+        """Yield batches in the order of the subset."""
         return self._batches(torch.arange(len(self.part.rows)))
 
-    def _batches(self, places: torch.Tensor):
+    def _batches(self, positions: torch.Tensor):
         with ThreadPoolExecutor() as pool:
-            for chosen in places.split(self.batch_size):
-                rows = self.part.rows[chosen.numpy()]
+            for batch in positions.split(self.batch_size):
+                rows = self.part.rows[batch.numpy()]
                 images = self.images.load(rows.tolist(), pool)
                 decodes = torch.tensor([row not in self.images.broken for row in rows.tolist()])
                 yield images[decodes], self.part.labels.targets[torch.from_numpy(rows)][decodes]
 
     @torch.no_grad()
-    def logits(self, model: Head) -> tuple[torch.Tensor, Subset]:
-        """Of every image that decodes, with the part that they are."""
-        batches = [model(images.to(model.device).float() / 255).logits.cpu() for images, _ in self.in_order()]
-        return torch.cat(batches), self.part.without(self.images.broken)
+    def compute_logits(self, model: Head) -> tuple[torch.Tensor, Subset]:
+        """Compute the logits of every image that decodes. Returns them with the subset of these images."""
+        batches = [model(images.to(model.device).float() / 255).logits.cpu() for images, _ in self.ordered_batches()]
+        return torch.cat(batches), self.part.drop_broken(self.images.broken)

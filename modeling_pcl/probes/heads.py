@@ -1,4 +1,4 @@
-"""A trained probe as a model that `from_pretrained` and pipelines open."""
+"""Trained probes as models that `from_pretrained` and pipelines can open."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,17 +19,20 @@ Head = PCLForImageClassification | PCLForHeadPoseEstimation
 
 
 def build_head(encoder: PCLModel, task: str, labels: Sequence[str], feature: str, image_size: int) -> Head:
-    """The encoder's weights under a head that is not trained yet; torch's random state stays as it was.
+    """Build a model with the encoder's weights and an untrained head. torch's random state stays unchanged.
 
     Args:
-        encoder: Its weights are copied.
-        task: What the head says: `head_pose` three angles, or one of `PROBLEM_TYPES`.
+        encoder: Encoder whose weights are copied.
+        task: `head_pose` for a head with three angles, or a key of `PROBLEM_TYPES`.
         labels: Names of the classes or units, in order, or of the number.
-        feature: What the head reads: `trunk`, `face`, `pose` or `face+pose`.
-        image_size: Side of the images it reads, in px.
+        feature: Feature that the head reads: `trunk`, `face`, `pose` or `face+pose`.
+        image_size: Side of the input images, in px.
+
+    Returns:
+        The model, in eval mode, on the device of the encoder.
 
     Raises:
-        ValueError: If two labels have one name.
+        ValueError: If two labels have the same name.
     """
     if len(set(labels)) < len(labels):
         raise ValueError(f"`labels` must be different names, got {list(labels)}.")
@@ -38,26 +41,26 @@ def build_head(encoder: PCLModel, task: str, labels: Sequence[str], feature: str
         model_class = PCLForImageClassification
         changes |= {"id2label": dict(enumerate(labels)), "problem_type": PROBLEM_TYPES[task]}
         changes |= {"label2id": {label: number for number, label in enumerate(labels)}}
-    # The caller's random state must not depend on how many heads were built.
+    # Building a head must not change the caller's random state.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(PCLConfig(**(encoder.config.to_dict() | changes)))
     model.pcl.load_state_dict(encoder.state_dict())
-    model.config.name_or_path = encoder.config.name_or_path  # Whose crop of faces the head goes on with.
+    model.config.name_or_path = encoder.config.name_or_path  # `save_head` copies the face crop from there.
     return model.to(encoder.device).eval()
 
 
 @torch.no_grad()
 def set_head(model: Head, weight: torch.Tensor, bias: torch.Tensor):
-    """Put a linear layer on raw features into a model.
+    """Copy a linear layer on raw features into the head of a model.
 
     Args:
-        model: Its head is overwritten.
+        model: Model whose head is overwritten.
         weight: `(outputs, head_size)`.
         bias: `(outputs,)`.
 
     Raises:
-        ValueError: If a shape does not fit.
+        ValueError: If a shape does not match the head.
     """
     layer = model.regressor if isinstance(model, PCLForHeadPoseEstimation) else model.classifier
     if layer.weight.shape != weight.shape or layer.bias.shape != bias.shape:
@@ -70,7 +73,7 @@ def set_head(model: Head, weight: torch.Tensor, bias: torch.Tensor):
 
 
 def save_head(model: Head, folder: str | Path):
-    """Write a model with the image processor of its size, and the encoder's crop, so that a pipeline opens it."""
+    """Save a model, and an image processor for its image size with the encoder's face crop, for use in a pipeline."""
     model.save_pretrained(folder)
     processor = PCLImageProcessor.for_image_size(model.config.image_size, like=model.config.name_or_path)
     processor.save_pretrained(folder)
@@ -79,9 +82,15 @@ def save_head(model: Head, folder: str | Path):
 def save_embedding(
     encoder: PCLModel, weight: torch.Tensor, bias: torch.Tensor, feature: str, image_size: int, folder: str | Path
 ):
-    """Write a linear embedding, `(dim, head_size)`, as a `PCLForImageClassification` whose logits are the embedding.
+    """Save a linear embedding as a `PCLForImageClassification` whose logits are the embedding.
 
-    All other arguments are as for `build_head`.
+    Args:
+        encoder: As for `build_head`.
+        weight: `(dim, head_size)`.
+        bias: `(dim,)`.
+        feature: As for `build_head`.
+        image_size: As for `build_head`.
+        folder: Folder to write to.
     """
     names = [f"dimension {number}" for number in range(len(bias))]
     model = build_head(encoder, "embedding", names, feature, image_size)

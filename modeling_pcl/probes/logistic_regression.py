@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on features: a linear probe that is solved rather than trained."""
+"""Multinomial logistic regression on features: a linear probe that a solver fits."""
 
 import logging
 import warnings
@@ -16,10 +16,11 @@ from ..progress import progress
 
 logger = logging.getLogger(__name__)
 
-# Inverse penalties, scikit-learn's C. One thread, 10,800 images, 7 classes: all of them take half a minute at 1,568
-# features and two at 6,272. From 0.1 up some stopped at `MAX_ITERATIONS`, where validation accuracy had long fallen.
+# Candidates for scikit-learn's C. With one thread, 10,800 images and 7 classes, fitting all of them takes half a minute
+# for 1,568 features and two minutes for 6,272. From 0.1 up some fits stop at `MAX_ITERATIONS`; validation accuracy is
+# already falling at weaker penalties.
 INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-DEFAULT_INVERSE_PENALTY = 1.0  # scikit-learn's, where there is nothing to choose on.
+DEFAULT_INVERSE_PENALTY = 1.0  # scikit-learn's default, used without validation images.
 MAX_ITERATIONS = 200
 
 
@@ -28,9 +29,9 @@ class LogisticProbe:
     """A logistic regression on standardised features.
 
     Args:
-        scaler: What standardises them.
+        scaler: Scaler that standardises the features.
         model: The regression; its `C` is the inverse penalty.
-        score: Accuracy on the validation images; None without.
+        score: Accuracy on the validation images; None without validation images.
         converged: Whether the solver reached its tolerance at this penalty.
     """
 
@@ -40,7 +41,14 @@ class LogisticProbe:
     converged: bool
 
     def predict(self, features: torch.Tensor) -> np.ndarray:
-        """The class of each image, `(images,)`, from features `(images, dim)` of any floating dtype."""
+        """Predict classes.
+
+        Args:
+            features: `(images, dim)`, any floating dtype.
+
+        Returns:
+            The class of each image, `(images,)`.
+        """
         return self.model.predict(self.scaler.transform(features.float().numpy()))
 
 
@@ -52,10 +60,10 @@ def fit_logistic_regression(
     """Fit a logistic regression with an L2 penalty on standardised features, in float32.
 
     Args:
-        train: Features, `(images, dim)`, any floating dtype; a standardised float32 copy is held in memory.
-        train_labels: Their classes, `(images,)`, numbers or names.
-        validation: Features `(images, dim)` and classes on which the penalty is chosen by accuracy; of equally good
-            penalties the strongest. None takes `DEFAULT_INVERSE_PENALTY`.
+        train: Features, `(images, dim)`, any floating dtype. A standardised float32 copy is held in memory.
+        train_labels: Classes, `(images,)`, as numbers or names.
+        validation: Features `(images, dim)` and classes `(images,)`. The penalty with the best accuracy on them is
+            chosen; of several, the strongest. None uses `DEFAULT_INVERSE_PENALTY`.
 
     Raises:
         ValueError: If there are fewer than two classes, or features are not finite.
@@ -64,25 +72,25 @@ def fit_logistic_regression(
     rows = scaler.fit_transform(train.float().numpy())
     if validation is not None:
         validation_rows = scaler.transform(validation[0].float().numpy())
-    # From the strongest penalty on, each fit starts where the last ended: half the iterations.
+    # Strongest penalty first, each fit starting from the previous solution: this halves the number of iterations.
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
-    best, unconverged = None, []
+    best, unconverged_penalties = None, []
     candidates = INVERSE_PENALTIES if validation is not None else [DEFAULT_INVERSE_PENALTY]
     for penalty in progress(candidates, desc="logistic regression", unit="penalty", leave=False):
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught_warnings:
             warnings.simplefilter("always", ConvergenceWarning)
             model.set_params(C=penalty).fit(rows, train_labels)
-        converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+        converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught_warnings)
         if not converged:
-            unconverged.append(f"{penalty:g}")
+            unconverged_penalties.append(f"{penalty:g}")
         score = float(model.score(validation_rows, np.asarray(validation[1]))) if validation is not None else None
         if best is None or score > best.score:
             best = LogisticProbe(scaler, deepcopy(model), score, converged)
-    if unconverged:
+    if unconverged_penalties:
         logger.warning(
             "Logistic regression did not converge in %d iterations at C = %s; C = %g is kept.",
             MAX_ITERATIONS,
-            ", ".join(unconverged),
+            ", ".join(unconverged_penalties),
             best.model.C,
         )
     return best

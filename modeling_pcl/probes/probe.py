@@ -1,4 +1,4 @@
-"""One probe, whatever its task."""
+"""Run a probe of any task."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,8 @@ from .encoder import Encoder
 from .head_probe import run_head_probe
 from .verification_probe import run_verification_probe
 
-# From options, model and folder to what results.json says of the results, and a table; pictures and files are written.
+# Each function takes options, encoder and output folder, writes files and pictures, and returns the facts for
+# results.json and a table of the results.
 RUNS = {
     HeadArguments: run_head_probe,
     VerificationArguments: run_verification_probe,
@@ -19,22 +20,22 @@ RUNS = {
 }
 
 
-def probe(arguments: ProbeArguments) -> str:
-    """Measure what an encoder knows.
+def run_probe(arguments: ProbeArguments) -> str:
+    """Probe an encoder, and write results, head, predictions and pictures to `output_dir`.
 
     Args:
-        arguments: Of the task's class in `arguments.TASKS`.
+        arguments: Options, of the class that `arguments.TASKS` has for the task.
 
     Returns:
-        A table of the results; all that remains is in `output_dir`.
+        A table of the results.
 
     Raises:
-        ValueError, OSError: If an option, a corpus or the model is not as it must be.
+        ValueError, OSError: If an option, a corpus or the model is invalid or cannot be opened.
     """
     folder = Path(arguments.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)  # Of an earlier probe.
-    is_finetuned = getattr(arguments, "finetune", False)  # Then the batches are those of training.
+    (folder / "results.json").unlink(missing_ok=True)  # A failed probe must not leave the results of an earlier one.
+    is_finetuned = getattr(arguments, "finetune", False)  # Then `--batch_size` is that of training, not of encoding.
     encoder = Encoder(arguments.model, arguments.cache_dir, None if is_finetuned else arguments.batch_size)
     run = next(run for kind, run in RUNS.items() if isinstance(arguments, kind))
     facts, table = run(arguments, encoder, folder)

@@ -1,4 +1,4 @@
-"""Training recipes compared, and long runs followed, by a few scores on validation data."""
+"""Comparison of training recipes, and following of long runs, by quick scores on validation data."""
 
 import csv
 import json
@@ -25,51 +25,51 @@ from ..training.checkpoints import CheckpointFolder, read_state
 from ..training.options import MAY_CHANGE, parse_options
 from ..training.state import check_same_run
 from .arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
-from .quick_scores import ScoreData, quick_scores, read_score_data
+from .quick_scores import ScoreData, compute_quick_scores, read_score_data
 
-# As `python -m modeling_pcl.commands.pretrain`.
+# Equivalent to `python -m modeling_pcl.commands.pretrain`.
 PRETRAIN = "import runpy; runpy.run_module('modeling_pcl.commands.pretrain', run_name='__main__', alter_sys=True)"
 
 
 class Scorer:
-    """Scores models at several sides, and adds what it found to a table."""
+    """Scores models at several sides, and appends the scores to a CSV file."""
 
     def __init__(self, arguments: ScoreArguments):
         self.arguments, self.path = arguments, Path(arguments.output)
         self.data: dict[int, ScoreData] = {}
         self.lock = FileLock(f"{arguments.output}.lock")
 
-    def prepare(self):
-        """Read all images, once for all models."""
+    def load_images(self):
+        """Read the images of all corpora, once for all models."""
         for side in self.arguments.sides:
             if side not in self.data:
                 self.data[side] = read_score_data(self.arguments, side)
 
-    def rows(self) -> list[dict[str, str]]:
-        """What the table holds."""
+    def read_rows(self) -> list[dict[str, str]]:
+        """Read the rows of the CSV file; none if it does not exist."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
 
     def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
-        """Score a model, and write a row for each side and feature. Returns the first of these rows."""
+        """Score a model, and append a row for each side and feature. Returns the first of these rows."""
         rows = []
         for side in self.arguments.sides:
-            for feature, scores in quick_scores(model, self.data[side], self.arguments.features):
+            for feature, scores in compute_quick_scores(model, self.data[side], self.arguments.features):
                 rounded = {name: round(score, 4) for name, score in scores.items()}
                 rows.append({**facts, "side": side, "feature": feature, **rounded})
         with self.lock:
-            before = self.rows()
+            old_rows = self.read_rows()
             with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
-                writer.writerows([*before, *rows])
+                writer.writerows([*old_rows, *rows])
         return rows[0]
 
 
 def open_scored_model(name: str) -> PCLModel:
-    """A folder or Hub id, or `random:SEED:WIDTH` for a model that is not trained."""
+    """Open a folder or Hub id, or make a random model from `random:SEED:WIDTH`."""
     kind, *numbers = name.split(":")
     if kind != "random":
         return open_encoder(name)
@@ -79,10 +79,13 @@ def open_scored_model(name: str) -> PCLModel:
 
 
 def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Options of all, and each one's own by name.
+    """Read a file of variants.
+
+    Returns:
+        The options of all variants, and the options of each variant by name.
 
     Raises:
-        ValueError: If a line is not `name: options`, a name stands twice, or options begin with no known name.
+        ValueError: If a line is not `name: options`, a name occurs twice, or options begin with an unknown name.
     """
     variants: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
@@ -91,28 +94,29 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
             continue
         name, colon, options = text.partition(":")
         if not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError(f"{path}, line {number}: must be `name: options`, each name once, got {line!r}.")
+            raise ValueError(f"{path}, line {number}: must be `name: options` with a new name, got {line!r}.")
         words = shlex.split(options)
         if words and not words[0].startswith(("--", "random:")):
             if words[0] not in variants:
-                raise ValueError(f"{path}, line {number}: no line before it is named {words[0]!r}.")
+                raise ValueError(f"{path}, line {number}: there is no earlier line named {words[0]!r}.")
             words = [*variants[words[0]], *words[1:]]
         variants[name] = words
     return variants.pop("all", []), variants
 
 
 class Trainer:
-    """Trains variants, each in a process of one thread that ends with this one."""
+    """Trains variants, each in a process of one thread that ends with this process."""
 
     def __init__(self, arguments: SearchArguments):
         self.arguments = arguments
         self.running: set[subprocess.Popen] = set()
 
     def train(self, name: str, options: list[str]) -> Path:
-        """Train a variant, unless it is trained already. Returns its folder.
+        """Train a variant, unless it is already trained. Returns its folder.
 
         Raises:
-            ValueError: If training failed, with the last lines of its log; or if the folder is of other options.
+            ValueError: If training failed, with the last lines of its log, or if the folder has a run with other
+                options.
         """
         folder = Path(self.arguments.runs_dir) / name
         arguments = ["--corpus", self.arguments.corpus, "--output_dir", str(folder), *options]
@@ -135,13 +139,13 @@ class Trainer:
         return folder
 
     def stop(self):
-        """End all that are training; each goes on from its last checkpoint another time."""
+        """Terminate all running training processes. Each resumes from its last checkpoint in the next search."""
         for process in list(self.running):
             process.terminate()
 
 
-def run_facts(folder: Path) -> dict:
-    """Of a run that is finished."""
+def read_run_facts(folder: Path) -> dict:
+    """Read seed, steps, images seen and duration of a finished run."""
     record = json.loads((folder / "run.json").read_text())
     started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
     return {
@@ -152,40 +156,41 @@ def run_facts(folder: Path) -> dict:
     }
 
 
-def search(arguments: SearchArguments):
-    """Train what is not trained, score what is not scored.
+def search_recipes(arguments: SearchArguments):
+    """Train variants that are not trained yet, and score those that are not scored yet.
 
     Raises:
-        ValueError: If a variant's options differ from those in the table, or variants failed.
+        ValueError: If the table has a variant with other options, or variants failed.
     """
     (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
-    scored = {row["name"]: row["options"] for row in scorer.rows()}
+    scored = {row["name"]: row["options"] for row in scorer.read_rows()}
     for name, options in variants.items():
         if scored.get(name, shlex.join(options)) != shlex.join(options):
-            raise ValueError(f"{arguments.output} has {name} with other options: give the variant another name.")
+            raise ValueError(f"{arguments.output} has {name} with other options: rename the variant.")
     missing = {name: options for name, options in variants.items() if name not in scored}
     if missing:
-        scorer.prepare()
+        scorer.load_images()
 
-    def work(name: str, options: list[str]) -> dict:
+    def train_and_score(name: str, options: list[str]) -> dict:
+        """Train and score one variant."""
         facts = {"name": name, "options": shlex.join(options)}
-        if name.startswith("random"):  # options: the model's name
+        if name.startswith("random"):  # The options are the model's name.
             seed = int(options[0].split(":")[1])
             facts |= {"seed": seed, "steps": 0, "images_seen": 0, "minutes": 0}
             return scorer.add(open_scored_model(options[0]), facts)
         folder = trainer.train(name, [*common, *options])
-        return scorer.add(open_encoder(str(folder)), facts | run_facts(folder))
+        return scorer.add(open_encoder(str(folder)), facts | read_run_facts(folder))
 
     failed = []
     pool = ThreadPoolExecutor(arguments.jobs)
     try:
-        running = {pool.submit(work, name, options): name for name, options in missing.items()}
-        for job in progress(as_completed(running), total=len(running), desc="Variants", unit="run"):
+        name_of_job = {pool.submit(train_and_score, name, options): name for name, options in missing.items()}
+        for job in progress(as_completed(name_of_job), total=len(name_of_job), desc="Variants", unit="run"):
             try:
                 tqdm.write(json.dumps(job.result()))
             except (ValueError, OSError) as error:
-                failed.append(running[job])
-                tqdm.write(f"{running[job]} failed: {error}")
+                failed.append(name_of_job[job])
+                tqdm.write(f"{name_of_job[job]} failed: {error}")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         trainer.stop()
@@ -195,39 +200,39 @@ def search(arguments: SearchArguments):
 
 
 def score_models(arguments: ScoreModelsArguments):
-    """Score models, a row of the table for each side and feature."""
+    """Score models, and append a row to the CSV file for each side and feature."""
     scorer = Scorer(arguments)
-    scorer.prepare()
+    scorer.load_images()
     for name in arguments.models:
         print(json.dumps(scorer.add(open_scored_model(name), {"model": name})))
 
 
-def score_newest(scorer: Scorer, run: Path):
-    """Score the newest checkpoint, unless that is done."""
+def score_newest_checkpoint(scorer: Scorer, run: Path):
+    """Score the newest checkpoint, unless it is already scored, and redraw the learning curve."""
     newest = CheckpointFolder(run / "checkpoints").newest()
     step = newest and read_state(newest)["step"]
-    if newest is None or str(step) in {row["step"] for row in scorer.rows()}:
+    if newest is None or str(step) in {row["step"] for row in scorer.read_rows()}:
         return
-    scorer.prepare()
-    model = open_encoder(str(newest / "model"))  # Before a later checkpoint takes its place.
+    scorer.load_images()
+    model = open_encoder(str(newest / "model"))  # Opened before a later checkpoint can replace it.
     images_seen = step * json.loads((run / "run.json").read_text())["images_per_step"]
     facts = {"time": datetime.now().isoformat(timespec="minutes"), "step": step, "images_seen": images_seen}
     print(json.dumps(scorer.add(model, facts)), flush=True)
-    draw_learning_curve(scorer.rows()).save(scorer.path.with_suffix(".png"))
+    draw_learning_curve(scorer.read_rows()).save(scorer.path.with_suffix(".png"))
 
 
-def follow(arguments: FollowArguments):
-    """Score the newest checkpoint of a run, again and again unless once is enough.
+def follow_run(arguments: FollowArguments):
+    """Score the newest checkpoint of a run, repeatedly unless `--once` is given.
 
     Raises:
-        ValueError: If there is no such folder, or a corpus does not open.
+        ValueError: If the folder does not exist, or a corpus cannot be opened.
     """
     run = Path(arguments.run)
     if not run.is_dir():
-        raise ValueError(f"{run} is no folder of a run.")
+        raise ValueError(f"{run} is not the folder of a run.")
     arguments.output = arguments.output or str(run / "scores.csv")
     scorer = Scorer(arguments)
-    score_newest(scorer, run)
+    score_newest_checkpoint(scorer, run)
     while not arguments.once:
         time.sleep(60 * arguments.every_min)
-        score_newest(scorer, run)
+        score_newest_checkpoint(scorer, run)

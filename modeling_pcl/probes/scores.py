@@ -1,4 +1,4 @@
-"""Measures of predictions, as pure functions: what probes report, what heads are chosen by, what `metrics` wraps."""
+"""Scores of predictions, as pure functions. Probes report them, choose heads by them, and `metrics` wraps them."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,14 +10,14 @@ from ..head_pose_pcl import ANGLES
 
 
 def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]:
-    """F1 of each unit.
+    """Compute the F1 of each unit.
 
     Args:
-        predicted: Whether a unit is said to be active, `(images, units)`; false where its label is missing.
-        active: Whether it is, `(images, units)`.
+        predicted: Whether a unit is predicted active, `(images, units)` booleans; False where the label is missing.
+        active: Whether the unit is active, `(images, units)` booleans.
 
     Returns:
-        `(units,)`, in [0, 1]; None for a unit that is active in neither.
+        `(units,)`, in [0, 1]; None for a unit that is active neither in predictions nor in labels.
     """
     counts = predicted.sum(axis=0) + active.sum(axis=0)  # (images, units) -> (units,)
     hits = (predicted & active).sum(axis=0)
@@ -25,9 +25,9 @@ def f1_per_unit(predicted: np.ndarray, active: np.ndarray) -> list[float | None]
 
 
 def mean_f1(by_unit: Sequence[float | None]) -> float | None:
-    """Mean over the units that have an F1; None if there is none."""
-    existing = [score for score in by_unit if score is not None]
-    return float(np.mean(existing)) if existing else None
+    """Compute the mean over the units that have an F1; None if no unit has one."""
+    known_scores = [score for score in by_unit if score is not None]
+    return float(np.mean(known_scores)) if known_scores else None
 
 
 def classification_scores(
@@ -36,29 +36,29 @@ def classification_scores(
     labels: Sequence[int] | None = None,
     confusion_matrix: Literal["counts", "normalised"] | None = None,
 ) -> dict[str, float | list]:
-    """Accuracies in [0, 1].
+    """Compute accuracies, F1 and, on request, the confusion matrix.
 
     Args:
-        predictions: Numbers of the classes, `(images,)`.
-        references: The same, `(images,)`.
-        labels: All classes there are, in the order of the confusion matrix; None takes those that occur, sorted.
-        confusion_matrix: What the matrix holds if it is wanted: `counts` of images, or `normalised` so that each
-            row sums to 1 (a row of a class without references is 0). None leaves it out, so that all results
-            are numbers, as the evaluator's `strategy="bootstrap"` needs them.
+        predictions: Class numbers, `(images,)`.
+        references: Class numbers, `(images,)`.
+        labels: All classes, in the order of the confusion matrix; None takes the classes that occur, sorted.
+        confusion_matrix: `counts` for a matrix of images, `normalised` for rows that sum to 1 (0 for a class without
+            references), None for no matrix. Without it all results are numbers, as the evaluator's
+            `strategy="bootstrap"` requires.
 
     Returns:
-        `accuracy`: Share of images whose class is right.
-        `mean_class_accuracy`: Mean of the same share of each class in the references.
+        `accuracy`: Share of images that are classified correctly, in [0, 1].
+        `mean_class_accuracy`: The same share for each class in the references, averaged.
         `macro_f1`: Mean F1 of the classes that occur in references or predictions.
-        `confusion_matrix`: If wanted, `(classes, classes)`: a row for each class in the references, a column for
-            each in the predictions.
-        `labels`: With the matrix, which class its rows and columns stand for.
+        `confusion_matrix`: On request, `(classes, classes)`, with a row for each class in the references and a column
+            for each class in the predictions.
+        `labels`: With the matrix, the classes of its rows and columns.
 
     Raises:
         ValueError: If there are no images, a class is not a whole number or not one of `labels`, or
-            `confusion_matrix` is none of the above.
+            `confusion_matrix` has another value.
     """
-    predictions, references = _class_numbers("predictions", predictions), _class_numbers("references", references)
+    predictions, references = _to_class_numbers("predictions", predictions), _to_class_numbers("references", references)
     occurring, in_references = np.union1d(predictions, references), np.unique(references)
     results = {
         "accuracy": float(np.mean(predictions == references)),
@@ -67,7 +67,7 @@ def classification_scores(
         ),
         "macro_f1": float(metrics.f1_score(references, predictions, labels=occurring, average="macro")),
     }
-    classes = occurring if labels is None else _class_numbers("labels", labels)
+    classes = occurring if labels is None else _to_class_numbers("labels", labels)
     if len(np.unique(classes)) != len(classes):
         raise ValueError(f"`labels` must name each class once, got {list(labels)}.")
     unknown = np.setdiff1d(occurring, classes)
@@ -82,21 +82,28 @@ def classification_scores(
     return results | {"confusion_matrix": matrix.tolist(), "labels": classes.tolist()}
 
 
-def _class_numbers(name: str, values) -> np.ndarray:
-    numbers = _numbers(name, values, "the classes of images", "be a number of a class")
+def _to_class_numbers(name: str, values) -> np.ndarray:
+    """Convert class numbers to int64, and raise `ValueError` for anything else."""
+    numbers = _to_numbers(name, values, "the classes of images", "be a class number")
     if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
-        raise ValueError(f"`{name}` must be numbers of classes; take the argmax of scores, leave out the unknown.")
+        raise ValueError(
+            f"`{name}` must be class numbers; take the argmax of scores, and leave out images without a label."
+        )
     return numbers.astype(np.int64)
 
 
-def _numbers(name: str, rows, content: str, of_row: str) -> np.ndarray:
-    """Rows as float64; refused if there are none, or not with equally many numbers each."""
+def _to_numbers(name: str, rows, content: str, row_rule: str) -> np.ndarray:
+    """Convert rows to float64.
+
+    Raises:
+        ValueError: If there are no rows, they have different lengths, or values are not numbers.
+    """
     if not len(rows):
         raise ValueError(f"`{name}` must hold {content}, got none.")
     try:
         return np.asarray(rows, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must {of_row} in every row.") from error
+        raise ValueError(f"`{name}` must {row_rule} in every row.") from error
 
 
 def angular_errors(
@@ -105,64 +112,64 @@ def angular_errors(
     max_angle: float | None = 99,
     per_sample: bool = False,
 ) -> dict[str, float | int | list]:
-    """Mean absolute difference in degrees. It does not wrap: 179 and -179 are 358 degrees apart.
+    """Compute mean absolute differences in degrees. Differences do not wrap: 179 and -179 are 358 degrees apart.
 
     Args:
-        predictions: Yaw, pitch, roll in degrees, `(images, 3)`.
-        references: The same, `(images, 3)`.
-        max_angle: In degrees. Images of which a reference angle is larger, to either side, are dropped, as the
-            field does on AFLW2000-3D, whose angles beyond 99 degrees are faults; None keeps all.
-        per_sample: Whether to return every image's errors.
+        predictions: Yaw, pitch and roll in degrees, `(images, 3)`.
+        references: Yaw, pitch and roll in degrees, `(images, 3)`.
+        max_angle: In degrees. Images with a reference angle beyond it, on either side, are dropped. The default follows
+            the practice on AFLW2000-3D, whose angles beyond 99 degrees are faults. None keeps all images.
+        per_sample: Whether to return the errors of every image.
 
     Returns:
-        `mae`: The mean of the three next, in degrees.
+        `mae`: Mean of the three following, in degrees.
         `yaw_mae`, `pitch_mae`, `roll_mae`: Mean over the images that are kept, in degrees.
-        `images`: How many are kept.
-        `dropped`: How many are not.
-        `errors`: With `per_sample`, `(images, 3)` absolute differences in degrees, in the order of the images,
-            None in place of the three for an image that is dropped.
+        `images`: Number of images that are kept.
+        `dropped`: Number of images that are dropped.
+        `errors`: With `per_sample`, `(images, 3)` absolute differences in degrees, in the order of the images; None
+            instead of three numbers for a dropped image.
 
     Raises:
         ValueError: If there are no images, or none within `max_angle`, a row is not three finite numbers, or
             `max_angle` is not above 0.
     """
-    predictions, references = _angle_table("predictions", predictions), _angle_table("references", references)
+    predictions, references = _to_angles("predictions", predictions), _to_angles("references", references)
     if max_angle is not None and not max_angle > 0:
         raise ValueError(f"`max_angle` must be above 0 degrees, or None to keep all, got {max_angle}.")
-    kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
-    if not kept.any():
+    is_kept = (np.abs(references) <= (np.inf if max_angle is None else max_angle)).all(axis=1)
+    if not is_kept.any():
         raise ValueError(f"`references` must hold an image within `max_angle`={max_angle} degrees, got none.")
     errors = np.abs(predictions - references)
-    means = errors[kept].mean(axis=0)  # (images, 3) -> (3,)
+    means = errors[is_kept].mean(axis=0)  # (images, 3) -> (3,)
     results = {
         "mae": float(means.mean()),
         **{f"{angle}_mae": float(mean) for angle, mean in zip(ANGLES, means)},
-        "images": int(kept.sum()),
-        "dropped": int((~kept).sum()),
+        "images": int(is_kept.sum()),
+        "dropped": int((~is_kept).sum()),
     }
     if per_sample:
-        results["errors"] = [row if keep else None for row, keep in zip(errors.tolist(), kept)]
+        results["errors"] = [row if keep else None for row, keep in zip(errors.tolist(), is_kept)]
     return results
 
 
 def regression_scores(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float | int | None]:
-    """How far numbers are off.
+    """Compute the errors of predicted numbers.
 
     Args:
         predictions: `(images,)`.
         references: `(images,)`.
 
     Returns:
-        `mae`: Mean absolute error, in the numbers' own unit.
-        `bias`: Mean of predictions less references, in the same.
-        `r2`: Coefficient of determination, at most 1; None where all references are equal.
-        `images`: How many there are.
+        `mae`: Mean absolute error, in the unit of the numbers.
+        `bias`: Mean of predictions minus references, in the unit of the numbers.
+        `r2`: Coefficient of determination, at most 1; None if all references are equal.
+        `images`: Number of images.
 
     Raises:
         ValueError: If there are no images, a number is not finite, or predictions and references differ in length.
     """
     predictions, references = (
-        _numbers(name, rows, "a number for each image", "be a number")
+        _to_numbers(name, rows, "a number for each image", "be a number")
         for name, rows in (("predictions", predictions), ("references", references))
     )
     if predictions.ndim != 1 or predictions.shape != references.shape:
@@ -181,8 +188,9 @@ def regression_scores(predictions: Sequence[float], references: Sequence[float])
     }
 
 
-def _angle_table(name: str, rows) -> np.ndarray:
-    table = _numbers(name, rows, "the angles of images", "be yaw, pitch and roll")
+def _to_angles(name: str, rows) -> np.ndarray:
+    """Convert angles to `(images, 3)` float64, and raise `ValueError` for anything else."""
+    table = _to_numbers(name, rows, "the angles of images", "be yaw, pitch and roll")
     if table.shape != (len(rows), 3):
         raise ValueError(f"`{name}` must be yaw, pitch and roll in every row, got {table.shape[1]} numbers.")
     if not np.isfinite(table).all():
@@ -196,29 +204,28 @@ def action_unit_scores(
     names: Sequence[str] | None = None,
     threshold: float = 0.5,
 ) -> dict[str, float | int | dict | None]:
-    """F1 of each unit over the frames that are labelled for it.
+    """Compute the F1 of each unit over the frames that are labelled for it.
 
     Args:
-        predictions: Probabilities in [0, 1], or 0 and 1, `(frames, units)`; not read where the label is missing.
-        references: 1 where a unit is active, 0 where not, -1, NaN or None where that is not known,
-            `(frames, units)`.
-        names: Of the units, in the order of the columns; None numbers them, `unit_0` and so on.
-        threshold: In (0, 1]; a unit is said to be active from this probability on.
+        predictions: Probabilities in [0, 1], or 0 and 1, `(frames, units)`; ignored where the label is missing.
+        references: 1 for active, 0 for inactive, -1, NaN or None for unknown, `(frames, units)`.
+        names: Names of the units, in the order of the columns; None names them `unit_0` and so on.
+        threshold: In (0, 1]. A unit is predicted to be active from this probability on.
 
     Returns:
-        `f1`: Mean over the units whose F1 exists, in [0, 1]; None if there is none. A unit that is active
-            in none of its labelled frames, neither in references nor in predictions, has no F1 and is left out of
-            the mean; a unit that is active in one of them only has 0 and is in it.
-        `f1_per_unit`: By name; None where there is none.
-        `labelled_frames`: By name, how many frames the unit's F1 is over.
-        `frames`: How many frames are labelled for at least one unit.
+        `f1`: Mean over the units that have an F1, in [0, 1]; None if there are none. A unit that is active in none of
+            its labelled frames, neither in references nor in predictions, has no F1 and does not count. A unit that is
+            active in only one of the two has an F1 of 0, which counts.
+        `f1_per_unit`: By name; None for a unit without F1.
+        `labelled_frames`: By name, the number of frames that are labelled for the unit.
+        `frames`: Number of frames that are labelled for at least one unit.
 
     Raises:
-        ValueError: If there are no frames or no labels at all, the rows differ in length, `names` are not one for
-            each unit, or a probability, label or the threshold is out of its range.
+        ValueError: If there are no frames or no labels, the rows differ in length, `names` has another length than the
+            rows, or a probability, label or the threshold is out of range.
     """
     probabilities, labels = (
-        _numbers(name, rows, "a row for each frame", "have a number for each unit")
+        _to_numbers(name, rows, "a row for each frame", "have a number for each unit")
         for name, rows in (("predictions", predictions), ("references", references))
     )
     if not probabilities.size or not labels.size:
@@ -232,17 +239,17 @@ def action_unit_scores(
         raise ValueError(f"`names` must be {count} different names, one for each unit, got {names!r}.")
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be a probability above 0, got {threshold}.")
-    known = ~(np.isnan(labels) | (labels == -1))
-    if not known.any():
+    is_labelled = ~(np.isnan(labels) | (labels == -1))
+    if not is_labelled.any():
         raise ValueError("`references` must hold labels, got only missing ones.")
-    if not np.isin(labels[known], [0, 1]).all():
+    if not np.isin(labels[is_labelled], [0, 1]).all():
         raise ValueError("`references` must be 0 or 1, or -1, NaN or None where missing, got another value.")
-    if not ((probabilities[known] >= 0) & (probabilities[known] <= 1)).all():
+    if not ((probabilities[is_labelled] >= 0) & (probabilities[is_labelled] <= 1)).all():
         raise ValueError("`predictions` must be in [0, 1] wherever there is a label; take the sigmoid of logits.")
-    scores = f1_per_unit(known & (probabilities >= threshold), labels == 1)
+    scores = f1_per_unit(is_labelled & (probabilities >= threshold), labels == 1)
     return {
         "f1": mean_f1(scores),
         "f1_per_unit": dict(zip(names, scores)),
-        "labelled_frames": dict(zip(names, known.sum(axis=0).tolist())),
-        "frames": int(known.any(axis=1).sum()),
+        "labelled_frames": dict(zip(names, is_labelled.sum(axis=0).tolist())),
+        "frames": int(is_labelled.any(axis=1).sum()),
     }

@@ -1,4 +1,4 @@
-"""Scores of training recipes over their seeds, as a table and as a picture."""
+"""Table and chart of the scores of training recipes, over seeds."""
 
 import csv
 import re
@@ -9,10 +9,10 @@ from tabulate import tabulate
 
 from ..pictures.comparison import draw_comparison
 from .arguments import TableArguments
-from .results import ARROWS, DIRECTIONS, bars, mean_and_spread, over_seeds
+from .results import ARROWS, DIRECTIONS, format_mean_and_spread, summarise_seeds, to_bars
 
-SEED = re.compile(r"-\d+$")  # At the end of a variant's name.
-# By score: what it is called, its feature or features, and which way is better.
+SEED = re.compile(r"-\d+$")  # Suffix of a variant's name: the seed.
+# By score: its title, the features to show, and 1 if higher is better, -1 if lower is better, 0 if neither.
 SCORES = {
     "expression_accuracy": ("expression accuracy", ("trunk",), 1),
     "verification_auc": ("verification AUC", ("trunk", "face"), 1),
@@ -24,11 +24,11 @@ SCORES = {
 
 
 def summarise_variants(rows: Sequence[Mapping[str, str]], side: str) -> dict[str, dict[str, dict[str, dict]]]:
-    """Mean and spread over seeds, of rows of a table of `pcl search run`, at one side.
+    """Compute mean and spread over seeds from the rows of a table of `pcl search run`, at one side.
 
     Returns:
-        By variant (its name without the seed), feature and score, as `over_seeds` gives them; a score that a row lacks
-        is left out of the mean.
+        Summaries as `summarise_seeds` computes them, by variant (its name without the seed), feature and score. Scores
+        that a row lacks do not count.
     """
     groups: dict[str, dict[str, list[dict]]] = {}
     for row in rows:
@@ -36,50 +36,50 @@ def summarise_variants(rows: Sequence[Mapping[str, str]], side: str) -> dict[str
             scores = {name: float(row[name]) if row.get(name) else None for name in SCORES}
             groups.setdefault(SEED.sub("", row["name"]), {}).setdefault(row["feature"], []).append(scores)
     return {
-        variant: {feature: over_seeds(scores) for feature, scores in features.items()}
+        variant: {feature: summarise_seeds(scores) for feature, scores in features.items()}
         for variant, features in groups.items()
     }
 
 
-def as_markdown(summary: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> str:
-    """A line for each variant, a column for each score and feature."""
-    lines = []
+def format_markdown(summary: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> str:
+    """Format a table with a line for each variant and a column for each score and feature."""
+    rows = []
     for variant, features in summary.items():
         seeds = max(len(scores["yaw_r2"]["values"]) for scores in features.values())
-        line = {"variant": variant, "seeds": str(seeds)}
-        for score, (words, names, sign) in SCORES.items():
-            for name in (name for name in names if name in features):
-                title = f"{words}{f', {name}' if len(names) > 1 else ''}{ARROWS[sign]}"
-                line[title] = mean_and_spread(features[name][score])
-        lines.append(line)
-    return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+        row = {"variant": variant, "seeds": str(seeds)}
+        for score, (title, feature_names, sign) in SCORES.items():
+            for feature_name in (name for name in feature_names if name in features):
+                column = f"{title}{f', {feature_name}' if len(feature_names) > 1 else ''}{ARROWS[sign]}"
+                row[column] = format_mean_and_spread(features[feature_name][score])
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
 def tabulate_search(arguments: TableArguments) -> str:
-    """Write the table of each side, and a picture of one beside the scores.
+    """Format a table for each side, and save a chart beside the scores.
 
     Returns:
         The tables, in markdown.
 
     Raises:
-        ValueError: If the file holds no scores, or none at a side.
+        ValueError: If the file is not a table of scores, or holds no scores.
     """
     path = Path(arguments.table)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"name", "side", "feature", "yaw_r2"} <= rows[0].keys():
-        raise ValueError(f"{path} is no table of `pcl search run`.")
+        raise ValueError(f"{path} is not a table of `pcl search run`.")
     tables = []
     for side in sorted({row["side"] for row in rows}, key=int):
         summary = summarise_variants(rows, side)
-        tables.append(f"At {side} px:\n\n{as_markdown(summary)}")
-    # The picture is of the last side, the largest, at which models are told apart best.
-    drawn, directions = {}, {}
-    for score, (words, names, sign) in SCORES.items():
-        directions[f"{words}, {side} px"] = DIRECTIONS[sign]
-        drawn[f"{words}, {side} px"] = {
-            variant: bars({name: features[name][score] for name in names if name in features})
+        tables.append(f"At {side} px:\n\n{format_markdown(summary)}")
+    # The chart shows the largest side, which comes last, because scores differ most there.
+    charts, directions = {}, {}
+    for score, (title, names, sign) in SCORES.items():
+        directions[f"{title}, {side} px"] = DIRECTIONS[sign]
+        charts[f"{title}, {side} px"] = {
+            variant: to_bars({name: features[name][score] for name in names if name in features})
             for variant, features in summary.items()
         }
-    draw_comparison(drawn, directions).save(path.with_suffix(".png"))
+    draw_comparison(charts, directions).save(path.with_suffix(".png"))
     return "\n\n".join(tables)

@@ -1,4 +1,4 @@
-"""The tasks that end in a head: how their labels are read, their predictions measured and their results drawn."""
+"""The tasks that train a head: reading of labels, measures, charts and predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class HeadTask:
     """A task whose probe becomes a model.
 
     Args:
-        image_size: Side of the images, in px, where none is asked for.
-        metric: The first of its measures, by which models are compared.
-        read: From a corpus to its labels.
-        measure: From logits, targets and names to numbers.
-        draw: From logits, targets, names and a title to a picture.
-        predict: From logits and names to columns of predictions.
-        picture: Name of the picture's file.
+        image_size: Default side of the images, in px.
+        metric: The main measure, by which models are compared.
+        read: Maps a corpus to its labels.
+        measure: Maps logits, targets and names to measures.
+        draw: Maps logits, targets, names and a title to a picture.
+        predict: Maps logits and names to columns of predictions.
+        picture: File name of the picture.
     """
 
     image_size: int
@@ -39,9 +39,9 @@ class HeadTask:
     picture: str
 
 
-def head_task(arguments: HeadArguments) -> HeadTask:
-    """Give the task that the options name."""
-    # 100 and 256 px are the sides at which the paper reads expressions and head pose.
+def make_head_task(arguments: HeadArguments) -> HeadTask:
+    """Build the task that the options select."""
+    # 100 and 256 px are the sizes at which the paper probes expressions and head pose.
     if arguments.task == "head_pose":
         draw = partial(_draw_errors, unit="degrees")
         return HeadTask(256, "mae", read_head_pose, _measure_pose, draw, _predict_numbers, "head_pose.png")
@@ -64,10 +64,10 @@ def _draw_classes(logits, targets, names, title) -> Image.Image:
 
 
 def _predict_classes(logits: torch.Tensor, names: tuple[str, ...]) -> dict[str, list]:
-    shares = logits.softmax(dim=1)
+    probabilities = logits.softmax(dim=1)
     return {
         "prediction": [names[number] for number in logits.argmax(dim=1).tolist()],
-        "probability": shares.max(dim=1).values.tolist(),
+        "probability": probabilities.max(dim=1).values.tolist(),
     }
 
 

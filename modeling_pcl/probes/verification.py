@@ -1,4 +1,4 @@
-"""Same or different person: pairs of images, compared by the cosine of their features."""
+"""Face verification: pairs of images, compared by the cosine of their features."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from .feature_cache import ShardedFeatures
 from .subset import NO_LABELS, ROW, Subset, open_subset
 from .verification_scores import verification_scores
 
-ROWS_AT_ONCE, PAIR_SEED = 4096, 0  # At full width and 64 px so many pairs take 64 MiB a side in float64.
+ROWS_AT_ONCE, PAIR_SEED = 4096, 0  # At full width and 64 px, one image of each of 4,096 pairs takes 64 MiB in float64.
 
 
-def pair_cosines(features: torch.Tensor | ShardedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Score pairs of images.
+def compute_pair_cosines(features: torch.Tensor | ShardedFeatures, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Compute the cosines of the features of pairs of images.
 
     Args:
-        features: `(images, dim)`, memory-mapped if need be.
-        first: Row of each pair's one image, `(pairs,)`.
-        second: Row of its other image, `(pairs,)`.
+        features: `(images, dim)`, may be memory-mapped.
+        first: Row of the first image of each pair, `(pairs,)`.
+        second: Row of the second image of each pair, `(pairs,)`.
 
     Returns:
         Cosines in [-1, 1], `(pairs,)` float64.
@@ -42,12 +42,12 @@ class TestPairs:
     """Pairs of rows of a corpus.
 
     Args:
-        corpus: With the images.
+        corpus: Corpus with the images.
         first, second: Row numbers, `(pairs,)`.
-        same: Whether both show one person, `(pairs,)`.
-        fold: Number of each pair's fold, `(pairs,)`.
-        source: Where they are from, in words.
-        revision: Of the corpus or the list that was opened.
+        same: Whether both images show one person, `(pairs,)`.
+        fold: Number of the fold of each pair, `(pairs,)`.
+        source: Description of the origin, for results.json and messages.
+        revision: Revision of the corpus or list that was opened.
     """
 
     corpus: Dataset
@@ -58,20 +58,21 @@ class TestPairs:
     source: str
     revision: str
 
-    def at(self, places: np.ndarray) -> "TestPairs":
-        """Some of the pairs."""
+    def select(self, places: np.ndarray) -> "TestPairs":
+        """Return some of the pairs, by position or mask."""
         columns = ("first", "second", "same", "fold")
         return replace(self, **{name: getattr(self, name)[places] for name in columns})
 
-    def without(self, broken: Collection[int]) -> "TestPairs":
-        """Leave out the pairs of which an image does not decode."""
-        return self.at(~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken))))
+    def drop_broken(self, broken: Collection[int]) -> "TestPairs":
+        """Return the pairs without those that have an image that does not decode."""
+        return self.select(~(np.isin(self.first, list(broken)) | np.isin(self.second, list(broken))))
 
     def describe(self) -> dict:
+        """Return the facts about the pairs for results.json."""
         return {"source": self.source, "pairs": len(self.same), "revision": self.revision}
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """For `predictions.csv`: the images' rows in the split that was opened, or the pairs' in their list."""
+    def to_columns(self) -> dict[str, np.ndarray]:
+        """Return the columns of predictions.csv: row numbers in the opened split, or numbers in the list of pairs."""
         if ROW in self.corpus.column_names:
             rows = np.array(self.corpus.select_columns(ROW)[:][ROW])
             numbers = {"row_a": rows[self.first], "row_b": rows[self.second]}
@@ -79,30 +80,38 @@ class TestPairs:
             numbers = {"pair": self.first}
         return numbers | {"same": self.same, "fold": self.fold}
 
-    def images(self) -> Subset:
-        """Give every image of the pairs."""
+    def image_subset(self) -> Subset:
+        """Return the subset of all images of the pairs."""
         rows = np.unique(np.concatenate([self.first, self.second]))
         return Subset(self.corpus, rows, NO_LABELS, self.source)
 
-    def cosines(self, features: torch.Tensor | ShardedFeatures) -> np.ndarray:
-        """Of every pair, `(pairs,)`, from features of the corpus, `(rows, dim)`."""
-        return pair_cosines(features, self.first, self.second)
+    def compute_cosines(self, features: torch.Tensor | ShardedFeatures) -> np.ndarray:
+        """Compute the cosine of every pair, `(pairs,)`.
+
+        Args:
+            features: Features of the corpus, `(rows, dim)`.
+        """
+        return compute_pair_cosines(features, self.first, self.second)
 
     def measure(self, cosines: np.ndarray) -> dict:
-        """Measure how well cosines, `(pairs,)`, tell the pairs apart."""
+        """Measure how well cosines separate pairs of one person from pairs of two.
+
+        Args:
+            cosines: `(pairs,)`.
+        """
         return verification_scores(cosines, self.same.astype(int), self.fold)
 
 
 def open_pairs(arguments: VerificationArguments | DisentanglementArguments, name: str) -> TestPairs:
-    """A list of pairs, or pairs drawn from a corpus whose people are known.
+    """Open a list of pairs, or draw pairs from a corpus with known people.
 
     Raises:
-        ValueError: If the corpus has neither pairs nor people, or too few for so many pairs.
+        ValueError: If the corpus has neither pairs nor people, or too few people for the number of pairs.
     """
     splits = corpus_splits(name)
     split = "test" if "test" in splits else splits[0]
     if is_list_of_pairs(name, split):
-        return _open_list(load_pairs(name, split), name)
+        return _open_pair_list(load_pairs(name, split), name)
     people = open_subset(name, "test", None, arguments.test_subjects, arguments.subject_column)
     count, folds = arguments.pairs, arguments.folds
     try:
@@ -113,10 +122,13 @@ def open_pairs(arguments: VerificationArguments | DisentanglementArguments, name
     return TestPairs(people.corpus, pairs.first, pairs.second, pairs.same, pairs.fold, source, people.revision)
 
 
-def _open_list(pairs: Dataset, name: str) -> TestPairs:
+def _open_pair_list(pairs: Dataset, name: str) -> TestPairs:
+    """Convert a list of pairs; those without label or fold are left out."""
     same, fold = (np.array(pairs.select_columns(column)[:][column], dtype=float) for column in ("same", "fold"))
-    known = np.flatnonzero(~(np.isnan(same) | np.isnan(fold)))
-    sides = [pairs.select_columns(column).rename_column(column, "image") for column in ("image_a", "image_b")]
-    source = name if len(known) == len(pairs) else f"{name}, without {len(pairs) - len(known)} pairs not labelled"
-    images, fold = concatenate_datasets(sides), fold[known].astype(int)
-    return TestPairs(images, known, known + len(pairs), same[known] == 1, fold, source, corpus_revision(images))
+    labelled = np.flatnonzero(~(np.isnan(same) | np.isnan(fold)))
+    image_columns = [pairs.select_columns(column).rename_column(column, "image") for column in ("image_a", "image_b")]
+    source = name if len(labelled) == len(pairs) else f"{name}, without {len(pairs) - len(labelled)} pairs not labelled"
+    images, fold = concatenate_datasets(image_columns), fold[labelled].astype(int)
+    return TestPairs(
+        images, labelled, labelled + len(pairs), same[labelled] == 1, fold, source, corpus_revision(images)
+    )

@@ -27,7 +27,7 @@ from modeling_pcl.image_processing_pcl import PCLImageProcessor
 from modeling_pcl.images_pcl import open_bytes, to_rgb
 from modeling_pcl.options import option
 from modeling_pcl.probes.encoder import extract_features
-from modeling_pcl.probes.quick_scores import linear_accuracy, ridge, verification_auc
+from modeling_pcl.probes.quick_scores import measure_linear_accuracy, measure_verification_auc, predict_by_ridge
 
 from . import report
 
@@ -195,7 +195,7 @@ def measure_crops(setting: Setting, options: CropBenchmark) -> dict:
         pixels, _ = setting.cut(setting.scenes, setting.detections, crop)
         row = {"align": crop.align if crop else "whole photo", "margin": crop.margin if crop else ""}
         for name, features in setting.encode(pixels).items():
-            row[f"AUC, {name}"] = verification_auc(features, setting.people)
+            row[f"AUC, {name}"] = measure_verification_auc(features, setting.people)
         rows.append(row | (_measure_head_pose(setting, crop) if options.head_pose else {}))
     return {"crops": ("What is read from the same photos", rows)}
 
@@ -212,11 +212,11 @@ def _measure_head_pose(setting: Setting, crop: FaceCrop | None) -> dict[str, flo
     labels = setting.posed.select_columns([*ANGLES, "smile"])[:]
     poses, angles = np.stack([labels[angle] for angle in ANGLES], axis=1)[order], angles[order]
     turned = np.array([turn_back(*pose, -angle) for pose, angle in zip(poses, angles)], np.float32)
-    predictions = ridge(features[:train], torch.tensor(turned[:train]), features[train:]).tolist()
+    predictions = predict_by_ridge(features[:train], torch.tensor(turned[:train]), features[train:]).tolist()
     predictions = np.array([turn_back(*pose, angle) for pose, angle in zip(predictions, angles[train:])])
     errors = np.abs(predictions - poses[train:]).mean(axis=0)
     smiles = np.array(labels["smile"])[order]
-    accuracy = linear_accuracy(features[:train], smiles[:train], features[train:], smiles[train:])
+    accuracy = measure_linear_accuracy(features[:train], smiles[:train], features[train:], smiles[train:])
     return dict(zip((f"{angle} MAE" for angle in ANGLES), errors.tolist())) | {"smile": accuracy}
 
 

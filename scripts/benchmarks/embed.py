@@ -21,7 +21,7 @@ from modeling_pcl.hub.models import open_encoder
 from modeling_pcl.hub.onnx_encoder import OnnxEncoder
 from modeling_pcl.hub.onnx_export import export_onnx, quantise_onnx
 from modeling_pcl.options import option
-from modeling_pcl.probes.encoder import Precision, encode, on_every_core
+from modeling_pcl.probes.encoder import Precision, encode, map_on_cores
 from modeling_pcl.probes.logistic_regression import fit_logistic_regression
 
 from . import report
@@ -120,7 +120,7 @@ def encode_all(encoder: Callable, batches: list[torch.Tensor]):
 
 
 def encode_on_every_core(encoder: Callable, batches: list[torch.Tensor]):
-    for _ in on_every_core(encoder, iter(batches)):
+    for _ in map_on_cores(encoder, iter(batches)):
         pass
 
 

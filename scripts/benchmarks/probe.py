@@ -74,7 +74,7 @@ def extract(folder: str, corpus: Dataset, options: ProbeBenchmark, cache: str | 
     """Extract all three features as `pcl probe` does, with an empty cache unless one is given."""
     with tempfile.TemporaryDirectory() as empty:
         encoder = Encoder(folder, cache or empty, options.batch_size)
-        return encoder.table(corpus, options.image_size, "bf16", options.corpus)
+        return encoder.extract(corpus, options.image_size, "bf16", options.corpus)
 
 
 def train_once(folder: str, corpus: Dataset, labels: list[int], options: ProbeBenchmark):

@@ -8,7 +8,7 @@ from labelled_faces import faces, model  # noqa: F401 they are fixtures
 
 from modeling_pcl.commands.main import main
 from modeling_pcl.commands.probe import parse as parse_probe
-from modeling_pcl.probes.probe import probe as run_probe
+from modeling_pcl.probes.probe import run_probe
 
 SIDE_PX = 32
 

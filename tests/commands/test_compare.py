@@ -59,13 +59,13 @@ def compare(call, models, options, tmp_path):
 @pytest.fixture
 def probed(monkeypatch) -> list[str]:
     """The models that a comparison measures, from here on."""
-    measured, probe = [], comparison.probe
+    measured, run_probe = [], comparison.run_probe
 
     def counted(arguments) -> str:
         measured.append(Path(arguments.model).name)
-        return probe(arguments)
+        return run_probe(arguments)
 
-    monkeypatch.setattr(comparison, "probe", counted)
+    monkeypatch.setattr(comparison, "run_probe", counted)
     return measured
 
 
@@ -159,7 +159,7 @@ class TestWhatCannotBeComparedSaysWhy:
         return compare
 
     def test_models_that_nobody_probed(self, message):
-        assert "No model was probed yet: `pcl probe" in message()
+        assert "No model was probed yet: run `pcl probe" in message()
 
     def test_names_that_are_not_different_or_not_enough(self, message, models):
         assert "`--names` must be 2 different names" in message("--names", "same", "same")

@@ -274,12 +274,12 @@ class TestVideos:
         assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
     def test_a_file_that_is_no_video_and_a_mixed_folder_are_refused(self, refuse, folder, tmp_path):
-        assert "Not one image of" in refuse(tmp_path / "out", "--corpus", folder / "c.mp4")
+        assert "No image of" in refuse(tmp_path / "out", "--corpus", folder / "c.mp4")
         assert "does not open" in refuse(tmp_path / "out", "--corpus", folder / "none.mp4")
         (tmp_path / "mixed").mkdir()
         (tmp_path / "mixed" / "a.mp4").write_text("no video")
         PILImage.new("RGB", (32, 32)).save(tmp_path / "mixed" / "a.jpg")
-        assert "images and videos in it" in refuse(tmp_path / "out", "--corpus", tmp_path / "mixed")
+        assert "contains images and videos" in refuse(tmp_path / "out", "--corpus", tmp_path / "mixed")
 
 
 class TestGoingOn:
@@ -344,11 +344,11 @@ class TestGoingOn:
     @pytest.mark.parametrize(
         ("option", "value", "said"),
         [
-            ("--precision", "bf16", "another `--precision` (float32, now bf16)"),
-            ("--features", "face", "another `--features` (['trunk', 'face', 'pose'], now ['face'])"),
-            ("--rows_per_file", 9, "another `--rows_per_file` (8, now 9)"),
-            ("--image_size", 48, "another `--image_size` (None, now 48)"),
-            ("--format", "safetensors", "another `--format` (parquet, now safetensors)"),
+            ("--precision", "bf16", "other values of `--precision` (float32, now bf16)"),
+            ("--features", "face", "other values of `--features` (['trunk', 'face', 'pose'], now ['face'])"),
+            ("--rows_per_file", 9, "other values of `--rows_per_file` (8, now 9)"),
+            ("--image_size", 48, "other values of `--image_size` (None, now 48)"),
+            ("--format", "safetensors", "other values of `--format` (parquet, now safetensors)"),
         ],
     )
     def test_another_option_is_refused_by_name(self, option, value, said, embed, refuse, tmp_path):
@@ -361,8 +361,8 @@ class TestGoingOn:
         embed(tmp_path / "out")
         PCLForPreTraining(tiny_config).save_pretrained(tmp_path / "other")
         faces([0, 1, 2]).to_parquet(tmp_path / "few.parquet")
-        assert "another `--model` (sha256:" in refuse(tmp_path / "out", model=tmp_path / "other")
-        assert "another `--corpus` (23 rows" in refuse(tmp_path / "out", "--corpus", tmp_path / "few.parquet")
+        assert "other values of `--model` (sha256:" in refuse(tmp_path / "out", model=tmp_path / "other")
+        assert "other values of `--corpus` (23 rows" in refuse(tmp_path / "out", "--corpus", tmp_path / "few.parquet")
 
     def test_two_processes_do_not_write_to_one_folder(self, refuse, tmp_path):
         (tmp_path / "out").mkdir()
@@ -372,7 +372,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"options": 3}'])
     def test_a_folder_with_a_file_of_that_name_from_elsewhere_is_refused(self, content, refuse, tmp_path):
         (tmp_path / "embed.json").write_text(content)
-        assert "is not what `pcl embed` wrote" in refuse(tmp_path)
+        assert "was not written by `pcl embed`" in refuse(tmp_path)
 
     def test_features_of_an_unknown_origin_are_refused(self, embed, refuse, tmp_path):
         embed(tmp_path / "out")
@@ -395,7 +395,7 @@ def test_a_file_that_was_cut_short_is_written_again(embed, tmp_path, file_format
     os.truncate(tmp_path / "out" / name, bytes_left)
     embed(tmp_path / "out", "--format", file_format)
     assert contents(tmp_path / "out") == written
-    assert "is damaged, or was not finished: made again from there on" in caplog.text
+    assert "is damaged, or was not finished: shards from there on are written again" in caplog.text
 
 
 class TestRefusals:
@@ -403,7 +403,7 @@ class TestRefusals:
         """As of an ONNX file, whose weights are not looked at."""
         nothing = torch.full((1, 32), float("nan"))
         monkeypatch.setattr(encoder_module.TorchEncoder, "__call__", lambda *_: dict.fromkeys(FEATURES, nothing))
-        assert "makes features that are not finite" in refuse(tmp_path / "out")
+        assert "computes features that are not finite" in refuse(tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ class TestRefusals:
             (("--corpus", "none.parquet"), "The corpus `none.parquet`, split `train`, does not open"),
             (("--split", "test"), "split `test`, does not open"),
             (("--features", "face", "mood"), "`--features` must be some of ['trunk', 'face', 'pose']"),
-            (("--features", "face+pose"), "`face+pose` is the columns `face` and `pose` side by side"),
+            (("--features", "face+pose"), "for `face+pose`, concatenate the columns `face` and `pose`"),
             (("--image_size", 31), "`--image_size` must be at least 32, got 31"),
             (("--every_s", -1), "`--every_s` must be at least 0, got -1.0"),
             (("--every_s", "nan"), "`--every_s` must be at least 0, got nan"),
@@ -449,6 +449,6 @@ class TestRefusals:
 
     def test_a_corpus_without_one_whole_image_or_without_rows_is_refused(self, refuse, faces, tmp_path):
         faces([None, None]).to_parquet(tmp_path / "broken.parquet")
-        assert "Not one image" in refuse(tmp_path / "out", "--corpus", tmp_path / "broken.parquet")
+        assert "No image" in refuse(tmp_path / "out", "--corpus", tmp_path / "broken.parquet")
         with pytest.raises(ValueError, match="`empty` has no rows"):
             CorpusSource(faces([0]).select([]), "empty", 32, 0.05)

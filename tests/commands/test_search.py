@@ -123,12 +123,12 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("line", ["--steps 3", "twice: --steps 3\ntwice: --steps 4", "../out: --steps 3"])
 def test_lines_that_are_no_variants_are_refused_by_number(search, line):
-    with refused("must be `name: options`, each name once"):
+    with refused("must be `name: options` with a new name"):
         search("first: --seed 1", line)
 
 
 def test_a_line_that_begins_with_no_earlier_name_is_refused(search):
-    with refused("line 2: no line before it is named 'later'"):
+    with refused("line 2: there is no earlier line named 'later'"):
         search("first: later --seed 1", "later: --seed 2")
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes import feature_files
-from modeling_pcl.probes.feature_cache import cached_features
+from modeling_pcl.probes.feature_cache import load_or_compute_features
 
 KEY = {"model": "sha256:model", "corpus": "10 rows, sha256:corpus", "image_size": 64, "precision": "bf16"}
 ROWS, DIMS = 10, {"trunk": 6, "face": 4, "pose": 5}
@@ -21,7 +21,7 @@ def features(dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
 
 
 class Encoded:
-    """Features in batches of 4, with an account of where they were asked for and a place to fail."""
+    """Yields features in batches of 4, records the rows it starts from, and may fail at a row."""
 
     def __init__(self, fails_at: int | None = None, broken: dict | None = None, dtype=torch.bfloat16):
         self.starts, self.fails_at, self.broken, self.rows = [], fails_at, broken or {}, features(dtype)
@@ -37,7 +37,7 @@ class Encoded:
 
 
 def table(cache: Path, encoded: Encoded, key: dict = KEY):
-    return cached_features(cache, key, ROWS, encoded, encoded.seen)
+    return load_or_compute_features(cache, key, ROWS, encoded, encoded.seen)
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)])
 def test_what_comes_back_is_what_was_encoded(cache, precision, dtype):
-    found = table(cache, Encoded(dtype=dtype), KEY | {"precision": precision}).features
-    assert list(found) == list(READABLE_FEATURES)
+    loaded = table(cache, Encoded(dtype=dtype), KEY | {"precision": precision}).features
+    assert list(loaded) == list(READABLE_FEATURES)
     for name, rows in features(dtype).items():
-        torch.testing.assert_close(found[name][:], rows, rtol=0, atol=0)
-        assert found[name][:].dtype == dtype
+        torch.testing.assert_close(loaded[name][:], rows, rtol=0, atol=0)
+        assert loaded[name][:].dtype == dtype
 
 
 def test_face_and_pose_together_are_made_of_the_two_and_not_kept(cache):
-    found = table(cache, Encoded()).features
-    together, expected = found["face+pose"], torch.cat([found["face"][:], found["pose"][:]], dim=1)
+    loaded = table(cache, Encoded()).features
+    together, expected = loaded["face+pose"], torch.cat([loaded["face"][:], loaded["pose"][:]], dim=1)
     assert together.shape == expected.shape
     assert len(together) == ROWS
     rows = torch.tensor([7, 0, 7])
@@ -70,9 +70,9 @@ def test_face_and_pose_together_are_made_of_the_two_and_not_kept(cache):
 def test_a_second_probe_encodes_nothing(cache):
     table(cache, Encoded())
     again = Encoded()
-    found = table(cache, again)
+    loaded = table(cache, again)
     assert again.starts == []
-    assert torch.equal(found.features["face"][:], features()["face"])
+    assert torch.equal(loaded.features["face"][:], features()["face"])
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_a_stopped_extraction_goes_on_where_it_was(cache):
     with pytest.raises(OSError, match="No space"):
         table(cache, Encoded(fails_at=8))
     second = Encoded()
-    found = table(cache, second)
+    loaded = table(cache, second)
     assert second.starts == [8]
     for name, rows in features().items():
-        assert torch.equal(found.features[name][:], rows)
+        assert torch.equal(loaded.features[name][:], rows)
 
 
 def test_broken_rows_are_remembered_even_over_a_stop(cache):
@@ -120,11 +120,11 @@ def test_what_is_damaged_is_encoded_again_from_there_on(cache, file, damage, cap
     (folder,) = cache.iterdir()
     damage(folder / file)
     again = Encoded(broken={5: "row 5: no image"})
-    found = table(cache, again)
+    loaded = table(cache, again)
     assert again.starts == [0 if file == "hashes.json" else 4]
-    assert found.broken == {5: "row 5: no image"}
+    assert loaded.broken == {5: "row 5: no image"}
     for name, rows in features().items():
-        assert torch.equal(found.features[name][:], rows)
+        assert torch.equal(loaded.features[name][:], rows)
     assert "is damaged, or was not finished" in caplog.text
     third = Encoded()
     table(cache, third)
@@ -156,10 +156,10 @@ def test_two_probes_at_once_encode_once(cache):
             release.wait(10)
             yield from super().__call__(start)
 
-    first, second, found = Slow(), Encoded(), {}
+    first, second, loaded = Slow(), Encoded(), {}
     threads = [
-        threading.Thread(target=lambda: found.update(first=table(cache, first))),
-        threading.Thread(target=lambda: found.update(second=table(cache, second))),
+        threading.Thread(target=lambda: loaded.update(first=table(cache, first))),
+        threading.Thread(target=lambda: loaded.update(second=table(cache, second))),
     ]
     threads[0].start()
     inside.wait(10)
@@ -169,5 +169,5 @@ def test_two_probes_at_once_encode_once(cache):
         thread.join(30)
     assert second.starts == []
     for name, rows in features().items():
-        assert torch.equal(found["first"].features[name][:], rows)
-        assert torch.equal(found["second"].features[name][:], rows)
+        assert torch.equal(loaded["first"].features[name][:], rows)
+        assert torch.equal(loaded["second"].features[name][:], rows)

@@ -33,9 +33,9 @@ def test_parquet_has_the_rows_columns_beside_their_features_over_all_shards(tmp_
     files = FeatureFiles(tmp_path, "parquet", COLUMNS)
     files.write(0, rows(5), features(5), {})
     files.write(1, rows(3, first=7), features(3), {})
-    found = load_dataset("parquet", data_files=str(tmp_path / "features-*.parquet"), split="train")
-    assert found.features["label"].names == ["calm", "glad"]
-    table = found.with_format("torch")[:]
+    loaded = load_dataset("parquet", data_files=str(tmp_path / "features-*.parquet"), split="train")
+    assert loaded.features["label"].names == ["calm", "glad"]
+    table = loaded.with_format("torch")[:]
     assert table["row"].tolist() == [0, 1, 2, 3, 4, 7, 8, 9]
     assert table["label"].tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     for name in ("face", "pose"):
@@ -46,13 +46,13 @@ def test_parquet_has_the_rows_columns_beside_their_features_over_all_shards(tmp_
 def test_safetensors_keep_the_dtype_and_have_their_rows_beside_them(dtype, tmp_path):
     files = FeatureFiles(tmp_path, "safetensors", COLUMNS)
     files.write(0, rows(5), features(5, dtype), {})
-    found = load_file(tmp_path / "features-00000.safetensors")
-    assert list(found) == ["face", "pose"]
-    for name, tensor in found.items():
+    loaded = load_file(tmp_path / "features-00000.safetensors")
+    assert list(loaded) == ["face", "pose"]
+    for name, tensor in loaded.items():
         assert torch.equal(tensor, features(5, dtype)[name])
-    beside = pq.read_table(tmp_path / "rows-00000.parquet")
-    assert beside.column_names == ["row", "label"]
-    assert beside["row"].to_pylist() == [0, 1, 2, 3, 4]
+    row_columns = pq.read_table(tmp_path / "rows-00000.parquet")
+    assert row_columns.column_names == ["row", "label"]
+    assert row_columns["row"].to_pylist() == [0, 1, 2, 3, 4]
 
 
 def test_half_precision_takes_half_the_disk_in_parquet_too(tmp_path):
@@ -61,7 +61,7 @@ def test_half_precision_takes_half_the_disk_in_parquet_too(tmp_path):
         files = FeatureFiles(tmp_path / str(dtype), "parquet", COLUMNS)
         wide = {"face": torch.randn(100, 2000, generator=torch.Generator().manual_seed(0)).to(dtype)}
         files.write(0, rows(100), wide, {})
-        sizes.append(files.path(0).stat().st_size)
+        sizes.append(files.shard_path(0).stat().st_size)
     assert sizes[0] > 100 * 2000 * 4 * 0.8
     assert sizes[1] < 0.5 * sizes[0]
 
@@ -69,21 +69,25 @@ def test_half_precision_takes_half_the_disk_in_parquet_too(tmp_path):
 def test_what_is_noted_and_the_last_row_are_found_again(files):
     for number, count in enumerate((5, 2, 0)):
         files.write(number, rows(count, first=10 * number), features(count), {"end": number, "broken": [{"row": "ä"}]})
-    assert files.count() == 3
-    assert files.rows() == 7
-    assert [files.notes(number)["end"] for number in range(3)] == [0, 1, 2]
-    assert files.notes(2)["broken"] == [{"row": "ä"}]
-    assert [files.last_row(number) for number in range(3)] == [{"row": 4, "label": 0}, {"row": 11, "label": 1}, None]
+    assert files.count_shards() == 3
+    assert files.count_rows() == 7
+    assert [files.read_notes(number)["end"] for number in range(3)] == [0, 1, 2]
+    assert files.read_notes(2)["broken"] == [{"row": "ä"}]
+    assert [files.read_last_row(number) for number in range(3)] == [
+        {"row": 4, "label": 0},
+        {"row": 11, "label": 1},
+        None,
+    ]
 
 
 def test_what_stands_behind_a_gap_or_lacks_its_rows_does_not_count(files):
-    assert files.count() == 0
+    assert files.count_shards() == 0
     for number in range(3):
         files.write(number, rows(2), features(2), {})
-    files.path(1).unlink()
-    assert (files.count(), files.rows()) == (1, 2)
+    files.shard_path(1).unlink()
+    assert (files.count_shards(), files.count_rows()) == (1, 2)
     files._rows_path(0).unlink()
-    assert files.count() == 0
+    assert files.count_shards() == 0
 
 
 def test_a_full_disk_leaves_no_half_a_shard(files, monkeypatch):
@@ -96,5 +100,5 @@ def test_a_full_disk_leaves_no_half_a_shard(files, monkeypatch):
     monkeypatch.setattr(feature_files.pq, "write_table", lambda table, path, **options: full(path, b"PAR1" * 100))
     with pytest.raises(OSError, match="No space left"):
         files.write(0, rows(5), features(5), {})
-    assert files.count() == 0
+    assert files.count_shards() == 0
     assert list(files.folder.iterdir()) == []

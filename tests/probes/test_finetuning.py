@@ -12,11 +12,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification
 from modeling_pcl.features_pcl import READABLE_FEATURES
 from modeling_pcl.probes import finetuning
-from modeling_pcl.probes.finetuning import WEIGHT_DECAY, Finetuning, layer_groups
+from modeling_pcl.probes.finetuning import WEIGHT_DECAY, Finetuning, make_parameter_groups
 from modeling_pcl.probes.objectives import OBJECTIVES, Objective
 
 EXPRESSION, HEAD_POSE = OBJECTIVES["expression"], OBJECTIVES["head_pose"]
-# A score that tells any two models apart, where an accuracy may not.
+# A score that differs between any two models, as an accuracy may not.
 LIKELIHOOD = Objective(F.cross_entropy, lambda logits, targets: -float(F.cross_entropy(logits, targets)), "likelihood")
 
 
@@ -88,7 +88,7 @@ def parameters_of(groups: list[dict]) -> list[int]:
 )
 def test_each_layer_learns_at_a_fixed_share_of_the_rate_of_the_layer_above_it(feature, layers):
     model = make_classifier(head_feature=feature)
-    groups = layer_groups(model, 0.08, 0.5)
+    groups = make_parameter_groups(model, 0.08, 0.5)
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     for layer, rate in zip(layers, (0.08, 0.04, 0.02, 0.01, 0.005, 0.0025, 0.00125)):
         for parameter in model.get_submodule(layer).parameters():
@@ -101,13 +101,13 @@ def test_exactly_the_parameters_that_the_loss_reaches_are_in_one_group_each(make
     model = make_model(head_feature=feature)
     model(tiny.images(model.config, 2)).logits.sum().backward()
     reached = [id(parameter) for parameter in model.parameters() if parameter.grad is not None]
-    assert sorted(parameters_of(layer_groups(model, 1e-3, 0.7))) == sorted(reached)
+    assert sorted(parameters_of(make_parameter_groups(model, 1e-3, 0.7))) == sorted(reached)
 
 
 def test_only_biases_do_not_decay():
     model = make_classifier()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group in layer_groups(model, 1e-3, 0.7):
+    for group in make_parameter_groups(model, 1e-3, 0.7):
         kinds = {names[id(parameter)].split(".")[-1] for parameter in group["params"]}
         assert (kinds, group["weight_decay"]) in [({"weight"}, WEIGHT_DECAY), ({"bias"}, 0.0)]
 
@@ -115,7 +115,7 @@ def test_only_biases_do_not_decay():
 def test_frozen_parameters_are_in_no_group():
     model = make_classifier()
     model.pcl.requires_grad_(False)
-    assert parameters_of(layer_groups(model, 1e-3, 0.7)) == [id(p) for p in model.classifier.parameters()]
+    assert parameters_of(make_parameter_groups(model, 1e-3, 0.7)) == [id(p) for p in model.classifier.parameters()]
 
 
 # What is trained, and how
@@ -196,22 +196,22 @@ def test_rates_rise_linearly_and_fall_to_zero_along_a_cosine_over_all_steps_whil
     [
         ([0.1, 0.9, 0.3, 0.2, 0.4, 0.5], 0, 2),
         ([0.1, 0.2, 0.3, 0.2, 0.9, 0.5], 1, 2),
-        ([-9.0, -8.0, -7.0, -8.0, -9.0, -7.0], 0, 3),  # Of equal ones the first.
+        ([-9.0, -8.0, -7.0, -8.0, -9.0, -7.0], 0, 3),  # The first of equal scores.
     ],
 )
 def test_the_best_epoch_of_the_best_candidate_is_kept_and_not_the_last(scores, candidate, epoch):
-    seen, left = [], iter(scores)
+    scored_logits, remaining = [], iter(scores)
 
     def score(logits, targets):
-        seen.append(logits)
-        return next(left)
+        scored_logits.append(logits)
+        return next(remaining)
 
     model, chosen = run(candidates((1e-2,), (1.0, 0.5), epochs=3), objective=replace(EXPRESSION, score=score))
     index = 3 * candidate + epoch - 1
     assert chosen.candidate == {"learning_rate": 1e-2, "layer_decay": (1.0, 0.5)[candidate]}
     assert (chosen.epoch, chosen.score) == (epoch, scores[index])
-    torch.testing.assert_close(logits_of(model), seen[index], **EXACT)
-    assert not torch.equal(seen[index], seen[-1])
+    torch.testing.assert_close(logits_of(model), scored_logits[index], **EXACT)
+    assert not torch.equal(scored_logits[index], scored_logits[-1])
 
 
 def test_the_history_has_a_score_for_each_epoch_of_every_candidate():
@@ -269,7 +269,7 @@ def trained_on(mirror_targets) -> list[tuple[torch.Tensor, torch.Tensor]]:
         held_out_batches=lambda: poses,
         mirror_targets=mirror_targets,
     )
-    torch.testing.assert_close(poses, copies, **EXACT)  # What the caller holds is not mirrored.
+    torch.testing.assert_close(poses, copies, **EXACT)  # The caller's tensors are not mirrored.
     steps = list(zip(pixel_values, targets))
     assert len(steps) == 4
     return [(*step, images.float() / 255, expected) for step, (images, expected) in zip(steps, [*poses, *poses])]
@@ -283,8 +283,8 @@ def test_a_mirrored_image_has_yaw_and_roll_of_the_other_sign_and_others_stay():
         assert torch.equal(mirrored, (pixel_values != images).any(dim=(1, 2, 3)))
         assert torch.equal(targets, torch.where(mirrored[:, None], poses * signs, poses))
         mirrors.append(mirrored)
-    assert 8 <= torch.cat(mirrors).sum() <= 24  # Of 32; outside of that once in 500 seeds.
-    assert not torch.equal(torch.cat(mirrors[:2]), torch.cat(mirrors[2:]))  # Each epoch draws anew.
+    assert 8 <= torch.cat(mirrors).sum() <= 24  # Of 32; one in 500 seeds lies outside.
+    assert not torch.equal(torch.cat(mirrors[:2]), torch.cat(mirrors[2:]))  # Each epoch mirrors other images.
 
 
 # Divergence
@@ -304,15 +304,15 @@ def test_the_best_epoch_before_a_divergence_is_kept():
     def loss(logits, targets):
         return F.cross_entropy(logits, targets) / float(next(steps) <= 5)
 
-    seen = []
+    scored_logits = []
 
     def score(logits, targets):
-        seen.append(logits)
-        return float(len(seen))
+        scored_logits.append(logits)
+        return float(len(scored_logits))
 
     model, chosen = run(ONE_CANDIDATE | {"epochs": 4}, objective=Objective(loss, score, "epochs"))
     assert (chosen.epoch, *chosen.history.values()) == (2, [1.0, 2.0])
-    torch.testing.assert_close(logits_of(model), seen[1], **EXACT)
+    torch.testing.assert_close(logits_of(model), scored_logits[1], **EXACT)
 
 
 @pytest.mark.parametrize("train", [TRAIN, TRAIN[:1]])

@@ -60,8 +60,8 @@ def test_a_pipeline_says_what_the_probe_says(encoder, tmp_path, task, labels, pr
     processor = AutoImageProcessor.from_pretrained(tmp_path)
     with torch.no_grad():
         rows = encoder(processor(photos(6), return_tensors="pt")["pixel_values"]).face_features
-    said = pipeline("image-classification", model=str(tmp_path), trust_remote_code=True)(photos(6))
-    for answers, shares in zip(said, probabilities(rows @ weight.T + bias)):
+    outputs = pipeline("image-classification", model=str(tmp_path), trust_remote_code=True)(photos(6))
+    for answers, shares in zip(outputs, probabilities(rows @ weight.T + bias)):
         assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(
             dict(zip(labels, shares.tolist())), abs=1e-5
         )

@@ -13,7 +13,7 @@ QUIET = {"dim": 4, "epochs": 2, "learning_rates": (1e-2,)}
 
 
 def faces(people: range, images_each: int = 10) -> tuple[torch.Tensor, list[str]]:
-    """Features with the person in 4 directions of small spread, among 16 of other things, of any mean and scale."""
+    """Features that encode the person in 4 directions of small spread, among 16 unrelated directions."""
     generator = torch.Generator().manual_seed(people.start)
     who = torch.arange(len(people)).repeat_interleave(images_each)
     identity = torch.randn(len(people), 4, generator=generator)[who] + 0.1 * torch.randn(
@@ -46,14 +46,14 @@ def test_unseen_people_are_told_apart_better_than_by_the_raw_features():
     others, other_subjects = faces(range(100, 120))
     embedding = train_identity_embedding(features, subjects, None, dim=16, epochs=100, learning_rates=(1e-1,))
     assert auc(others - others.mean(dim=0), other_subjects) < 0.7
-    assert auc(embedding.logits(others), other_subjects) > 0.9
+    assert auc(embedding.compute_logits(others), other_subjects) > 0.9
 
 
 def test_the_best_epoch_and_learning_rate_of_all_are_kept():
-    seen, scores = [], iter([0.1, 0.3, 0.2, 0.2, 0.5, 0.4])
+    epochs_seen, scores = [], iter([0.1, 0.3, 0.2, 0.2, 0.5, 0.4])
 
     def held_out_score(weight, bias):
-        seen.append((weight.clone(), bias.clone()))
+        epochs_seen.append((weight.clone(), bias.clone()))
         return next(scores)
 
     features, subjects = faces(range(5))
@@ -61,24 +61,24 @@ def test_the_best_epoch_and_learning_rate_of_all_are_kept():
         features, subjects, held_out_score, dim=4, epochs=3, learning_rates=(1e-3, 1e-1)
     )
     assert embedding.selection.describe() == {"learning_rate": 1e-1, "epoch": 2, "score": 0.5}
-    assert torch.equal(embedding.weight, seen[4][0])
-    assert torch.equal(embedding.bias, seen[4][1])
-    assert not torch.equal(seen[4][0], seen[5][0])
+    assert torch.equal(embedding.weight, epochs_seen[4][0])
+    assert torch.equal(embedding.bias, epochs_seen[4][1])
+    assert not torch.equal(epochs_seen[4][0], epochs_seen[5][0])
 
 
 def test_without_a_score_the_last_epoch_of_the_first_learning_rate_is_kept():
-    seen = []
+    epochs_seen = []
 
     def worse_and_worse(weight, bias):
-        seen.append(weight.clone())
-        return -len(seen)
+        epochs_seen.append(weight.clone())
+        return -len(epochs_seen)
 
     features, subjects = faces(range(5))
     options = {"dim": 4, "epochs": 3, "learning_rates": (1e-3, 1e-1)}
     embedding = train_identity_embedding(features, subjects, None, **options)
     assert embedding.selection.describe() == {"learning_rate": 1e-3, "epoch": 3, "score": None}
     train_identity_embedding(features, subjects, worse_and_worse, **options)
-    assert torch.equal(embedding.weight, seen[2])
+    assert torch.equal(embedding.weight, epochs_seen[2])
 
 
 def test_one_seed_gives_one_embedding_and_another_another():
@@ -91,14 +91,16 @@ def test_one_seed_gives_one_embedding_and_another_another():
 
 
 def test_standardisation_is_folded_in():
-    """Features of another mean and scale are the same once standardised, and so are the embeddings."""
+    """Features of another mean and scale are equal after standardisation, so the embeddings are equal, too."""
     features, subjects = faces(range(5))
     scale, shift = torch.linspace(0.1, 10, 20), torch.linspace(-5, 5, 20)
     plain = train_identity_embedding(features, subjects, None, **QUIET)
     moved = train_identity_embedding(scale * features + shift, subjects, None, **QUIET)
     assert plain.weight.dtype == plain.bias.dtype == torch.float32
-    # Adam divides by the gradient's size, so that rounding counts where that is small.
-    torch.testing.assert_close(moved.logits(scale * features + shift), plain.logits(features), atol=1e-3, rtol=0)
+    # Adam divides by the size of the gradient, so that rounding matters where it is small.
+    torch.testing.assert_close(
+        moved.compute_logits(scale * features + shift), plain.compute_logits(features), atol=1e-3, rtol=0
+    )
 
 
 def test_people_with_a_single_image_are_left_out_and_counted(caplog):
@@ -116,7 +118,7 @@ def test_bfloat16_features_and_a_constant_one_train():
     features, subjects = faces(range(5))
     features[:, 3] = 1
     embedding = train_identity_embedding(features.bfloat16(), subjects, None, **QUIET)
-    assert embedding.logits(features.bfloat16()).isfinite().all()
+    assert embedding.compute_logits(features.bfloat16()).isfinite().all()
 
 
 def test_two_people_with_two_images_are_required():

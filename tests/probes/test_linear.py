@@ -12,18 +12,18 @@ from modeling_pcl.probes.linear import (
     Examples,
     LinearProbe,
     LinearRecipe,
-    best_f1_threshold,
+    find_best_f1_threshold,
     train_linear,
-    with_best_thresholds,
+    tune_thresholds,
 )
-from modeling_pcl.probes.objectives import OBJECTIVES, Objective, Selection, in_words
+from modeling_pcl.probes.objectives import OBJECTIVES, Objective, Selection, format_candidate
 
 EXPRESSION = replace(PUBLISHED["expression"], epochs=3, batch_size=16)
 DIM, CLASSES = 12, 3
 
 
 def examples(count: int, seed: int, noise: float = 0.5, scale: float = 1.0) -> Examples:
-    """Classes that a linear layer tells apart, up to the noise."""
+    """Classes that a linear layer can separate, up to the noise."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(CLASSES, (count,), generator=generator)
     centres = 2 * torch.eye(CLASSES, DIM)
@@ -36,7 +36,7 @@ def train(recipe: LinearRecipe, train_set: Examples, held_out: Examples, objecti
 
 
 def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
-    """The same training by torch's own modules, one candidate, at its last epoch."""
+    """Train one candidate with torch's modules, until its last epoch."""
     generator = torch.Generator().manual_seed(seed)
     linear, norm = nn.Linear(DIM, CLASSES), nn.BatchNorm1d(DIM)
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_a_candidate_is_what_torchs_own_modules_give_with_batch_norm_folded_in(b
     objective = Objective(F.cross_entropy, lambda logits, targets: float(next(count)), "rises: the last epoch is kept")
     probe = train(recipe, train_set, held_out, objective, seed=4)
     expected = by_torch(recipe, train_set, seed=4)(held_out.features)
-    torch.testing.assert_close(probe.logits(held_out.features), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(probe.compute_logits(held_out.features), expected, rtol=1e-4, atol=1e-4)
     assert (probe.selection.epoch, probe.selection.candidate) == (4, {"learning_rate": 1e-2})
 
 
@@ -86,11 +86,11 @@ def test_the_best_epoch_of_the_best_candidate_is_kept_and_its_score_is_that_of_i
     train_set, held_out = examples(60, 1, noise=2), examples(40, 2, noise=2)
     probe = train(replace(EXPRESSION, epochs=30, learning_rates=(1e-1, 1e-3)), train_set, held_out)
     chosen = probe.selection
-    scores = chosen.history[in_words(chosen.candidate)]
+    scores = chosen.history[format_candidate(chosen.candidate)]
     assert chosen.score == max(score for history in chosen.history.values() for score in history)
     assert scores[chosen.epoch - 1] == chosen.score
     assert chosen.score not in scores[: chosen.epoch - 1]
-    accuracy = (probe.logits(held_out.features).argmax(dim=1) == held_out.targets).float().mean()
+    accuracy = (probe.compute_logits(held_out.features).argmax(dim=1) == held_out.targets).float().mean()
     assert float(accuracy) == pytest.approx(chosen.score)
     assert min(scores) < chosen.score
 
@@ -145,14 +145,16 @@ def test_of_one_scale_features_that_hardly_vary_weigh_little():
     features[:, 3] *= 1e-3
     numbers = features[:, :1] + 1e3 * features[:, 3:4]
     parts = [Examples(features, numbers, rows) for rows in (torch.arange(150), torch.arange(150, 200))]
-    own = replace(PUBLISHED["regression"], learning_rates=(0.03,), epochs=40, batch_size=150)
-    one = replace(own, one_scale=True)
-    weights = [train_linear(*parts, 1, OBJECTIVES["regression"], recipe).weight[0].abs() for recipe in (own, one)]
+    separate = replace(PUBLISHED["regression"], learning_rates=(0.03,), epochs=40, batch_size=150)
+    common = replace(separate, one_scale=True)
+    weights = [
+        train_linear(*parts, 1, OBJECTIVES["regression"], recipe).weight[0].abs() for recipe in (separate, common)
+    ]
     assert weights[0][3] > 100 * weights[0][0]
     assert weights[1][3] < 10 * weights[1][0]
-    # All features times ten are the same features to it.
+    # Scaling all features by ten must change nothing.
     scaled = [Examples(10 * part.features, part.targets, part.rows) for part in parts]
-    probes = [train_linear(*given, 1, OBJECTIVES["regression"], one) for given in (parts, scaled)]
+    probes = [train_linear(*sets, 1, OBJECTIVES["regression"], common) for sets in (parts, scaled)]
     torch.testing.assert_close(probes[1].weight * 10, probes[0].weight, rtol=1e-2, atol=1e-3)
 
 
@@ -164,7 +166,7 @@ def test_a_candidate_that_diverges_leaves_the_others(recwarn):
 
 
 def test_too_few_examples_are_refused():
-    with pytest.raises(ValueError, match="2 examples and 1 held out, got 1 and 30"):
+    with pytest.raises(ValueError, match="2 training examples and 1 held out, got 1 and 30"):
         train(EXPRESSION, examples(1, 1), examples(30, 2))
     with pytest.raises(ValueError, match="got 60 and 0"):
         train(EXPRESSION, examples(60, 1), examples(0, 2))
@@ -185,7 +187,7 @@ def test_the_threshold_has_the_best_f1_of_all_there_are():
         active[0] = True
         logits = active + generator.normal(size=30)
         best = max(f1_score(active, logits >= level) for level in logits)
-        assert f1_score(active, logits >= best_f1_threshold(active, logits)) == best
+        assert f1_score(active, logits >= find_best_f1_threshold(active, logits)) == best
 
 
 def test_folded_into_the_bias_it_is_a_probability_of_one_half_and_a_unit_never_active_keeps_its_bias():
@@ -194,8 +196,8 @@ def test_folded_into_the_bias_it_is_a_probability_of_one_half_and_a_unit_never_a
     targets = (features[:, :3] + torch.randn(200, 3, generator=generator) > 1.5).float()
     targets[::7, 0], targets[:, 2] = torch.nan, 0
     probe = LinearProbe(torch.eye(3, 4), torch.tensor([-9.0, 9.0, 0.25]), Selection())
-    tuned = with_best_thresholds(probe, Examples(features, targets))
+    tuned = tune_thresholds(probe, Examples(features, targets))
     assert torch.equal(tuned.weight, probe.weight)
-    before, after = (OBJECTIVES["action_units"].score(one.logits(features), targets) for one in (probe, tuned))
+    before, after = (OBJECTIVES["action_units"].score(one.compute_logits(features), targets) for one in (probe, tuned))
     assert after > before
     assert tuned.bias[2] == 0.25

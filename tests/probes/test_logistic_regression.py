@@ -12,7 +12,7 @@ from modeling_pcl.probes.logistic_regression import DEFAULT_INVERSE_PENALTY, fit
 
 
 def planted(images: int, classes: int, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of unlike means and scales, with a class in the first dimensions."""
+    """Features of different means and scales that encode a class in the first dimensions."""
     labels = torch.arange(images) % classes
     features = noise * torch.randn(images, 12)
     features[torch.arange(images), labels] += 2
@@ -31,7 +31,7 @@ def test_the_penalty_is_the_best_on_validation_images(monkeypatch):
     assert len(set(scores.values())) > 1
     assert probe.score == pytest.approx(max(scores.values()))
     assert max(scores, key=scores.get) == probe.model.C
-    # The model is that of this penalty, not of the last one tried.
+    # The model belongs to this penalty, not to the last one that was tried.
     assert (probe.predict(validation[0]) == validation[1].numpy()).mean() == pytest.approx(probe.score)
 
 
@@ -50,9 +50,9 @@ def test_without_validation_the_default_penalty_is_used_and_there_is_no_score():
 def test_classes_may_be_names_and_features_of_half_precision_which_stay_as_they_are():
     features, labels = planted(60, 3, noise=0.01)
     names, before = np.array(["sad", "angry", "happy"])[labels], features.bfloat16()
-    given = before.clone()
-    assert fit_logistic_regression(given, names).predict(given).tolist() == names.tolist()
-    assert torch.equal(given, before)
+    features = before.clone()
+    assert fit_logistic_regression(features, names).predict(features).tolist() == names.tolist()
+    assert torch.equal(features, before)
 
 
 def test_a_fit_that_does_not_converge_is_recorded_and_logged_once(monkeypatch, caplog, recwarn):

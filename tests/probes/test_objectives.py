@@ -11,7 +11,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}  # In float64 two orders of summation dif
 
 
 def logits_and_units(images: int = 9, units: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, float64, and labels 1, 0 and NaN, `(images, units)`; of the last unit no label is known."""
+    """Logits, float64, and labels 1, 0 and NaN, `(images, units)`; no label of the last unit is known."""
     logits = 2 * torch.randn(images, units, dtype=torch.float64)
     targets = (torch.rand(images, units, dtype=torch.float64) < 0.4).double()
     targets[torch.rand(images, units) < 0.3] = NAN

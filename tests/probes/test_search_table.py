@@ -36,5 +36,5 @@ def test_variants_have_mean_and_spread_over_their_seeds(table):
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "name,side,feature,yaw_r2\n"])
 def test_what_is_no_table_of_scores_is_refused(tmp_path, content):
     (tmp_path / "other.csv").write_text(content)
-    with pytest.raises(ValueError, match="is no table of `pcl search run`"):
+    with pytest.raises(ValueError, match="is not a table of `pcl search run`"):
         tabulate_search(TableArguments(table=str(tmp_path / "other.csv")))

@@ -1,7 +1,7 @@
-"""Metrics of the probes, as `evaluate` modules that load without a network.
+"""The scores of the probes as `evaluate` modules that load without network access.
 
-Each wraps a function of `scores`. `evaluate.load` takes the path of its folder, copies the file into Hugging Face's
-cache (`HF_HOME`) and imports the copy. Nothing is written to the working directory.
+Each module wraps a function of `scores`. `evaluate.load` takes the path of its folder, copies the file to Hugging
+Face's cache (`HF_HOME`) and imports the copy. Nothing is written to the working directory.
 """
 
 import sys
@@ -12,13 +12,13 @@ import evaluate
 from datasets import Features, List, Value
 
 METRICS = ("action_unit_f1", "angular_mae", "expression_accuracy", "fold_verification")
-# Floats, so that a probability is refused and not cut to class 0; without `format="numpy"`, which rounds to float32.
+# Floats, so that a probability is rejected and not truncated to class 0; not `format="numpy"`, which rounds to float32.
 NUMBER = Value("float64")
 ROW = List(NUMBER)
 
 
 class ScoreMetric(evaluate.Metric):
-    """A metric that a function of `predictions`, `references` and options computes; its docstring says which."""
+    """Base class of metrics that a function of `predictions`, `references` and options computes."""
 
     compute_scores: Callable[..., dict]
     inputs = {"predictions": NUMBER, "references": NUMBER}
@@ -37,12 +37,12 @@ class ScoreMetric(evaluate.Metric):
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:
-    """Open one of `METRICS`; its `compute` takes what the docstring of its file says.
+    """Load one of `METRICS`. The arguments of its `compute` are those of the function that it wraps.
 
     Raises:
-        ValueError: If there is no metric of that name here.
+        ValueError: If there is no metric of that name.
     """
     if name not in METRICS:
         raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {name!r}.")
-    # In memory: evaluate's file of rows stays locked after an error, and the next `compute` waits a second for it.
+    # In memory, because the file of rows stays locked after an error, which delays the next `compute` by a second.
     return evaluate.load(str(Path(__file__).parent / name), keep_in_memory=True)

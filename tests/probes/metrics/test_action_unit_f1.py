@@ -44,32 +44,32 @@ def naive(predictions, references, threshold: float = 0.5) -> tuple[list[float |
 def test_scores_and_counts_equal_those_of_loops(metric, seed, threshold):
     data = frames(seed)
     scores, counts = naive(**data, threshold=threshold)
-    found = metric.compute(**data, names=NAMES, threshold=threshold)
-    assert found["f1_per_unit"] == pytest.approx(dict(zip(NAMES, scores)), abs=1e-12)
-    assert found["f1"] == pytest.approx(np.mean(scores), abs=1e-12)
-    assert found["labelled_frames"] == dict(zip(NAMES, counts))
-    assert found["frames"] == sum(any(label in (0, 1) for label in row) for row in data["references"])
+    results = metric.compute(**data, names=NAMES, threshold=threshold)
+    assert results["f1_per_unit"] == pytest.approx(dict(zip(NAMES, scores)), abs=1e-12)
+    assert results["f1"] == pytest.approx(np.mean(scores), abs=1e-12)
+    assert results["labelled_frames"] == dict(zip(NAMES, counts))
+    assert results["frames"] == sum(any(label in (0, 1) for label in row) for row in data["references"])
 
 
 def test_a_unit_that_is_nowhere_active_has_no_score_and_is_not_in_the_mean(metric):
-    found = metric.compute(
+    results = metric.compute(
         predictions=[[1, 0, 0, 1], [1, 0, 1, 1]],
         references=[[1, 0, 0, -1], [0, 0, 0, -1]],
         names=["scored", "never", "false alarm", "unlabelled"],
     )
-    assert found["f1_per_unit"] == {
+    assert results["f1_per_unit"] == {
         "scored": pytest.approx(2 / 3),
         "never": None,
         "false alarm": 0.0,
         "unlabelled": None,
     }
-    assert found["f1"] == pytest.approx(1 / 3)
-    assert found["labelled_frames"] == {"scored": 2, "never": 2, "false alarm": 2, "unlabelled": 0}
+    assert results["f1"] == pytest.approx(1 / 3)
+    assert results["labelled_frames"] == {"scored": 2, "never": 2, "false alarm": 2, "unlabelled": 0}
 
 
 def test_without_any_active_frame_there_is_no_mean(metric):
-    found = metric.compute(predictions=[[0.1, 0.2]], references=[[0, 0]])
-    assert found == {
+    results = metric.compute(predictions=[[0.1, 0.2]], references=[[0, 0]])
+    assert results == {
         "f1": None,
         "f1_per_unit": {"unit_0": None, "unit_1": None},
         "labelled_frames": {"unit_0": 1, "unit_1": 1},
@@ -80,13 +80,13 @@ def test_without_any_active_frame_there_is_no_mean(metric):
 @pytest.mark.parametrize("missing", [-1, np.nan, None])
 def test_predictions_of_missing_labels_do_not_matter(metric, missing):
     labels = [[1, missing], [0, 1], [missing, missing]]
-    found = [
+    results = [
         metric.compute(predictions=[[1, guess], [1, 1], [guess, guess]], references=labels)
         for guess in (0.0, 1.0, np.nan, -3.0)
     ]
-    assert found == [found[0]] * 4
-    assert found[0]["frames"] == 2
-    assert found[0]["labelled_frames"] == {"unit_0": 2, "unit_1": 1}
+    assert results == [results[0]] * 4
+    assert results[0]["frames"] == 2
+    assert results[0]["labelled_frames"] == {"unit_0": 2, "unit_1": 1}
 
 
 def test_a_probability_at_the_threshold_is_active(metric):

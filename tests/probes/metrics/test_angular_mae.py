@@ -34,45 +34,45 @@ def naive(predictions, references, max_angle: float) -> dict[str, float]:
 @pytest.mark.parametrize("max_angle", [40, 99, 1000])
 def test_errors_equal_those_of_loops(metric, seed, max_angle):
     data = angles(seed)
-    found = metric.compute(**data, max_angle=max_angle)
-    assert found == pytest.approx(naive(**data, max_angle=max_angle), abs=1e-12)
+    results = metric.compute(**data, max_angle=max_angle)
+    assert results == pytest.approx(naive(**data, max_angle=max_angle), abs=1e-12)
 
 
 def test_one_error_in_each_angle_is_shared_by_the_images(metric):
-    found = metric.compute(predictions=[[3, 0, 0], [0, -6, 12]], references=[[0, 0, 0], [0, 0, 0]])
-    assert found == {"mae": 3.5, "yaw_mae": 1.5, "pitch_mae": 3, "roll_mae": 6, "images": 2, "dropped": 0}
+    results = metric.compute(predictions=[[3, 0, 0], [0, -6, 12]], references=[[0, 0, 0], [0, 0, 0]])
+    assert results == {"mae": 3.5, "yaw_mae": 1.5, "pitch_mae": 3, "roll_mae": 6, "images": 2, "dropped": 0}
 
 
 def test_images_with_one_angle_beyond_the_largest_are_dropped_and_counted(metric):
     references = [[99, 0, 0], [0, -99, 0], [99.01, 0, 0], [0, -100, 0], [0, 0, 150]]
     predictions = np.array(references) + 1
-    found = metric.compute(predictions=predictions, references=references)
-    assert (found["images"], found["dropped"]) == (2, 3)
+    results = metric.compute(predictions=predictions, references=references)
+    assert (results["images"], results["dropped"]) == (2, 3)
     assert metric.compute(predictions=predictions, references=references, max_angle=None)["images"] == 5
 
 
 def test_predictions_beyond_the_largest_angle_count(metric):
-    found = metric.compute(predictions=[[150, 0, 0]], references=[[50, 0, 0]])
-    assert (found["yaw_mae"], found["dropped"]) == (100, 0)
+    results = metric.compute(predictions=[[150, 0, 0]], references=[[50, 0, 0]])
+    assert (results["yaw_mae"], results["dropped"]) == (100, 0)
 
 
 def test_angles_do_not_wrap(metric):
-    found = metric.compute(predictions=[[-179, 0, 0]], references=[[179, 0, 0]], max_angle=None)
-    assert found["yaw_mae"] == 358
+    results = metric.compute(predictions=[[-179, 0, 0]], references=[[179, 0, 0]], max_angle=None)
+    assert results["yaw_mae"] == 358
 
 
 def test_errors_of_each_image_come_on_request_in_their_order(metric):
     data = {"predictions": [[1, 2, 3], [0, 0, 0], [-4, 0, 9]], "references": [[0, 0, 0], [120, 0, 0], [0, 0, 10]]}
     assert "errors" not in metric.compute(**data)
-    found = metric.compute(**data, per_sample=True)
-    assert found["errors"] == [[1, 2, 3], None, [4, 0, 1]]
-    kept = [row for row in found["errors"] if row is not None]
-    assert found["mae"] == pytest.approx(np.mean(kept))
+    results = metric.compute(**data, per_sample=True)
+    assert results["errors"] == [[1, 2, 3], None, [4, 0, 1]]
+    kept = [row for row in results["errors"] if row is not None]
+    assert results["mae"] == pytest.approx(np.mean(kept))
 
 
 def test_angles_keep_their_double_precision(metric):
-    found = metric.compute(predictions=[[90 + 1e-9, 0, 0]], references=[[90, 0, 0]])
-    assert found["yaw_mae"] == pytest.approx(1e-9, rel=1e-4)
+    results = metric.compute(predictions=[[90 + 1e-9, 0, 0]], references=[[90, 0, 0]])
+    assert results["yaw_mae"] == pytest.approx(1e-9, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ def naive(predictions, references, labels) -> dict:
         matrix[labels.index(reference)][labels.index(prediction)] += 1
     recalls, scores = [], []
     for index in range(len(labels)):
-        of_class, said = sum(matrix[index]), sum(row[index] for row in matrix)
+        of_class, predicted_count = sum(matrix[index]), sum(row[index] for row in matrix)
         if of_class:
             recalls.append(matrix[index][index] / of_class)
-        if of_class + said:
-            scores.append(2 * matrix[index][index] / (of_class + said))
+        if of_class + predicted_count:
+            scores.append(2 * matrix[index][index] / (of_class + predicted_count))
     return {
         "accuracy": sum(matrix[index][index] for index in range(len(labels))) / len(references),
         "mean_class_accuracy": sum(recalls) / len(recalls),
@@ -51,17 +51,17 @@ def naive(predictions, references, labels) -> dict:
 def test_all_numbers_equal_those_of_loops(metric, seed, labels):
     data = classes(seed)
     expected = naive(**data, labels=labels)
-    found = metric.compute(**data, labels=labels, confusion_matrix="counts")
+    results = metric.compute(**data, labels=labels, confusion_matrix="counts")
     for name in ("confusion_matrix", "labels"):
-        assert found.pop(name) == expected.pop(name)
-    assert found == pytest.approx(expected, abs=1e-12)
+        assert results.pop(name) == expected.pop(name)
+    assert results == pytest.approx(expected, abs=1e-12)
 
 
 def test_rows_of_the_normalised_matrix_are_shares_of_a_reference_class(metric):
     data = {"predictions": [0, 1, 1, 1], "references": [0, 0, 1, 1]}
-    found = metric.compute(**data, labels=[0, 1, 2], confusion_matrix="normalised")
-    assert found["confusion_matrix"] == [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]]
-    assert found["labels"] == [0, 1, 2]
+    results = metric.compute(**data, labels=[0, 1, 2], confusion_matrix="normalised")
+    assert results["confusion_matrix"] == [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]]
+    assert results["labels"] == [0, 1, 2]
 
 
 def test_the_matrix_is_left_out_unless_asked_for(metric):
@@ -70,8 +70,8 @@ def test_the_matrix_is_left_out_unless_asked_for(metric):
 
 def test_the_commonest_class_always_is_at_chance_for_the_class_mean(metric):
     """Nine of ten images are of class 0: its F1 is 18 / 19, that of the other class 0."""
-    found = metric.compute(predictions=[0] * 10, references=[0] * 9 + [1])
-    assert found == pytest.approx({"accuracy": 0.9, "mean_class_accuracy": 0.5, "macro_f1": 9 / 19})
+    results = metric.compute(predictions=[0] * 10, references=[0] * 9 + [1])
+    assert results == pytest.approx({"accuracy": 0.9, "mean_class_accuracy": 0.5, "macro_f1": 9 / 19})
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_the_commonest_class_always_is_at_chance_for_the_class_mean(metric):
     [
         ({"references": [1, 0]}, "Mismatch"),
         ({"predictions": [], "references": []}, "got none"),
-        ({"predictions": [0.7, 0.1, 0.2]}, "`predictions` must be numbers of classes"),
-        ({"references": [0, None, 1]}, "`references` must be numbers of classes"),
+        ({"predictions": [0.7, 0.1, 0.2]}, "`predictions` must be class numbers"),
+        ({"references": [0, None, 1]}, "`references` must be class numbers"),
         ({"predictions": [[0.7, 0.3], [0.2, 0.8], [0.1, 0.9]]}, "expected format"),
         ({"labels": [0]}, r"every class that occurs, \[1\] too"),
         ({"labels": [0, 1, 1]}, "each class once"),
@@ -119,31 +119,31 @@ def faces(head) -> tuple[datasets.Dataset, list[int]]:
     model = PCLForImageClassification.from_pretrained(head).eval()
     images = (255 * tiny.images(model.config, 8)).round().to(torch.uint8)
     with torch.no_grad():
-        said = model(images.float() / 255).logits.argmax(dim=1).tolist()
-    assert len(set(said)) > 1
-    labels = [(label + (row >= 5)) % 3 for row, label in enumerate(said)]
+        predictions_of_head = model(images.float() / 255).logits.argmax(dim=1).tolist()
+    assert len(set(predictions_of_head)) > 1
+    labels = [(label + (row >= 5)) % 3 for row, label in enumerate(predictions_of_head)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
     columns = {"image": list(images.permute(0, 2, 3, 1).numpy()), "label": labels}
-    return datasets.Dataset.from_dict(columns, features=features), said
+    return datasets.Dataset.from_dict(columns, features=features), predictions_of_head
 
 
 def test_the_evaluator_scores_a_saved_head_from_model_and_processor(metric, head, faces):
-    dataset, said = faces
+    dataset, predictions_of_head = faces
     model = PCLForImageClassification.from_pretrained(head)
-    found = evaluate.evaluator("image-classification").compute(
+    results = evaluate.evaluator("image-classification").compute(
         model_or_pipeline=model,
         feature_extractor=PCLImageProcessor.from_pretrained(head),
         data=dataset,
         metric=metric,
         label_mapping=model.config.label2id,
     )
-    expected = metric.compute(predictions=said, references=list(dataset["label"]))
+    expected = metric.compute(predictions=predictions_of_head, references=list(dataset["label"]))
     assert expected["accuracy"] == 5 / 8
-    assert {name: found[name] for name in expected} == expected
+    assert {name: results[name] for name in expected} == expected
 
 
 def test_the_evaluator_scores_a_ready_pipeline_that_it_need_not_prepare(metric, head, faces):
-    dataset, said = faces
+    dataset, predictions_of_head = faces
     model = PCLForImageClassification.from_pretrained(head)
     pipe = pipeline("image-classification", model=model, image_processor=PCLImageProcessor.from_pretrained(head))
     evaluator = evaluate.evaluator("image-classification")
@@ -151,17 +151,17 @@ def test_the_evaluator_scores_a_ready_pipeline_that_it_need_not_prepare(metric, 
     evaluator.prepare_pipeline = lambda model_or_pipeline, **options: model_or_pipeline
     # Another numbering of the classes, to see that the mapping is used.
     mapping = {"anger": 2, "joy": 0, "fear": 1}
-    found = evaluator.compute(model_or_pipeline=pipe, data=dataset, metric=metric, label_mapping=mapping)
-    renumbered = [(label + 2) % 3 for label in said]
+    results = evaluator.compute(model_or_pipeline=pipe, data=dataset, metric=metric, label_mapping=mapping)
+    renumbered = [(label + 2) % 3 for label in predictions_of_head]
     expected = metric.compute(predictions=renumbered, references=list(dataset["label"]))
     assert expected["accuracy"] != 5 / 8
-    assert {name: found[name] for name in expected} == expected
+    assert {name: results[name] for name in expected} == expected
 
 
 def test_the_evaluator_gives_intervals_by_bootstrap(metric, head, faces):
     dataset, _ = faces
     model = PCLForImageClassification.from_pretrained(head)
-    found = evaluate.evaluator("image-classification").compute(
+    results = evaluate.evaluator("image-classification").compute(
         model_or_pipeline=model,
         feature_extractor=PCLImageProcessor.from_pretrained(head),
         data=dataset,
@@ -172,11 +172,11 @@ def test_the_evaluator_gives_intervals_by_bootstrap(metric, head, faces):
         random_state=0,
     )
     for name in ("accuracy", "mean_class_accuracy", "macro_f1"):
-        low, high = found[name]["confidence_interval"]
-        assert 0 <= low <= found[name]["score"] <= high <= 1
+        low, high = results[name]["confidence_interval"]
+        assert 0 <= low <= results[name]["score"] <= high <= 1
         assert low < high
 
 
 def test_a_class_that_is_only_predicted_counts_in_f1_but_not_in_the_class_mean(metric):
-    found = metric.compute(predictions=[0, 0, 1, 2], references=[0, 0, 1, 1])
-    assert found == pytest.approx({"accuracy": 0.75, "mean_class_accuracy": 0.75, "macro_f1": (1 + 2 / 3 + 0) / 3})
+    results = metric.compute(predictions=[0, 0, 1, 2], references=[0, 0, 1, 1])
+    assert results == pytest.approx({"accuracy": 0.75, "mean_class_accuracy": 0.75, "macro_f1": (1 + 2 / 3 + 0) / 3})

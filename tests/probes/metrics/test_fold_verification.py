@@ -84,8 +84,8 @@ def naive(predictions, references, folds, false_accept_rates=(0.01, 0.001)) -> d
 def test_all_numbers_equal_those_of_loops(metric, seed, decimals):
     data = pairs(seed, decimals=decimals)
     rates = (0.3, 0.1, 0.01, 0.001)
-    found = metric.compute(**data, false_accept_rates=rates)
-    assert found == pytest.approx(naive(**data, false_accept_rates=rates), abs=1e-12)
+    results = metric.compute(**data, false_accept_rates=rates)
+    assert results == pytest.approx(naive(**data, false_accept_rates=rates), abs=1e-12)
 
 
 def test_the_rates_are_those_of_the_field_unless_others_are_named(metric):
@@ -102,8 +102,8 @@ def test_the_rates_are_those_of_the_field_unless_others_are_named(metric):
 
 def test_similarities_that_tell_all_pairs_apart_are_perfect(metric):
     same = np.arange(40) % 2
-    found = metric.compute(predictions=same.astype(float), references=same, folds=np.arange(40) // 10)
-    assert found == {
+    results = metric.compute(predictions=same.astype(float), references=same, folds=np.arange(40) // 10)
+    assert results == {
         "accuracy": 1,
         "accuracy_standard_error": 0,
         "threshold": 0.5,
@@ -115,47 +115,47 @@ def test_similarities_that_tell_all_pairs_apart_are_perfect(metric):
 
 
 def test_equal_similarities_are_at_chance_and_say_different_always(metric):
-    found = metric.compute(predictions=[0.25] * 8, references=[0, 1] * 4, folds=[0, 0, 1, 1] * 2)
-    assert found["accuracy"] == found["auc"] == found["equal_error_rate"] == 0.5
-    assert found["tar_at_far_0.01"] == 0
-    assert found["threshold"] == np.nextafter(0.25, 1)
+    results = metric.compute(predictions=[0.25] * 8, references=[0, 1] * 4, folds=[0, 0, 1, 1] * 2)
+    assert results["accuracy"] == results["auc"] == results["equal_error_rate"] == 0.5
+    assert results["tar_at_far_0.01"] == 0
+    assert results["threshold"] == np.nextafter(0.25, 1)
 
 
 def test_all_are_said_to_be_the_same_where_that_is_most_often_right(metric):
-    found = metric.compute(predictions=[0.5, 0.4, 0.9] * 2, references=[1, 1, 0] * 2, folds=[0, 0, 0, 1, 1, 1])
-    assert found["threshold"] == 0.4
-    assert found["accuracy"] == pytest.approx(2 / 3)
+    results = metric.compute(predictions=[0.5, 0.4, 0.9] * 2, references=[1, 1, 0] * 2, folds=[0, 0, 0, 1, 1, 1])
+    assert results["threshold"] == 0.4
+    assert results["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_the_threshold_of_a_fold_does_not_see_that_fold(metric):
     """Each fold is apart by itself, at a threshold that is wrong for the other."""
-    found = metric.compute(
+    results = metric.compute(
         predictions=[0.9, 0.8, 0.2, 0.1], references=[1, 0, 1, 0], folds=[1, 1, 2, 2], false_accept_rates=[]
     )
     # Above 0.85 nothing of the second fold is said to be the same, above 0.15 everything of the first.
-    assert found["accuracy"] == 0.5
+    assert results["accuracy"] == 0.5
 
 
 @pytest.mark.parametrize("low", [0.3, np.nextafter(0.3, 1)])
 def test_neighbouring_floats_are_told_apart(metric, low):
     """Of the two the middle is rounded up for one, down for the other."""
     high = np.nextafter(low, 1)
-    found = metric.compute(predictions=[high, low] * 2, references=[1, 0] * 2, folds=[0, 0, 1, 1])
-    assert found["threshold"] == high
-    assert found["accuracy"] == 1
+    results = metric.compute(predictions=[high, low] * 2, references=[1, 0] * 2, folds=[0, 0, 1, 1])
+    assert results["threshold"] == high
+    assert results["accuracy"] == 1
 
 
 def test_a_true_accept_rate_has_at_most_the_false_accept_rate_and_is_not_interpolated(metric):
     """100 different pairs: at 0.01 one of them may pass, below none."""
     different = np.linspace(0, 0.99, 100)
     same = [0.985, 0.995, 0.5, 2.0]  # two pass without a false accept, three with one
-    found = metric.compute(
+    results = metric.compute(
         predictions=[*different, *same],
         references=[0] * 100 + [1] * 4,
         folds=np.arange(104) % 2,
         false_accept_rates=(0.0, 0.001, 0.0099, 0.01, 0.0199, 1.0),
     )
-    assert [found[f"tar_at_far_{rate}"] for rate in ("0", "0.001", "0.0099", "0.01", "0.0199", "1")] == [
+    assert [results[f"tar_at_far_{rate}"] for rate in ("0", "0.001", "0.0099", "0.01", "0.0199", "1")] == [
         0.5,
         0.5,
         0.5,
@@ -168,11 +168,11 @@ def test_a_true_accept_rate_has_at_most_the_false_accept_rate_and_is_not_interpo
 def test_points_on_a_straight_piece_of_the_curve_are_thresholds_too(metric):
     """Every level holds one pair of each kind."""
     levels = np.repeat(np.arange(10.0), 2)
-    found = metric.compute(
+    results = metric.compute(
         predictions=levels, references=[0, 1] * 10, folds=np.arange(20) // 10, false_accept_rates=[0.35]
     )
-    assert found["tar_at_far_0.35"] == 0.3
-    assert found["equal_error_rate"] == 0.5
+    assert results["tar_at_far_0.35"] == 0.3
+    assert results["equal_error_rate"] == 0.5
 
 
 def test_similarities_keep_their_double_precision(metric):

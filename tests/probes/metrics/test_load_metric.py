@@ -1,4 +1,4 @@
-"""Each metric opened as a stranger opens it: by its path, offline, in new processes."""
+"""Each metric, opened by its path, offline, in new processes."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_batches_add_up_to_all_rows(name):
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory) -> tuple[list[dict], Path, Path]:
-    """What two processes at once computed, their working directory and their cache."""
+    """Results of two simultaneous processes, their working directory and their cache."""
     directory, home = tmp_path_factory.mktemp("working"), tmp_path_factory.mktemp("home")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", STRANGER, str(FOLDER), json.dumps(INPUTS)]

@@ -1,4 +1,4 @@
-"""F1 of each facial action unit, and their mean."""
+"""F1 of each facial action unit, and its mean over the units."""
 
 from modeling_pcl.probes import metrics, scores
 

@@ -1,4 +1,4 @@
-"""Mean absolute error of the angles of the head."""
+"""Mean absolute error of head-pose angles."""
 
 from modeling_pcl.probes import metrics, scores
 

@@ -1,4 +1,4 @@
-"""Accuracy of one class of several, such as expressions: over images, over classes, and the confusions.
+"""Accuracy over images and over classes, and the confusion matrix, of a classification such as expressions.
 
 With `evaluate`'s evaluator, from a saved head:
 
@@ -11,8 +11,8 @@ With `evaluate`'s evaluator, from a saved head:
         label_mapping=model.config.label2id,
     )
 
-The model and its image processor, not a pipeline: given a ready one, evaluate 0.4.6 asks transformers for a TensorFlow
-class that transformers 5 no longer has. For a ready pipeline, set the evaluator's `prepare_pipeline` first:
+Pass the model and its image processor instead of a pipeline: for pipelines, evaluate 0.4.6 asks transformers for a
+TensorFlow class that transformers 5 does not have. To use a pipeline, override `prepare_pipeline` of the evaluator:
 
     evaluator.prepare_pipeline = lambda model_or_pipeline, **options: model_or_pipeline
 """

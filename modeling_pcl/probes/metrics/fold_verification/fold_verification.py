@@ -1,4 +1,4 @@
-"""Same person or not, judged by similarity, in the folds of LFW's protocol (its View 2)."""
+"""Face verification from similarities, in the folds of LFW's protocol (View 2)."""
 
 from modeling_pcl.probes import metrics
 from modeling_pcl.probes.verification_scores import verification_scores
