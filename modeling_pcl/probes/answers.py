@@ -113,7 +113,7 @@ def _format_answer(kind: str, logits: torch.Tensor, labels: dict[int, str]) -> s
     if kind == "head_pose":
         return " ".join(f"{angle} {round(degrees):+d}" for angle, degrees in zip(ANGLES, logits.tolist()))
     if kind == "regression":
-        return one_line(f"{labels[0]} {logits.item():.0f}", LETTERS)
+        return one_line(f"{labels[0]} {round(logits.item())}", LETTERS)
     if kind == "action_units":
         return one_line(", ".join(labels[unit] for unit in (logits > 0).nonzero()[:, 0].tolist()) or "none", LETTERS)
     shares = logits.softmax(dim=0)
