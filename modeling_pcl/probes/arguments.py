@@ -8,6 +8,7 @@ from ..features_pcl import FEATURES, READABLE_FEATURES
 from ..options import check_at_least, option, positional, required
 
 MODEL = "Folder or Hub id of a PCL model."
+TASK_HELP = "Task to probe on; the other options depend on it."
 
 
 @dataclass
@@ -18,7 +19,7 @@ class ProbeArguments:
     output_dir: str = required(
         "Folder for the head, results.json, predictions and pictures; created if it does not exist."
     )
-    task: str = option("", "Task to probe on.")
+    task: str = option("", TASK_HELP)
     image_size: int | None = option(
         None,
         "Side of the images, in px; by default 100 for expressions and action units and 256 for head pose, as in the "
@@ -138,7 +139,7 @@ class HeadArguments(FeatureArguments):
 class ExpressionArguments(ClassArguments, HeadArguments):
     """One of several classes: expressions, or any column of classes."""
 
-    task: str = "expression"
+    task: str = option("expression", TASK_HELP)
     linear_only: bool = option(False, "Skip nearest neighbours and logistic regression, which have no head.")
 
 
@@ -146,14 +147,14 @@ class ExpressionArguments(ClassArguments, HeadArguments):
 class HeadPoseArguments(HeadArguments):
     """Yaw, pitch and roll, in degrees."""
 
-    task: str = "head_pose"
+    task: str = option("head_pose", TASK_HELP)
 
 
 @dataclass
 class RegressionArguments(HeadArguments):
     """A column of numbers, such as age."""
 
-    task: str = "regression"
+    task: str = option("regression", TASK_HELP)
     label_column: str = option("age", "Column of the numbers to predict.")
 
 
@@ -161,7 +162,7 @@ class RegressionArguments(HeadArguments):
 class ActionUnitArguments(HeadArguments):
     """Which facial action units are active."""
 
-    task: str = "action_units"
+    task: str = option("action_units", TASK_HELP)
     tune_thresholds: bool = option(False, "Choose the threshold of each action unit on validation data.")
 
     def __post_init__(self):
@@ -174,7 +175,7 @@ class ActionUnitArguments(HeadArguments):
 class VerificationArguments(PairArguments, FeatureArguments):
     """Same or different person."""
 
-    task: str = "verification"
+    task: str = option("verification", TASK_HELP)
     identity_embedding: bool = option(
         False, "Also compare by a linear embedding that is trained on the people of `--train`."
     )
@@ -190,7 +191,7 @@ class VerificationArguments(PairArguments, FeatureArguments):
 class DisentanglementArguments(PairArguments, ClassArguments, ProbeArguments):
     """Pose, identity and expression that can be read from each branch."""
 
-    task: str = "disentanglement"
+    task: str = option("disentanglement", TASK_HELP)
     pose: str | None = option(None, "Corpus with head pose.")
     identity: str | None = option(None, "Corpus with known people, or a list of pairs.")
     expression: str | None = option(None, "Corpus with classes.")
