@@ -209,9 +209,8 @@ def make_random_models(models: dict[str, str], folder: Path, seeds: int) -> dict
         Folders of the initialisations, by their name in the table.
     """
     sizes = ("num_channels", "hidden_sizes", "feature_channels", "negative_slope", "image_size")
-    architectures: dict[
-        str, tuple[str, PCLConfig]
-    ] = {}  # By JSON of the sizes: the first model of that architecture, and its config.
+    # By JSON of the sizes: the first model of that architecture, and its config.
+    architectures: dict[str, tuple[str, PCLConfig]] = {}
     for name, model in models.items():
         config = open_encoder(model).config
         values = {size: getattr(config, size) for size in sizes}

@@ -43,9 +43,8 @@ from .subset import (
 )
 from .verification import open_pairs
 
-RIDGE_PENALTIES = np.logspace(
-    -1, 7, 9
-)  # A wide range, because the best penalty grows with the numbers of images and features.
+# A wide range, because the best penalty grows with the numbers of images and features.
+RIDGE_PENALTIES = np.logspace(-1, 7, 9)
 POSE, IDENTITY, EXPRESSION = "pose R²", "identity AUC", "expression accuracy"
 # By leak: the measure, the branch where the information does not belong, the branch where it belongs.
 LEAKS = {

@@ -173,9 +173,8 @@ def embed(arguments: EmbeddingArguments) -> dict:
     size_px = arguments.image_size or encoder.image_size
     source = open_source(arguments, size_px)
     example = encoder(torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8))
-    if not all(
-        features.isfinite().all() for features in example.values()
-    ):  # The weights of ONNX files cannot be checked directly.
+    # The features of one image, because the weights of ONNX files cannot be checked directly.
+    if not all(features.isfinite().all() for features in example.values()):
         raise ValueError(
             f"The model `{arguments.model}` computes features that are not finite: its weights are damaged."
         )

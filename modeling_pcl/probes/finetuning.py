@@ -19,9 +19,8 @@ from .objectives import Objective, Selection, format_candidate
 logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.05  # For AdamW, on all weights except biases.
-WARMUP_SHARE = (
-    0.05  # Share of the steps in which learning rates rise from zero; then they decay to zero along a cosine.
-)
+# Share of the steps in which learning rates rise from zero; then they decay to zero along a cosine.
+WARMUP_SHARE = 0.05
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 

@@ -77,8 +77,7 @@ class HeadProbe:
 
     @cached_property
     def test(self) -> Subset:
-        # In float32, as in a pipeline, so that the saved head predicts what was measured.
-        """Test set with features."""
+        """Test set with features, in float32 as in a pipeline, so that the saved head predicts what was measured."""
         return encode_subset(self.encoder, self.parts.test, self.image_size, "float32")
 
     @cached_property

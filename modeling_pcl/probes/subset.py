@@ -298,8 +298,8 @@ def split_off(subset: Subset, share: float, separate: bool = False) -> tuple[Sub
 
 
 def _separate_corpus(subset: Subset) -> Subset:
-    # Test features are float32, training features bfloat16. In a shared corpus, both would be extracted for all rows.
     """Give a subset a corpus that has only its rows."""
+    # Test features are float32, training features bfloat16. In a shared corpus, both would be extracted for all rows.
     corpus, labels = subset.corpus.select(subset.rows), subset.labels.select_rows(subset.rows)
     return replace(subset, corpus=corpus, rows=np.arange(len(corpus)), labels=labels)
 

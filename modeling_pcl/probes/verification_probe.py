@@ -18,9 +18,8 @@ from .results import results_table, summarise_seeds
 from .subset import VALIDATION_SHARE, Subset, encode_subset, open_subset, split_off
 from .verification import PAIR_SEED, TestPairs, compute_pair_cosines, open_pairs
 
-MOST_HELD_OUT_PAIRS = (
-    1_000_000  # All pairs of 1,414 images. The limit bounds the time of an epoch, which is scored on all pairs.
-)
+# All pairs of 1,414 images. The limit bounds the time of an epoch, which is scored on all pairs.
+MOST_HELD_OUT_PAIRS = 1_000_000
 MEASURES = ("accuracy", "accuracy_standard_error", "auc", "tar_at_far_0.01", "tar_at_far_0.001", "equal_error_rate")
 
 

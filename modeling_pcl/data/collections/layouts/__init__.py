@@ -40,7 +40,7 @@ TERMS = {
     "disfa": "for research, under an agreement with its authors",
     "celeba": "for non-commercial research; the images are not its authors' property",
     "utkface": "for non-commercial research; the images belong to their owners",
-    "fer2013": "of a Kaggle competition, images found by web search; its rules hold",
+    "fer2013": "of a Kaggle competition, images found by web search; subject to its rules",
     "rafdb": "for non-commercial research, under an agreement with its authors",
     "voxceleb": "VoxCeleb; lists under CC BY 4.0, frames of videos that belong to their owners",
     "genki4k": "The MPLab GENKI Database, GENKI-4K subset; images from the web, for research",
@@ -50,7 +50,7 @@ TERMS = {
     "300wlp": "300W-LP; derived from AFW, HELEN, LFPW and others, for non-commercial research",
     "aflw2000": "AFLW2000-3D; images of AFLW, for non-commercial research",
     "biwi": "Biwi Kinect Head Pose; for research only",
-    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; their terms hold",
+    "fsanet": "300W-LP, AFLW2000-3D and BIWI as prepared for FSA-Net; subject to their terms",
 }
 
 __all__ = ["LAYOUTS", "TERMS", "Collection", "LayoutError"]
