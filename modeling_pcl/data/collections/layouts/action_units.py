@@ -12,7 +12,7 @@ DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 DISFA_SUBJECT = re.compile(r"SN\d{3}")
 BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)  # The action units that the literature evaluates.
 BP4D_TABLE = re.compile(r"[FM]\d{3}_T\d+\.csv")
-BP4D_CODES = {"0": 0, "1": 1, "9": None}
+BP4D_CODES = {0: 0, 1: 1, 9: None}
 
 
 def read_disfa(root: Path) -> Collection:
@@ -91,8 +91,9 @@ def read_bp4d(root: Path) -> Collection:
 
     The csv files may also lie in ROOT, or one or two folders below. The images may lie in ROOT/F001/T1/, or in any
     folder instead of `2D+3D`. The number of a frame is the number that differs between names (`parse_frame_numbers`).
-    Code 0 is absent, 1 is present, and 9 (not coded) becomes null. The columns are the twelve action units that the
-    literature evaluates. Frames that are not coded are left out; coded frames without an image are counted as broken.
+    Code 0 is absent, 1 is present, and 9 (not coded) becomes null. Other codes also become null, and are counted as
+    broken. The columns are the twelve action units that the literature evaluates. Frames that are not coded are left
+    out; coded frames without an image are counted as broken.
 
     Raises:
         LayoutError: If there is no csv file, a csv file lacks an action unit or most of its lines are invalid, two csv
@@ -139,14 +140,27 @@ def _read_codes(download: Download, path: Path) -> dict[int, dict[str, int | Non
         raise LayoutError(path, f"the header lacks the action units {', '.join(missing)}.", header_line)
     cell_of_unit = {f"AU{unit}": names.index(str(unit)) + 1 for unit in BP4D_UNITS}
 
-    def read(line: str) -> tuple[int, dict[str, int | None]]:
+    unknown_codes = []  # Name of the line, and reason.
+
+    def read(numbered_line: tuple[int, str]) -> tuple[int, dict[str, int | None]]:
+        number, line = numbered_line
         cells = line.split(",")
         try:
-            return int(cells[0]), {name: BP4D_CODES[cells[cell].strip()] for name, cell in cell_of_unit.items()}
-        except (ValueError, IndexError, KeyError):
+            frame, codes = int(cells[0]), {name: int(cells[cell]) for name, cell in cell_of_unit.items()}
+        except (ValueError, IndexError):
             raise ValueError(f"must be a frame and {len(names)} codes, each 0, 1 or 9, is `{line}`") from None
+        unknown = [f"{code} of {name}" for name, code in codes.items() if code not in BP4D_CODES]
+        if unknown:  # The frame keeps its other codes.
+            reason = f"frame {frame} has codes that are not 0, 1 or 9: {', '.join(unknown)}"
+            unknown_codes.append((f"{path.name}:{number}", reason))
+        return frame, {name: BP4D_CODES.get(code) for name, code in codes.items()}
 
-    return dict(download.read_lines(path, read, lines))
+    coded = dict(download.read_lines(path, read, [(number, (number, line)) for number, line in lines]))
+    if 2 * len(unknown_codes) > len(lines):
+        count = f"{len(unknown_codes)} of {len(lines)}"
+        raise LayoutError(path, f"{count} lines have other codes. The first, {': '.join(unknown_codes[0])}.")
+    download.broken += unknown_codes
+    return coded
 
 
 def _find_frames(folders: list[Path]) -> dict[int | None, Path]:

@@ -143,8 +143,9 @@ def read_cplfw(root: Path) -> Collection:
         ROOT/pairs_CPLFW.txt                  or in txts; two lines are a pair: `AJ_Cook_1.jpg 1`, `AJ_Cook_2.jpg 1`
 
     Both lines of a pair have the same flag: 0 for different people; 1, or the number of the fold, for the same person.
-    Pairs of the same person are in the folds that their flags state, or in ten consecutive folds of equal size if all
-    flags are 1. Pairs of different people are always in ten consecutive folds. All images are in the split `train`, and
+    If every tenth of the list has as many pairs of both kinds, the tenths are the folds. Otherwise pairs of the same
+    person are in the folds that their flags state, or in ten consecutive folds of equal size if all flags are 1, and
+    pairs of different people are in ten consecutive folds. All images are in the split `train`, and
     `subject` is the name before the last `_<number>`. A few files of the collection have other names. They are counted
     as broken, and no pair contains them.
 
@@ -246,7 +247,9 @@ def _assign_folds(path: Path, flags: list[int]) -> list[int]:
             f"of both, and a multiple of {FOLDS}: download it again.",
         )
     folds, tenths = np.empty_like(flag), np.repeat(np.arange(1, FOLDS + 1), len(flag) // (2 * FOLDS))
-    if (flag[same] == 1).all():
+    # If every tenth of the list is balanced, the tenths are the folds, whatever number the flags of same pairs are.
+    is_in_tenths = (2 * same.reshape(FOLDS, -1).sum(axis=1) == len(flag) // FOLDS).all()
+    if is_in_tenths or (flag[same] == 1).all():
         folds[same] = tenths
     elif (np.sort(flag[same]) == tenths).all():
         folds[same] = flag[same]

@@ -161,6 +161,23 @@ def test_coded_frames_without_an_image_are_counted_by_sequence(tmp_path):
     ]
 
 
+def test_an_unknown_code_is_missing_and_reported_and_the_frame_keeps_its_others(tmp_path):
+    path = write_bp4d(tmp_path)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    lines[2][1] = "5"
+    path.write_text("\n".join(map(",".join, lines)))
+    make(tmp_path, *(f"F001/T1/{frame}.jpg" for frame in (2440, 2441)))
+    collection = read_bp4d(tmp_path)
+    labels = [row.labels for row in collection.splits["train"]]
+    assert [(row["AU1"], row["AU2"]) for row in labels] == [(1, 0), (None, 1)]
+    assert collection.broken[0] == ("F001_T1.csv:3", "frame 2441 has codes that are not 0, 1 or 9: 5 of AU1")
+    for line in lines[3:]:
+        line[1] = "5"
+    path.write_text("\n".join(map(",".join, lines)))
+    with pytest.raises(LayoutError, match=r"4 of 5 lines have other codes\. The first, F001_T1\.csv:3: frame 2441"):
+        read_bp4d(tmp_path)
+
+
 def test_a_header_without_an_action_unit_is_refused(tmp_path):
     path = write_bp4d(tmp_path)
     path.write_text("0,1,2,4,6,7,10,12,14,15,17\n1,0,0,0,0,0,0,0,0,0,0\n")

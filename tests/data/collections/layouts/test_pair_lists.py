@@ -169,6 +169,12 @@ def test_calfw_has_numbers_of_four_digits_and_its_own_list(tmp_path):
     assert [pair.fold for pair in collection.pairs["test"]] == NUMBERED * 2
 
 
+def test_balanced_tenths_are_the_folds_whatever_their_flags_are(tmp_path):
+    lines = [line for fold in range(10) for line in (*make_same_lines(fold, 2), *make_different_lines(fold))]
+    write_lines(write_flat_collection(tmp_path) / "pairs_CPLFW.txt", lines)
+    assert [pair.fold for pair in read_cplfw(tmp_path).pairs["test"]] == NUMBERED
+
+
 @pytest.mark.parametrize("folder", ["aligned images", "aligned_images"])
 def test_aligned_images_come_before_others(tmp_path, folder):
     write_flat_collection(tmp_path, "images")
