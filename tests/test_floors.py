@@ -12,7 +12,13 @@ FLOORS = [("",), ("data",), ("pictures",), ("training", "hub"), ("probes",), ("c
 LEVELS = {name: level for level, names in enumerate(FLOORS) for name in names}
 OPTIONAL_IN_THE_ROOT = {"onnx", "onnxruntime"}  # In try and except: what finds faces in photos.
 THIRD_PARTY_OF_THE_ROOT = {"torch", "torchvision", "transformers", "huggingface_hub", "numpy", "PIL"}
-STAY_HOME = {"__init__.py", "files.py", "options.py", "progress.py"}  # Of the root, what no saved model takes along.
+STAY_HOME = {
+    "__init__.py",
+    "files.py",
+    "options.py",
+    "precision.py",
+    "progress.py",
+}  # Of the root, what no saved model takes along.
 
 
 def imports(path: Path) -> list[tuple[str, ...]]:

@@ -234,7 +234,8 @@ class EmbeddingArguments:
     image_size: int | None = option(None, "Side of the images, in px; by default that of the model.")
     precision: Literal["float32", "bf16"] = option(
         "float32",
-        "Precision of the computation: float32 gives the same as `PCLModel`; bf16 takes half the time and disk space.",
+        "Precision of the features: float32 gives the same as `PCLModel`; bf16 takes half the disk space, and half the "
+        "time on a device with instructions for it.",
     )
     backend: Literal["torch", "onnx"] = option("torch", "Library that runs the model; onnx is onnxruntime on the CPU.")
     format: Literal["parquet", "safetensors"] = option(

@@ -16,6 +16,7 @@ from ..data.corpora import corpus_revision
 from ..data.image_decoder import CorpusImages
 from ..features_pcl import FEATURES
 from ..hub.models import model_digest, open_encoder
+from ..precision import has_fast_bfloat16
 from ..progress import progress
 from .feature_cache import FeatureTable, load_or_compute_features
 
@@ -32,17 +33,18 @@ def encode(model, images: torch.Tensor, precision: Precision = "bf16") -> dict[s
     Args:
         model: A `PCLModel`, on any device. It is set to eval mode and channels-last order.
         images: `(batch, 3, height, width)` uint8, or float in [0, 1].
-        precision: `"bf16"` computes by autocast and returns bfloat16; `"float32"` returns the same as the model's
-            `forward`.
+        precision: `"bf16"` returns bfloat16, and computes in it by autocast if the device has instructions for it;
+            `"float32"` returns the same as the model's `forward`.
 
     Returns:
         `trunk`, `face` and `pose`, each `(batch, dim)` on the CPU.
     """
     model.eval().to(memory_format=torch.channels_last)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    is_autocast = precision == "bf16" and has_fast_bfloat16(model.device.type)
     images = images.to(model.device, memory_format=torch.channels_last)
     pixel_values = images.float() / 255 if images.dtype == torch.uint8 else images
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=is_autocast):
         outputs = model(pixel_values, return_dict=True)
     return {name: outputs[output_name].to(dtype).cpu() for name, output_name in FEATURES.items()}
 

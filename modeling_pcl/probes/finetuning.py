@@ -12,6 +12,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from ..features_pcl import feature_parts
 from ..modeling_pcl import PCLForHeadPoseEstimation
+from ..precision import has_fast_bfloat16
 from ..progress import progress
 from .heads import Head
 from .objectives import Objective, Selection, format_candidate
@@ -58,8 +59,9 @@ class _DivergenceError(Exception):
 class Finetuning:
     """Fine-tuning with each combination of learning rate and layer decay; the best model is kept at its best epoch.
 
-    Training computes in bfloat16 by autocast. The held-out score is computed in float32, as the model will be used.
-    With the same seed, models and batches, the result is the same; on a GPU, up to the order of summation.
+    Training computes in bfloat16 by autocast if the device has instructions for it. The held-out score is computed in
+    float32, as the model will be used. With the same seed, models and batches, the result is the same; on a GPU, up to
+    the order of summation.
 
     Args:
         train_batches: Maps an epoch, counted from 1, to its batches: images `(batch, 3, image_size, image_size)` uint8
@@ -143,7 +145,8 @@ class Finetuning:
 
     def _step(self, model: Head, optimizer: torch.optim.Optimizer, images, targets) -> float:
         optimizer.zero_grad()
-        with torch.autocast(model.device.type, torch.bfloat16):
+        device = model.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=has_fast_bfloat16(device)):
             logits = _compute_logits(model, images)
         loss = self.objective.loss(logits.float(), targets.to(model.device))
         loss.backward()

@@ -126,8 +126,11 @@ class TrainingArguments:
         "Micro-batches of `batch_size` images per optimizer step, in the memory of one. The face contrast uses the "
         "negatives of all micro-batches, and encodes their views twice.",
     )
-    # On a CPU, bfloat16 with channels_last is 2.4 to 2.8 times as fast as float32.
-    mixed_precision: Literal["no", "bf16", "fp16"] = option("bf16", "Autocast of encoder, heads and decoder.")
+    # On a CPU with instructions for it, bfloat16 with channels_last is 2.4 to 2.8 times as fast as float32.
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
+        None,
+        "Autocast of encoder, heads and decoder; by default bf16 if the device has instructions for it, otherwise no.",
+    )
     channels_last: bool = option(True, "Keep images and maps in channels-last order, which is faster.")
     # On CPUs, forward and backward of 512 images take 0.73 s instead of 0.94 s at quarter width on one thread; at full
     # width on two threads, compiling gained nothing.

@@ -154,7 +154,9 @@ def test_a_batch_of_which_no_image_is_left_changes_nothing():
     assert with_empty == run(recipe, train=train[:1])[1]
 
 
-def test_training_computes_in_bfloat16_and_scores_in_float32_as_the_model_will_be_run():
+@pytest.mark.parametrize(("is_fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_training_computes_in_bfloat16_where_that_is_fast_and_scores_in_float32(is_fast, dtype, monkeypatch):
+    monkeypatch.setattr(finetuning, "has_fast_bfloat16", lambda device_type: is_fast)
     dtypes, scored = set(), []
 
     def make_model():
@@ -167,7 +169,7 @@ def test_training_computes_in_bfloat16_and_scores_in_float32_as_the_model_will_b
         return 0.0
 
     model = run(ONE_CANDIDATE | {"epochs": 1}, make_model, replace(EXPRESSION, score=score))[0]
-    assert dtypes == {(True, torch.bfloat16), (False, torch.float32)}
+    assert dtypes == {(True, dtype), (False, torch.float32)}
     # The order of the channels in memory may change the order of sums.
     torch.testing.assert_close(scored[0], logits_of(model.to(memory_format=torch.contiguous_format)))
 
