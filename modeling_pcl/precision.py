@@ -1,0 +1,19 @@
+"""Where computing in bfloat16 pays."""
+
+import torch
+
+
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Return whether a kind of device has instructions for bfloat16.
+
+    Without them bfloat16 is emulated: on an x86 processor with AVX2 only, forward and backward of a convolution take
+    four times as long in bfloat16 as in float32.
+
+    Args:
+        device_type: `cpu`, `cuda` or another of torch's kinds.
+    """
+    if device_type == "cpu":
+        return any(is_there is True for name, is_there in torch.cpu.get_capabilities().items() if "bf16" in name)
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return True
