@@ -1,5 +1,6 @@
 import functools
 
+import child
 import pytest
 import tiny
 import torch
@@ -20,7 +21,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of two gloo processes found."""
     folder = tmp_path_factory.mktemp("two_processes")
-    torch.multiprocessing.spawn(two_processes.work, args=(str(folder),), nprocs=two_processes.PROCESSES)
+    child.run_together(two_processes.work, (str(folder),), two_processes.PROCESSES)
     return [torch.load(folder / f"{index}.pt") for index in range(two_processes.PROCESSES)]
 
 

@@ -1,5 +1,6 @@
 """What `test_pretrain.py` runs in each of two processes, which are started once for all of it."""
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -15,17 +16,20 @@ CUT_STEP = 2  # of a whole run: what is resumed is its checkpoint of this step.
 
 
 def work(index: int, folder: str, options: list[str]):
-    """Train without shards and with them, and resume either run as the other: `ddp`, `fsdp`, `ddp-fsdp`, `fsdp-ddp`."""
+    """Train without shards and with them, and resume either run as the other: `ddp`, `fsdp`, `ddp-fsdp`, `fsdp-ddp`.
+
+    The first run in shards is asked for by the option, and the resumed one by `accelerate launch`.
+    """
     # Fused Adam rounds the last few elements of a tensor in another way, and so those of a shard; the loop does not.
     torch.optim.Adam = partial(_unfused, torch.optim.Adam)
-    shards = {"ddp": (), "fsdp": ("--fsdp",)}
-    for way, flags in shards.items():
+    for way, flags in {"ddp": (), "fsdp": ("--fsdp",)}.items():
         train(index, Path(folder) / way, [*options, *flags])
     for before, after in (("ddp", "fsdp"), ("fsdp", "ddp")):
         run = Path(folder) / f"{before}-{after}"
         if index == 0:
             cut(Path(folder) / before, run)
-        train(index, run, [*options, *shards[after], "--resume"])
+        os.environ |= two_processes.shards_of_a_launch() if after == "fsdp" else {}
+        train(index, run, [*options, "--resume"])
 
 
 def _unfused(adam, parameters, fused: bool, **options):

@@ -7,6 +7,8 @@ from pathlib import Path
 import tiny
 import torch
 from accelerate import Accelerator
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
@@ -186,6 +188,13 @@ def train_head(model_class: type, folder: Path, is_checkpointed: bool) -> dict[s
     )
     Trainer(model, arguments, train_dataset=rows).train()
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def shards_of_a_launch() -> dict[str, str]:
+    """Environment that `accelerate launch --use_fsdp --fsdp_version 2` gives its processes."""
+    words = ["--use_fsdp", "--fsdp_version", "2", "--num_processes", str(PROCESSES), "script.py"]
+    environment = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
+    return {name: value for name, value in environment.items() if name.startswith(("ACCELERATE_USE_", "FSDP_"))}
 
 
 def join_group(index: int, path: Path):

@@ -1,17 +1,11 @@
 import pytest
 import torch
+import two_processes
 
 from modeling_pcl import PCLForPreTraining
 from modeling_pcl.training.sharding import gather_model, take_launch_request
 
-# What `accelerate launch --use_fsdp --fsdp_version 2` sets, as far as it is read.
-LAUNCHED = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_OFFLOAD_PARAMS": "false",
-    "FSDP_ACTIVATION_CHECKPOINTING": "false",
-}
+LAUNCHED = two_processes.shards_of_a_launch()
 
 
 def test_a_launch_with_shards_is_seen_once_and_kept_from_accelerate():
