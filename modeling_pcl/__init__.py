@@ -82,6 +82,6 @@ def register():
             PIPELINE_REGISTRY.register_pipeline(task, pipeline, modeling_pcl.SavedPCLModel, type="image")
 
 
-# Importing the models takes five seconds; `--help` needs none of them.
-if {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+# Importing the models takes five seconds; `--help` needs none of them, nor do workers that prepare images.
+if {"-h", "--help", "--without-models"}.isdisjoint(sys.argv[1:]):
     register()

@@ -17,3 +17,9 @@ def has_fast_bfloat16(device_type: str) -> bool:
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True
+
+
+def choose_precision() -> str:
+    """Return the precision of autocast in which this machine trains fastest: `bf16` or `no`."""
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return "bf16" if has_fast_bfloat16(device.type if device else "cpu") else "no"

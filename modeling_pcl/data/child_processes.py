@@ -115,7 +115,7 @@ def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], coun
         ChildProcessError: If a process died.
         Exception: Any error that `work` raised.
     """
-    command = python_command(f"from {__name__} import _serve; _serve()")
+    command = python_command(f"from {__name__} import _serve; _serve()", "--without-models")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # The server gets its own session, so that Ctrl-C reaches only this process, which then ends the server.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}

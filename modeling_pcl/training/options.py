@@ -66,5 +66,9 @@ def parse_options(argv: list[str], prog: str | None = None, description: str | N
     if optimizer != RECIPES[objective.recipe].get("optimizer", optimizer):
         parser.set_defaults(**OF_ADAM)
         options = Options(*parser.parse_args_into_dataclasses(argv))
+    if options.training.mixed_precision is None:
+        from ..precision import choose_precision  # Imports torch, which `--help` and wrong usage do not need.
+
+        options.training.mixed_precision = choose_precision()
     check_arguments(options.training, options.logging)
     return options

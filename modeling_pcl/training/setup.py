@@ -15,7 +15,6 @@ from ..data.corpora import Corpus, load_corpus, read_face_crop
 from ..data.loading import Loader, make_loader
 from ..data.subjects import select_subjects
 from ..files import report_open_errors
-from ..precision import has_fast_bfloat16
 from .arguments import TrainingArguments
 from .batch_norm import synchronise_batch_norm
 from .checkpoints import CheckpointFolder
@@ -89,10 +88,7 @@ def open_initial_model(name: str, config: PCLConfig) -> PCLForPreTraining:
 
 
 def build_accelerator(options: Options) -> Accelerator:
-    """Build the Accelerator of this process.
-
-    Sets `options.training.fsdp` if `accelerate launch` requested FSDP, and `options.training.mixed_precision` if it is
-    None.
+    """Build the Accelerator of this process. Sets `options.training.fsdp` if `accelerate launch` requested FSDP.
 
     Raises:
         ValueError: If `accelerate launch --cpu` was given several processes, of which it only starts one.
@@ -104,12 +100,8 @@ def build_accelerator(options: Options) -> Accelerator:
             "`accelerate launch --cpu` starts one process whatever `--num_processes` says. Use `accelerate launch "
             "--multi_gpu --num_processes N`, which also starts N processes on a machine without GPUs."
         )
-    has_accelerator = torch.accelerator.is_available()
-    if options.training.mixed_precision is None:
-        device = torch.accelerator.current_accelerator().type if has_accelerator else "cpu"
-        options.training.mixed_precision = "bf16" if has_fast_bfloat16(device) else "no"
     return Accelerator(
-        cpu=not has_accelerator,  # Otherwise several processes on CPUs do not form a group.
+        cpu=not torch.accelerator.is_available(),  # Otherwise several processes on CPUs do not form a group.
         mixed_precision=options.training.mixed_precision,
         log_with=check_trackers(options.logging.report_to) or None,
         project_config=ProjectConfiguration(options.training.output_dir, f"{options.training.output_dir}/logs"),

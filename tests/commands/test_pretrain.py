@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 from modeling_pcl import PCLConfig
+from modeling_pcl import precision as precision_module
 from modeling_pcl.commands.main import main
 from modeling_pcl.files import only_process
-from modeling_pcl.training import run, setup
+from modeling_pcl.training import run
 from modeling_pcl.training.checkpoints import CheckpointFolder
 from modeling_pcl.training.monitor import Monitor
 from modeling_pcl.training.options import parse_options
@@ -249,7 +250,7 @@ def test_accumulated_micro_batches_read_that_many_batches(monkeypatch, options):
 
 @pytest.mark.parametrize(("is_fast", "precision"), [(True, "bf16"), (False, "no")])
 def test_autocast_is_by_default_what_the_device_is_fast_in_and_recorded(is_fast, precision, monkeypatch, options):
-    monkeypatch.setattr(setup, "has_fast_bfloat16", lambda device_type: is_fast)
+    monkeypatch.setattr(precision_module, "has_fast_bfloat16", lambda device_type: is_fast)
     del options["mixed_precision"]
     folder = train(monkeypatch, options | {"steps": 1})
     assert json.loads((folder / "run.json").read_text())["options"]["mixed_precision"] == precision

@@ -2,10 +2,9 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
+import child
 import numpy as np
 import psutil
 import pytest
@@ -97,18 +96,15 @@ def test_what_trains_ends_with_the_search(inputs, tmp_path):
     options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt"}
     options |= {"runs_dir": tmp_path / "runs", "output": tmp_path / "table.csv"}
     words = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
-    search = psutil.Popen(
-        [sys.executable, "-m", "modeling_pcl.commands.search", "run", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    search = child.start_command("search", ["run", *words], tmp_path / "search.txt")
     log = tmp_path / "runs/long/log.txt"
     try:
         wait_for(lambda: log.exists() and list(tmp_path.glob("runs/long/run.json")))
-        trainers = search.children(recursive=True)
+        trainers = psutil.Process(search.pid).children(recursive=True)
     finally:
         search.terminate()
-    assert search.wait(timeout=60) == 128 + signal.SIGTERM
+    search.join(timeout=60)
+    assert search.exitcode == 128 + signal.SIGTERM
     gone, alive = psutil.wait_procs(trainers, timeout=30)
     assert gone
     assert not alive
