@@ -87,13 +87,14 @@ def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> dict:
     ours = partial(encode_all, encoders.encode_fast, batches)
     if report.get_device().type == "cpu":
         ours = partial(encode_on_every_core, encoders.encode_fast, batches)
+    fast = get_fast_precision()
     ways = {
         "PCL float32, eager": (encoders.encode_eager, batches),
-        "PCL bf16, one batch at a time": (encoders.encode_fast, batches),
+        f"PCL {fast}, one batch at a time": (encoders.encode_fast, batches),
     }
     ways |= {f"PCL {name}": (encoder, batches) for name, encoder in encoders.onnx.items()}
     others_batch = torch.rand(options.batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.get_device())
-    for name, precision in product(options.others.split(","), ("float32", "bf16")):
+    for name, precision in product(options.others.split(","), dict.fromkeys(("float32", fast))):
         ways[f"{name} {precision}"] = open_other_network(name, precision), [others_batch]
     rows = []
     for name, (encoder, images) in tqdm(ways.items(), desc="Encoders", leave=False):
@@ -104,6 +105,10 @@ def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> dict:
         # Ratios of the times per image.
         rows.append(row | timed.columns("ours is times as fast", len(batches) / len(images)))
     return {"speed": ("Features of ready images, beside the same weights and other networks", rows)}
+
+
+def get_fast_precision() -> str:
+    return "bf16" if report.choose_fast_dtype() == torch.bfloat16 else "float32"
 
 
 def make_batches(batch_size: int, image_size: int, count: int) -> list[torch.Tensor]:
@@ -147,16 +152,15 @@ def measure_growth(encoders: Encoders, options: EmbedBenchmark) -> dict:
     sizes = [(batch, options.image_size) for batch in report.parse_integers(options.growth_batch_sizes)]
     sides = report.parse_integers(options.growth_image_sizes)
     sizes += [(options.batch_size, side) for side in sides if side != options.image_size]
-    rows = []
+    rows, fast = [], get_fast_precision()
     for batch, side in tqdm(sizes, desc="Sizes", leave=False):
         batches = make_batches(batch, side, options.batches)
         work = [partial(encode_all, encoder, batches) for encoder in (encoders.encode_fast, encoders.encode_eager)]
         timed = report.time_pairs(*work, options.pairs)
-        row = {"batch": batch, "px": side, "bf16, images/s": options.batches * batch / timed.ours_s}
+        row = {"batch": batch, "px": side, f"{fast}, images/s": options.batches * batch / timed.ours_s}
         row |= {"float32 eager, images/s": options.batches * batch / timed.baseline_s, "times as fast": timed.ratio}
-        rows.append(
-            row | {"bf16, MiB": report.measure_peak_memory(prepare_growth, options.model, batch, side)["extra_mib"]}
-        )
+        memory = report.measure_peak_memory(prepare_growth, options.model, batch, side)
+        rows.append(row | {f"{fast}, MiB": memory["extra_mib"]})
     return {"growth": ("Growth with batch and image size, one batch at a time", rows)}
 
 

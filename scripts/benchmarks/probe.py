@@ -96,7 +96,7 @@ def measure_extraction(corpus: Dataset, options: ProbeBenchmark) -> dict:
         row |= {"forward alone, images/s": len(corpus) / timed.baseline_s}
         row |= timed.columns("share of the forward's speed")
         rows.append(row | {"again, s": report.measure_seconds(extract_cached)})
-    return {"extraction": ("Decoding, encoding and writing, beside the encoder's bf16 forward alone", rows)}
+    return {"extraction": ("Decoding, encoding and writing, beside the encoder's forward alone", rows)}
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def encode_repeated_batch(model: PCLModel, count: int, options: ProbeBenchmark):
     model.to(memory_format=torch.channels_last)
     images = torch.rand(options.batch_size, 3, options.image_size, options.image_size, device=model.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=report.choose_fast_dtype() == torch.bfloat16):
         for start in range(0, count, options.batch_size):
             features = model(images[: count - start]).pose_features
     features.sum().item()  # Waits for an accelerator.

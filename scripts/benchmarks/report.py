@@ -24,6 +24,7 @@ from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.data.label_columns import names
 from modeling_pcl.files import write_json
 from modeling_pcl.options import Parser
+from modeling_pcl.precision import has_fast_bfloat16
 from modeling_pcl.training.record import describe_run
 
 MIB = 2**20
@@ -32,6 +33,11 @@ ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 
 def get_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_fast_dtype() -> torch.dtype:
+    """Return the dtype in which `pcl` trains and encodes on the device that benchmarks use."""
+    return torch.bfloat16 if has_fast_bfloat16(get_device().type) else torch.float32
 
 
 def count_cpus() -> int:

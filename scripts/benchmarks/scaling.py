@@ -38,7 +38,7 @@ class ScalingBenchmark:
     )
     pose_images: int = option(8, "Images of the pose contrast among them, divided in the same way.")
     pose_negatives_per_image: int = option(100, "Views of the mirror of each image of the pose contrast.")
-    mixed_precision: str = option("bf16", "As for `pcl pretrain`.")
+    mixed_precision: str | None = option(None, "As for `pcl pretrain`.")
     fsdp: bool = option(False, "Use FSDP2 instead of DDP if there are several processes.")
     iterations: int = option(4, "Iterations to time, after two that are not counted.")
     pairs: int = option(2, "Number of starts for each number of processes, in turn; medians are reported.")

@@ -23,7 +23,6 @@ from .baselines import plain_step
 from .convolutions import BareConvolutions, Convolution, record_convolutions
 from .iterations import IterationOptions, TimedIteration, build_flags, compute_part_medians, limit_batch
 
-DTYPE = torch.bfloat16  # As in the autocast of `pcl pretrain`.
 PARTS_OF_MODEL = ("encoder", "decoder")
 
 
@@ -91,7 +90,9 @@ class BareIteration:
 
     def __init__(self, options: StepBenchmark, batch_size: int, image_size: int):
         self.convolutions = record_iteration_convolutions(options, batch_size, image_size)
-        self.compute = BareConvolutions(list(chain(*self.convolutions.values())), DTYPE, report.get_device())
+        self.compute = BareConvolutions(
+            list(chain(*self.convolutions.values())), report.choose_fast_dtype(), report.get_device()
+        )
         self.spent: list[dict[tuple[str, str], float]] = []
 
     def __call__(self):
