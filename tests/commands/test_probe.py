@@ -520,7 +520,7 @@ class TestActionUnits:
             by_unit[unit] = np.mean(scores)
             measured = record["results"]["trunk"]["linear"][f"f1_{unit}"]
             assert measured["values"] == [pytest.approx(by_unit[unit])]
-            # A unit that is always predicted has 0.5. The epoch is chosen on a few images: rounding decides which it is.
+            # A unit that is always predicted has 0.5. The epoch is chosen on a few images, so that rounding decides it.
             assert measured["mean"] > 0.8
         assert record["results"]["trunk"]["linear"]["f1"]["mean"] == pytest.approx(np.mean(list(by_unit.values())))
         assert record["results"]["trunk"]["linear"]["images"]["values"] == [53]
