@@ -1,6 +1,7 @@
 """What all commands do alike: broken models, signals."""
 
 import os
+import runpy
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_pcl import PCLForPreTraining
 from modeling_pcl.commands import swaps
+from modeling_pcl.commands.main import COMMANDS
 
 DOORS = {
     "embed": ("--corpus", "faces", "--output_dir", "out"),
@@ -66,3 +68,24 @@ def test_a_signal_ends_a_command_in_one_line(call, monkeypatch, number, tmp_path
     monkeypatch.setattr(swaps, "run", lambda arguments: os.kill(os.getpid(), number))
     with stopped("^stopped; the same command goes on where it can\n$", status=128 + number):
         call("swaps", "nothing", "--output_dir", tmp_path)
+
+
+SCRIPTS = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "scripts").glob("*.py"))
+    if "from modeling_pcl.commands.main import main" in path.read_text()
+]
+
+
+def test_there_are_scripts():
+    assert {"pretrain", "probe", "push_to_hub"} <= {path.stem for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_the_command_that_it_names(script, monkeypatch):
+    called = []
+    monkeypatch.setattr("modeling_pcl.commands.main.main", called.append)
+    runpy.run_path(str(script), run_name="__main__")
+    (name,) = called
+    assert name in COMMANDS
+    assert f"`pcl {name}`" in script.read_text()

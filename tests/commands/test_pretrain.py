@@ -464,7 +464,7 @@ def two_runs(faces, tiny_config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two_runs")
     options = OPTIONS | {"corpus": faces, "config": tiny_config, "steps": 4, "batch_size": 4}
     options |= {"save_steps": two_pretrainings.CUT_STEP, "picture_steps": 4}
-    arguments = (str(folder), command_line(options))
+    arguments = (str(folder), command_line(options, "--sync_batch_norm"))
     child.run_together(two_pretrainings.work, arguments, two_processes.PROCESSES)
     return folder
 
