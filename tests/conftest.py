@@ -15,6 +15,7 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 # Small models gain nothing from threads, and threads that share busy cores spin: ten times the time was seen.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc  # noqa: E402
 import logging  # noqa: E402
 
 import pytest  # noqa: E402
@@ -30,6 +31,12 @@ from modeling_pcl.hub import upload  # noqa: E402
 def pytest_configure(config: pytest.Config):
     for name in transformers_source.MARKERS:
         config.addinivalue_line("markers", f"{name}: of transformers' common tests")
+
+
+def pytest_collection_finish():
+    # Every full collection would look at all that was imported, which took a fifteenth of the tests' time.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):

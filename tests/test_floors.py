@@ -1,11 +1,8 @@
 """The floors of the package: imports only go down."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parents[1] / "modeling_pcl"
 FLOORS = [("",), ("data",), ("pictures",), ("training", "hub"), ("probes",), ("commands",)]
@@ -80,11 +77,3 @@ def test_no_file_is_longer_than_350_lines_and_no_command_than_80():
     for path in FILES:
         limit = 80 if path.parent.name == "commands" and path.name != "main.py" else 350
         assert len(path.read_text().splitlines()) <= limit, path
-
-
-@pytest.mark.slow
-def test_the_package_imports_without_what_only_training_and_probes_need():
-    heavy = ("datasets", "matplotlib", "sklearn", "evaluate")  # transformers itself imports accelerate.
-    code = f"import modeling_pcl, sys; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

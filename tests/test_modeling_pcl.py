@@ -603,7 +603,7 @@ def compiled(model: nn.Module):
     return torch.compile(model, fullgraph=True, backend="eager")
 
 
-@every_class
+@pytest.mark.parametrize("model_class", [PCLModel, PCLForImageClassification, PCLForHeadPoseEstimation])
 @torch.no_grad()
 def test_models_compile_without_a_graph_break(model_class, tiny_config):
     model, inputs = model_class(tiny_config).eval(), inputs_for(model_class, tiny_config)
@@ -619,8 +619,12 @@ def test_pretraining_compiles_without_a_graph_break_and_keeps_its_gradients(tiny
     model = PCLForPreTraining(tiny_config).double().train()
     twin = PCLForPreTraining(tiny_config).double().train()
     twin.load_state_dict(model.state_dict())
-    model(**inputs).loss.backward()
-    compiled(twin)(**inputs).loss.backward()
+    expected, found = model(**inputs), compiled(twin)(**inputs)
+    assert type(found) is type(expected)
+    assert list(found) == list(expected)
+    torch.testing.assert_close(found.loss, expected.loss)
+    expected.loss.backward()
+    found.loss.backward()
     for (name, parameter), other in zip(model.named_parameters(), twin.parameters()):
         torch.testing.assert_close(other.grad, parameter.grad, msg=lambda text, name=name: f"{name}: {text}")
     for (name, buffer), other in zip(model.named_buffers(), twin.buffers()):
@@ -673,14 +677,14 @@ def test_gradients_of_chunks_are_summed_up_in_full_precision(tiny_config, monkey
     monkeypatch.setattr(modeling_pcl, "CPU_CHUNK", 1)
     image = tiny.images(tiny_config, 1)
     gradients = {}
-    for count in (1, 400):
+    for count in (1, 300):
         torch.manual_seed(1)
         model = PCLForPreTraining(tiny_config).train()
         with torch.autocast("cpu", torch.bfloat16):
             model._encode(image.expand(count, -1, -1, -1))["face"].float().sum().backward()
         gradients[count] = model.pcl.face_branch.conv2.weight.grad
     # In bfloat16 the sum of equal summands stands still at the 256th.
-    torch.testing.assert_close(gradients[400], 400 * gradients[1], rtol=1e-3, atol=0)
+    torch.testing.assert_close(gradients[300], 300 * gradients[1], rtol=1e-3, atol=0)
 
 
 # Labels

@@ -65,7 +65,12 @@ def render_figure(figure: Figure) -> Image.Image:
     png = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-        FigureCanvasAgg(figure).print_figure(png, format="png", bbox_inches="tight", pad_inches=0.1)
+        options = {
+            "bbox_inches": "tight",
+            "pad_inches": 0.1,
+            "pil_kwargs": {"compress_level": 0},
+        }  # It is read at once.
+        FigureCanvasAgg(figure).print_figure(png, format="png", **options)
     return Image.open(png).convert("RGB")
 
 

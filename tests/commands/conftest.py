@@ -4,13 +4,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState, GradientState
 from labelled_faces import faces, model  # noqa: F401 they are fixtures
+from PIL import Image
 
 from modeling_pcl.commands.main import main
 from modeling_pcl.commands.probe import parse as parse_probe
+from modeling_pcl.pictures import faces as faces_module
+from modeling_pcl.pictures import style
 from modeling_pcl.probes.probe import run_probe
 
 SIDE_PX = 32
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.fixture
@@ -43,11 +54,17 @@ def refused(call, capsys):
 
 @pytest.fixture(scope="session")
 def probe(model, tmp_path_factory):  # noqa: F811 the fixture
-    """Run a probe of the tiny model, or of another, into a folder; features are shared by all tests."""
+    """Run a probe of the tiny model, or of another, into a folder; features are shared by all tests.
+
+    Pictures, which take a third of a probe's time, are blank unless a test asks for them.
+    """
     features = tmp_path_factory.mktemp("features")
 
-    def run(folder: Path, task: str, *options, size: int = SIDE_PX, model: Path = model) -> str:
+    def run(folder: Path, task: str, *options, size: int = SIDE_PX, model: Path = model, drawn: bool = False) -> str:
         common = (model, "--output_dir", folder, "--image_size", size, "--cache_dir", features, "--task", task)
-        return run_probe(parse_probe([str(word) for word in (*common, *options)], "pcl probe"))
+        with pytest.MonkeyPatch.context() as patch:
+            for module in () if drawn else (style, faces_module):
+                patch.setattr(module, "render_figure", lambda figure: Image.new("RGB", (8, 8)))
+            return run_probe(parse_probe([str(word) for word in (*common, *options)], "pcl probe"))
 
     return run

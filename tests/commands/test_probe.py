@@ -90,7 +90,7 @@ def expressions(corpora, faces) -> Path:
 @pytest.fixture(scope="module")
 def strict(probe, expressions, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("strict")
-    probe(folder, "expression", "--train", expressions, "--epochs", 60, "--seeds", 0, 1)
+    probe(folder, "expression", "--train", expressions, "--epochs", 60, "--seeds", 0, 1, drawn=True)
     return folder
 
 
@@ -491,7 +491,9 @@ class TestActionUnits:
     @classmethod
     def folded(cls, probe, units, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("units")
-        probe(folder, "action_units", "--train", units, "--epochs", 100, "--features", "trunk", "--seeds", 1)
+        probe(
+            folder, "action_units", "--train", units, "--epochs", 100, "--features", "trunk", "--seeds", 1, drawn=True
+        )
         return folder
 
     def test_every_labelled_row_is_predicted_once_by_the_head_of_its_fold(self, folded, units):
@@ -552,7 +554,8 @@ class TestRegression:
         return corpora / "ages.parquet"
 
     def test_a_number_is_read_and_the_pipeline_says_it(self, probe, ages, tmp_path):
-        table = probe(tmp_path, "regression", "--train", ages, "--epochs", 100, "--group_by", "gender", *ONE_HEAD)
+        options = ("--train", ages, "--epochs", 100, "--group_by", "gender", *ONE_HEAD)
+        table = probe(tmp_path, "regression", *options, drawn=True)
         assert "mae" in table
         record, written = results(tmp_path), predictions(tmp_path)
         measured = record["results"]["trunk"]["linear"]
@@ -599,7 +602,7 @@ class TestHeadPose:
     @classmethod
     def posed(cls, probe, poses, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("poses")
-        probe(folder, "head_pose", "--train", poses, "--epochs", 200, *ONE_HEAD)
+        probe(folder, "head_pose", "--train", poses, "--epochs", 200, *ONE_HEAD, drawn=True)
         return folder
 
     def test_faults_are_dropped_and_said(self, posed):
@@ -680,7 +683,7 @@ class TestVerification:
         return corpora / "prepared"
 
     def test_listed_pairs_are_compared_but_for_those_with_a_broken_image(self, probe, pairs, model, tmp_path):
-        probe(tmp_path, "verification", "--test", f"{pairs}:pairs")
+        probe(tmp_path, "verification", "--test", f"{pairs}:pairs", drawn=True)
         record, written = results(tmp_path), predictions(tmp_path)
         assert record["parts"][0]["test"].items() >= {"source": f"{pairs}:pairs", "pairs": 23}.items()
         assert "rows, sha256:" in record["parts"][0]["test"]["revision"]
@@ -797,7 +800,7 @@ class TestDisentanglement:
     @classmethod
     def swapped(cls, probe, three, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("leak")
-        probe(folder, "disentanglement", *three)
+        probe(folder, "disentanglement", *three, drawn=True)
         return folder
 
     def test_what_each_branch_holds_and_what_leaks(self, swapped):
@@ -831,7 +834,7 @@ class TestDisentanglement:
 
     def test_swaps_are_drawn_only_if_the_model_has_a_decoder(self, probe, swapped, model, three, tmp_path):
         PCLModel.from_pretrained(model).save_pretrained(tmp_path / "encoder")
-        probe(tmp_path / "out", "disentanglement", *three, model=tmp_path / "encoder")
+        probe(tmp_path / "out", "disentanglement", *three, model=tmp_path / "encoder", drawn=True)
         assert results(tmp_path / "out")["results"] == results(swapped)["results"]
         with_swaps, without_swaps = (picture(folder / "disentanglement.png") for folder in (swapped, tmp_path / "out"))
         assert with_swaps.shape[0] > 2 * without_swaps.shape[0]

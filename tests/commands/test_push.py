@@ -20,7 +20,7 @@ from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLImagePr
 from modeling_pcl.hub import push as push_module
 from modeling_pcl.hub.arguments import PushArguments
 from modeling_pcl.hub.models import model_digest
-from modeling_pcl.hub.parity import write_parity
+from modeling_pcl.hub.parity import check_parity
 from modeling_pcl.hub.upload import upload_corpus
 from modeling_pcl.probes.heads import build_head, save_head
 
@@ -90,10 +90,9 @@ def api(hub) -> HfApi:
 @pytest.fixture
 def push(api, monkeypatch):
     """Push; ONNX and the check in a new process, which take seconds, only if they are asked for."""
-    check = push_module.check_parity
 
-    def push(run_dir: Path, repo_id: str = "user/pcl", api: HfApi = api, is_checked: bool = False, **options) -> str:
-        monkeypatch.setattr(push_module, "check_parity", check if is_checked else lambda folder: {})
+    def push(run_dir: Path, repo_id: str = "user/pcl", api: HfApi = api, check=lambda folder: {}, **options) -> str:
+        monkeypatch.setattr(push_module, "check_parity", check)
         arguments = {"model": run_dir, "repo_id": repo_id, "onnx": False} | options
         return push_module.push(api, PushArguments(**arguments))
 
@@ -102,7 +101,7 @@ def push(api, monkeypatch):
 
 def test_a_repository_opens_over_http_where_this_package_is_absent(push, hub, run, tmp_path):
     add_head(run, "glad", ["calm", "glad"])
-    push(run, onnx=True, is_checked=True)
+    push(run, onnx=True, check=check_parity)
     assert set(hub.files("user/pcl")) == {
         *(f"glad/{name}" for name in ("config.json", "model.safetensors", "preprocessor_config.json")),
         "results.json",
@@ -137,23 +136,13 @@ def test_a_repository_opens_over_http_where_this_package_is_absent(push, hub, ru
     assert not [text for text in seen if hub.token in text]
 
 
-FROM_PYTHON = """
-from modeling_pcl import PCLConfig, PCLForHeadPoseEstimation, PCLModel
-
-config = PCLConfig(image_size=32, hidden_sizes=[4, 6, 10, 12], feature_channels=8)
-PCLModel(config).push_to_hub("user/pushed")
-PCLForHeadPoseEstimation(config).save_pretrained("saved", push_to_hub=True, repo_id="user/saved")
-PCLModel(config).push_to_hub("user/described")
-"""
-
-
 def test_models_push_themselves_with_the_card_unless_there_is_another(hub, api, tmp_path):
     api.create_repo("user/described")
     api.upload_file(path_or_fileobj=b"# Mine", path_in_repo="README.md", repo_id="user/described")
-    environment = os.environ | hub.environment(hub.token) | {"HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", FROM_PYTHON]
-    pushed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert pushed.returncode == 0, pushed.stderr
+    config = tiny.config()
+    PCLModel(config).push_to_hub("user/pushed")
+    PCLForHeadPoseEstimation(config).save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="user/saved")
+    PCLModel(config).push_to_hub("user/described")
     for name, text in {"pushed": 'AutoModel.from_pretrained("user/pushed"', "saved": "head-pose-estimation"}.items():
         card = hub.files(f"user/{name}")["README.md"].decode()
         assert text in card
@@ -343,16 +332,13 @@ def test_the_card_must_be_without_faults(push, run, monkeypatch, tmp_path):
         push(run)
 
 
-def test_a_folder_that_computes_something_else_is_not_pushed(push, hub, run, monkeypatch):
+def test_a_folder_that_computes_something_else_is_not_pushed(push, hub, run):
+    def refuse(folder: Path):
+        assert {"config.json", "model.safetensors", "parity.safetensors"} < {path.name for path in folder.iterdir()}
+        raise ValueError("it computes another `logits`")
 
-    def write_others(model, folder):
-        for parameter in model.parameters():
-            parameter.data += 0.1
-        write_parity(model, folder)
-
-    monkeypatch.setattr(push_module, "write_parity", write_others)
-    with pytest.raises(ValueError, match=r"computes another `\w+` than its parity.safetensors holds"):
-        push(run, is_checked=True)
+    with pytest.raises(ValueError, match="it computes another `logits`"):
+        push(run, check=refuse)
     assert ("models", "user/pcl") not in hub.repositories
 
 

@@ -129,8 +129,10 @@ def test_a_line_that_begins_with_no_earlier_name_is_refused(search):
 
 
 @pytest.mark.slow
-def test_a_run_is_followed_checkpoint_by_checkpoint_with_a_picture(call, search, inputs, tmp_path):
-    search("run: --seed 1")
+def test_a_run_is_followed_checkpoint_by_checkpoint_with_a_picture(call, inputs, tmp_path):
+    words = COMMON.format(config=tmp_path / "config.json").split()
+    folders = ("--corpus", tmp_path / "faces", "--output_dir", tmp_path / "runs/run")
+    call("pretrain", *words, *folders, "--steps", 2, "--save_steps", 1)
     folder, output = tmp_path / "runs/run", tmp_path / "curve/scores.csv"
     options = [text for name, value in inputs.items() for text in (f"--{name}", value)]
     for _ in range(2):  # The second look finds nothing new.

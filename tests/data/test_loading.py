@@ -252,7 +252,8 @@ class TestStream:
         for rank in range(world_size):
             all_batches = take_batches(make_loader(make_stream(30, BROKEN), rank=rank, **options), batches + 4)
             assert max(reader["epoch"] for reader in all_batches[-1].position["readers"]) >= 2
-            for stop in range(1, batches + 1):
+            # Every fifth batch with workers, which take long to start: any worker may have had the last turn.
+            for stop in range(1, batches + 1, 5 if num_workers else 1):
                 position = json.loads(json.dumps(all_batches[stop - 1].position))
                 resumed = make_loader(make_stream(30, BROKEN), rank=rank, **options, position=position)
                 assert all(map(are_same, take_batches(resumed, 4), all_batches[stop : stop + 4]))

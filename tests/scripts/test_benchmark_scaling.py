@@ -81,6 +81,12 @@ def test_two_processes_are_started_and_timed(scaling, tmp_path):
     assert timed["memory_mb"] > 20  # A process holds at least that for itself, however much it shares.
 
 
-def test_processes_that_fail_say_why(scaling, tmp_path):
-    with pytest.raises(ValueError, match=r"1 processes did not come to an end:(\n|.)*/nowhere"):
+def test_processes_that_fail_say_why(scaling, monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$*" >&2\nexit 1\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(scaling.sys, "executable", str(python))
+    with pytest.raises(
+        ValueError, match=r"1 processes did not come to an end:\n.*benchmarks.scaling 1 --corpus=/nowhere"
+    ):
         scaling.start(1, ["--corpus=/nowhere"], iterations=1)
