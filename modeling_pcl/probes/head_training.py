@@ -131,6 +131,8 @@ class HeadProbe:
         if self.arguments.protocol == "strict":
             recipe = recipe.with_search()
         recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs, one_scale=self.arguments.one_scale)
+        if self.arguments.weight_decay is not None:
+            recipe = dataclasses.replace(recipe, optimizer="adamw", weight_decay=self.arguments.weight_decay)
         for feature, seed in itertools.product(self.arguments.feature_names(), self.arguments.seeds):
             train, held_out = self.train.examples(feature), self.held_out.examples(feature)
             description = f"{feature}, seed {seed}"

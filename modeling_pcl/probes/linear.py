@@ -22,7 +22,7 @@ class LinearRecipe:
     """Recipe for training a linear probe.
 
     Args:
-        optimizer: `"adam"` without weight decay, or `"adamw"` with torch's default weight decay of 0.01.
+        optimizer: `"adam"` without weight decay, or `"adamw"`.
         learning_rates: Candidates, trained side by side on the same batches; the best on held-out data is kept.
         batch_size: Images per step.
         batch_norm: Whether a BatchNorm1d precedes the linear layer.
@@ -31,6 +31,7 @@ class LinearRecipe:
             they would dominate there.
         cosine: Whether the learning rate decays to zero along a cosine.
         epochs: Passes over the features.
+        weight_decay: Weight decay of AdamW; the default is torch's.
     """
 
     optimizer: Literal["adam", "adamw"]
@@ -40,6 +41,7 @@ class LinearRecipe:
     cosine: bool
     epochs: int = 300
     one_scale: bool = False
+    weight_decay: float = 0.01
 
     def with_search(self) -> "LinearRecipe":
         """Return the recipe with batch norm, and also a tenth and a hundredth of its learning rate."""
@@ -147,7 +149,10 @@ def train_linear(
         _, targets = train.read(torch.arange(len(train)))
         heads.mean, heads.spread = targets.mean(dim=0), targets.std(dim=0)
     groups = [{"params": list(head.values()), "lr": rate} for head, rate in zip(heads.heads, recipe.learning_rates)]
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, fused=True)
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(groups, fused=True)
+    else:
+        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps if recipe.cosine else math.inf)
     held_out_features, held_out_targets = held_out.read(torch.arange(len(held_out)))

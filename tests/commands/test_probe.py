@@ -165,6 +165,14 @@ class TestExpression:
         probe(tmp_path / "another size", *options, "--seeds", 0, size=40)
         assert sum(sizes) == sum(SIZES.values())
 
+    def test_weight_decay_keeps_the_weights_of_a_head_small(self, probe, expressions, tmp_path):
+        lengths = []
+        for decay in (0, 30):
+            words = ("--train", expressions, "--epochs", 20, "--weight_decay", decay, "--linear_only", *ONE_HEAD)
+            probe(tmp_path / str(decay), "expression", *words)
+            lengths.append(load_file(tmp_path / str(decay) / "model.safetensors")["classifier.weight"].norm())
+        assert lengths[1] < 0.5 * lengths[0]
+
     def test_images_that_do_not_decode_are_left_out_and_the_others_keep_their_labels(
         self, probe, faces, expressions, tmp_path, caplog
     ):
@@ -969,6 +977,9 @@ class TestWhatCannotBeMeasuredSaysWhy:
         assert "`--protocol`" in error_of("expression", "--train", expressions, "--finetune", "--protocol", "paper")
         tuned = ("--train", expressions, "--tune_thresholds", "--protocol", "paper")
         assert "`--tune_thresholds`" in error_of("action_units", *tuned)
+        decayed = ("--train", expressions, "--weight_decay", 1)
+        assert "`--weight_decay`" in error_of("expression", *decayed, "--finetune")
+        assert "`--weight_decay`" in error_of("expression", *decayed, "--protocol", "paper")
 
     @pytest.mark.parametrize(
         ("task", "option"),
@@ -1000,6 +1011,8 @@ class TestWhatCannotBeMeasuredSaysWhy:
             ("learning_rates", 0, "positive numbers"),
             ("learning_rates", "nan", "positive numbers"),
             ("layer_decays", 1.1, "numbers in (0, 1]"),
+            ("weight_decay", -1, "a number of at least 0"),
+            ("weight_decay", "nan", "a number of at least 0"),
         ],
     )
     def test_values_out_of_range(self, error_of, expressions, option, value, allowed):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
         for parameter, shape in ((linear.weight, (CLASSES, DIM)), (linear.bias, CLASSES)):
             parameter.copy_((2 * torch.rand(shape, generator=generator) - 1) / DIM**0.5)
     model = nn.Sequential(norm, linear) if recipe.batch_norm else linear
-    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    optimizer = make(model.parameters(), lr=recipe.learning_rates[0])
+    make = {"adam": torch.optim.Adam, "adamw": partial(torch.optim.AdamW, weight_decay=recipe.weight_decay)}
+    optimizer = make[recipe.optimizer](model.parameters(), lr=recipe.learning_rates[0])
     steps = recipe.epochs * -(-len(train_set) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     batches = 0
@@ -61,9 +62,11 @@ def by_torch(recipe: LinearRecipe, train_set: Examples, seed: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize(("optimizer", "cosine"), [("adam", True), ("adamw", False)])
-def test_a_candidate_is_what_torchs_own_modules_give_with_batch_norm_folded_in(batch_norm, optimizer, cosine):
-    recipe = LinearRecipe(optimizer, (1e-2,), 16, batch_norm, cosine, epochs=4)
+@pytest.mark.parametrize(
+    ("optimizer", "cosine", "weight_decay"), [("adam", True, 0.01), ("adamw", False, 0.01), ("adamw", True, 3.0)]
+)
+def test_a_candidate_is_what_torchs_own_modules_give(batch_norm, optimizer, cosine, weight_decay):
+    recipe = LinearRecipe(optimizer, (1e-2,), 16, batch_norm, cosine, epochs=4, weight_decay=weight_decay)
     train_set = examples(60, 1, scale=3)
     held_out = examples(20, 2)
     count = iter(range(100))
