@@ -31,7 +31,7 @@ from modeling_pcl.files import write_json
 from modeling_pcl.hub.published import remove_private
 from modeling_pcl.hub.repository import HEAD_FILES
 from modeling_pcl.probes.probe import run_probe
-from modeling_pcl.probes.subset import ROW, open_subset
+from modeling_pcl.probes.subset import ROW, compute_image_digests, open_subset
 from modeling_pcl.training.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[1] / "hub_cards" / "pcl-small-faces"
@@ -84,7 +84,10 @@ def split_with_copies(corpus: str, test: str | None, folder: Path, strata: str):
     faces = open_subset(corpus, "train")
     if test:
         faces = faces.drop_images_of(open_subset(test, "test"))
-    faces = faces.corpus.select(faces.rows).remove_columns(ROW)
+    digests = compute_image_digests(faces.corpus)
+    # An image that is there twice must not be in two splits.
+    rows = {digests[row]: row for row in reversed(faces.rows.tolist())}
+    faces = faces.corpus.select(sorted(rows.values())).remove_columns(ROW)
     values, parts = faces[strata][:], {"train": np.arange(len(faces))}
     for name, share in ([] if test else [("test", 0.2)]) + [("validation", 0.1 if test else 0.125)]:
         rows = parts["train"]
