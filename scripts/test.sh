@@ -8,4 +8,6 @@ if command -v npm >/dev/null && [ ! -d hub_cards/space_static/node_modules ]; th
 fi
 # glibc returns large blocks to the kernel at every step, which then clears them again; these settings keep them.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1
-HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+# One process more than there are processors, since some tests wait for others.
+processes=$(($(nproc) < 4 ? $(nproc) + 1 : 4))
+HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses $processes --dist loadfile --no-loadscope-reorder "$@"

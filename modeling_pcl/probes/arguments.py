@@ -104,15 +104,12 @@ class HeadArguments(FeatureArguments):
         "action units without `--test`.",
     )
     one_scale: bool = option(
-        False,
-        "Normalise all features by one common spread instead of each by its own. Heads then make smaller errors on "
-        "images of another kind, and learn more slowly from features that vary little.",
+        False, "Normalise all features by one common spread, for smaller errors on images of another kind."
     )
     weight_decay: float | None = option(
         None,
-        "Weight decay of the linear layer, at least 0, by AdamW; by default 0.01, and none for expressions. With "
-        "`--one_scale`, 1 makes errors on images of another kind much smaller, and those on the test images little "
-        "larger.",
+        "Weight decay of the linear layer, by AdamW; by default 0.01, and none for expressions. With `--one_scale`, 1 "
+        "makes errors on images of another kind much smaller, and those on the test images little larger.",
     )
     finetune: bool = option(False, "Train the whole network instead of a linear layer on frozen features.")
     learning_rates: list[float] = option(
@@ -126,16 +123,13 @@ class HeadArguments(FeatureArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        check_at_least(self, epochs=1, folds=2)
+        check_at_least(self, epochs=1, folds=2, weight_decay=0)
         if self.train is None:
             raise ValueError(f"`--task {self.task}` needs `--train`, a corpus to train the probe on.")
         if self.one_scale and self.protocol == "paper":
             raise ValueError("`--one_scale` is not part of the published protocol; leave `--protocol` at strict.")
-        if self.weight_decay is not None:
-            if not 0 <= self.weight_decay < float("inf"):
-                raise ValueError(f"`--weight_decay` must be a number of at least 0, got {self.weight_decay}.")
-            if self.protocol == "paper" or self.finetune:
-                raise ValueError("`--weight_decay` is for linear probes in the strict protocol.")
+        if self.weight_decay is not None and (self.protocol == "paper" or self.finetune):
+            raise ValueError("`--weight_decay` is for linear probes in the strict protocol.")
         if self.finetune and self.protocol == "paper":
             raise ValueError("`--finetune` has no published protocol; leave `--protocol` at strict.")
         if not all(0 < rate < float("inf") for rate in self.learning_rates):

@@ -1011,8 +1011,8 @@ class TestWhatCannotBeMeasuredSaysWhy:
             ("learning_rates", 0, "positive numbers"),
             ("learning_rates", "nan", "positive numbers"),
             ("layer_decays", 1.1, "numbers in (0, 1]"),
-            ("weight_decay", -1, "a number of at least 0"),
-            ("weight_decay", "nan", "a number of at least 0"),
+            ("weight_decay", -1, "at least 0"),
+            ("weight_decay", "nan", "at least 0"),
         ],
     )
     def test_values_out_of_range(self, error_of, expressions, option, value, allowed):
