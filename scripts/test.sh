@@ -9,5 +9,5 @@ fi
 # glibc returns large blocks to the kernel at every step, which then clears them again; these settings keep them.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1
 # One process more than there are processors, since some tests wait for others.
-processes=$(($(nproc) < 4 ? $(nproc) + 1 : 4))
+processes=$(.venv/bin/python -c "import os; print(min(4, os.cpu_count() + 1))")
 HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses $processes --dist loadfile --no-loadscope-reorder "$@"

@@ -109,7 +109,7 @@ class HeadArguments(FeatureArguments):
     weight_decay: float | None = option(
         None,
         "Weight decay of the linear layer, by AdamW; by default 0.01, and none for expressions. With `--one_scale`, 1 "
-        "makes errors on images of another kind much smaller, and those on the test images little larger.",
+        "to 3 makes errors on images of another kind smaller, and those on the test images little larger.",
     )
     finetune: bool = option(False, "Train the whole network instead of a linear layer on frozen features.")
     learning_rates: list[float] = option(
