@@ -57,6 +57,8 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         hidden_sizes: Channels of the encoder at 1/2, 1/4, 1/8 and 1/16 of the image's side.
         feature_channels: Channels of the trunk, face and pose maps, each at 1/16 of the image's side (rounded up).
         negative_slope: Slope of the encoder's LeakyReLUs for negative inputs, in [0, 1).
+        mirror_invariant_face: Whether `PCLModel` returns as face feature the mean of those of the image and of its
+            mirror, which is the same for both. The encoder then takes twice as long. Pre-training does without it.
         projection_hidden_size: Width of the hidden layer of the projection heads; None means `16 * feature_channels`.
         projection_size: Length of the embeddings that the contrastive objectives compare.
         decoder_size: Width of the decoder's first layer, a multiple of 4. The hidden convolutions have half this width,
@@ -112,6 +114,7 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 128, 256)
     feature_channels: int = 128
     negative_slope: float | int = 0.1
+    mirror_invariant_face: bool = False
     projection_hidden_size: int | None = None
     projection_size: int = 512
     decoder_size: int = 512

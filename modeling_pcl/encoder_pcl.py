@@ -194,7 +194,11 @@ class PCLModel(PCLEncoderPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.FloatTensor, output_hidden_states: bool | None = None, **kwargs
+        self,
+        pixel_values: torch.FloatTensor,
+        output_hidden_states: bool | None = None,
+        mirror_invariant_face: bool | None = None,
+        **kwargs,
     ) -> PCLModelOutput:
         """Encode faces.
 
@@ -202,6 +206,8 @@ class PCLModel(PCLEncoderPreTrainedModel):
             pixel_values: `(batch, num_channels, height, width)`, values in [0, 1] without mean and standard deviation
                 normalisation, any size from 32 px, as `PCLImageProcessor` returns them.
             output_hidden_states: Whether to return the maps of the five stages; None uses the value in the config.
+            mirror_invariant_face: Whether `face_features` is the mean over the image and its mirror; None uses the
+                value in the config.
             return_dict: Whether to return a `PCLModelOutput` instead of a tuple without the entries that are None.
 
         Raises:
@@ -211,13 +217,23 @@ class PCLModel(PCLEncoderPreTrainedModel):
         check_images("pixel_values", pixel_values, self.config.num_channels)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if mirror_invariant_face is None:
+            mirror_invariant_face = self.config.mirror_invariant_face
         # The processor returns float32, also for models that were loaded in half precision.
-        hidden_states = self.trunk(pixel_values.to(self.dtype))
+        images = pixel_values.to(self.dtype)
+        if mirror_invariant_face:
+            images = torch.cat([images, images.flip(3)])
+        hidden_states = self.trunk(images)
+        face_features = self.face_branch(hidden_states[-1]).flatten(1)
+        if mirror_invariant_face:
+            batch = pixel_values.shape[0]  # By slices: `chunk` would fix the batch in exported models.
+            face_features = (face_features[:batch] + face_features[batch:]) / 2
+            hidden_states = tuple(state[:batch] for state in hidden_states)
         trunk = hidden_states[-1]
         return PCLModelOutput(
             last_hidden_state=trunk,
             pooler_output=trunk.flatten(1),  # (batch, 128, 4, 4) -> (batch, 2048)
-            face_features=self.face_branch(trunk).flatten(1),
+            face_features=face_features,
             pose_features=self.pose_branch(trunk).flatten(1),
             hidden_states=hidden_states if output_hidden_states else None,
         )

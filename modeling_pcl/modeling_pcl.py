@@ -258,7 +258,8 @@ class PCLForPreTraining(PCLPreTrainedModel):
         # they are summed in full precision.
         autocast = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
         with torch.autocast(device, **autocast, cache_enabled=size >= count):
-            options = {"output_hidden_states": maps is not None, "return_dict": True}
+            # The objectives compare an image with its mirror, which a feature without the difference could not tell.
+            options = {"output_hidden_states": maps is not None, "mirror_invariant_face": False, "return_dict": True}
             outputs = [encode(part, **options) for part in images.split(size)]
         if maps is not None:
             maps += [output.hidden_states for output in outputs]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..configuration_pcl import PCLConfig
+from ..features_pcl import feature_parts
 from ..image_processing_pcl import PCLImageProcessor
 from ..modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PCLModel
 
@@ -37,6 +38,8 @@ def build_head(encoder: PCLModel, task: str, labels: Sequence[str], feature: str
     if len(set(labels)) < len(labels):
         raise ValueError(f"`labels` must be different names, got {list(labels)}.")
     model_class, changes = PCLForHeadPoseEstimation, {"head_feature": feature, "image_size": image_size}
+    if "face" not in feature_parts(feature):
+        changes["mirror_invariant_face"] = False  # It would cost time and change nothing.
     if task != "head_pose":
         model_class = PCLForImageClassification
         changes |= {"id2label": dict(enumerate(labels)), "problem_type": PROBLEM_TYPES[task]}
