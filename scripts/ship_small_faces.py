@@ -162,9 +162,8 @@ def main():
         words = ["--task", "head_pose", "--train", options.head_pose, *common, "--epochs", "60"]
         make_head("head_pose", "trunk", SIDE_PX, words)
     if "verification" in options.heads:
-        # Unlike for the other tasks, the face branch distinguishes people better at 64 px.
-        embedding = ["--identity_embedding", "--train", options.people_train, "--test", options.people, "--seeds", "0"]
-        make_head("verification", "face", 64, ["--task", "verification", *embedding])
+        embedding = ["--identity_embedding", "--train", options.people_train, "--test", options.people]
+        make_head("verification", "face", SIDE_PX, ["--task", "verification", *embedding])
 
 
 if __name__ == "__main__":

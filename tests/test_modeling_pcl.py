@@ -69,6 +69,30 @@ def test_encoder_returns_the_trunk_map_and_three_flattened_features(tiny_config)
     assert not torch.equal(outputs.face_features, outputs.pose_features)
 
 
+@torch.no_grad()
+def test_a_mirror_invariant_face_feature_is_the_mean_of_image_and_mirror(tiny_config):
+    model, images = PCLModel(tiny_config).eval(), tiny.images(tiny_config, 3)
+    plain, mirrored = (model(given, output_hidden_states=True) for given in (images, images.flip(3)))
+    model.config.mirror_invariant_face = True
+    outputs = model(images, output_hidden_states=True)
+    expected = (plain.face_features + mirrored.face_features) / 2
+    torch.testing.assert_close(outputs.face_features, expected)
+    torch.testing.assert_close(model(images.flip(3)).face_features, expected)
+    assert not torch.allclose(plain.face_features, expected)
+    for name in ("last_hidden_state", "pooler_output", "pose_features"):
+        torch.testing.assert_close(outputs[name], plain[name])
+    torch.testing.assert_close(outputs.hidden_states, plain.hidden_states)
+    torch.testing.assert_close(model(images, mirror_invariant_face=False).face_features, plain.face_features)
+
+
+@torch.no_grad()
+def test_pretraining_tells_an_image_from_its_mirror_whatever_the_encoder_returns(tiny_config):
+    model, inputs = PCLForPreTraining(tiny_config).eval(), tiny.all_inputs(tiny_config)
+    loss = model(**inputs).loss
+    model.config.mirror_invariant_face = True
+    assert torch.equal(model(**inputs).loss, loss)
+
+
 def test_reconstructions_are_compared_with_images_of_the_drawn_side():
     config = tiny.config(decoder_image_size=16)
     model = PCLForPreTraining(config).double().eval()

@@ -224,7 +224,7 @@ def _iterate_eval_results(probe: Mapping) -> Iterator[EvalResult]:
     test = _get_test_set(probe)
     if test is None:
         return
-    arguments = {"protocol": probe["protocol"], "seeds": probe["seeds"], "image_size": probe["image_size"]}
+    arguments = {name: probe[name] for name in ("protocol", "seeds", "image_size") if name in probe}
     if probe["parts"][0].get("train"):
         arguments["train"] = probe["parts"][0]["train"]["source"]
     for feature, method, measure, figures in _iterate_measures(probe):
@@ -261,8 +261,9 @@ def _describe_probe(name: str, probe: Mapping) -> dict[str, Any]:
     sources = [source for entry in entries for source in (entry if isinstance(entry, list) else [entry])]
     return {
         "title": f"{name}: {TASK_NAMES.get(probe['task'], probe['task'])}",
-        "protocol": probe["protocol"],
-        "seeds": ", ".join(map(str, probe["seeds"])),
+        # Verification trains nothing at random, and disentanglement has no protocol either.
+        "protocol": probe.get("protocol"),
+        "seeds": ", ".join(map(str, probe.get("seeds", []))),
         "markdown": _format_results(probe["results"]),
         "test": "; ".join(_describe_source(source) for source in sources),
         "train": train and _describe_source(train),

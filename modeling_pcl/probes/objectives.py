@@ -84,18 +84,18 @@ class Selection:
 
     Args:
         candidate: Hyper-parameters of the best candidate, by name.
-        epoch: Best epoch, counted from 1.
+        epoch: Best epoch, counted from 1; None for what is not trained in epochs.
         score: Score of that epoch on held-out images. Minus infinity before the first epoch; None without held-out
             images.
         history: Score after each epoch, by formatted candidate. A candidate that diverged has fewer scores than epochs.
     """
 
     candidate: dict[str, float] = field(default_factory=dict)
-    epoch: int = 0
+    epoch: int | None = 0
     score: float | None = -math.inf
     history: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, candidate: dict[str, float], epoch: int, score: float, is_usable: bool = True) -> bool:
+    def add(self, candidate: dict[str, float], epoch: int | None, score: float, is_usable: bool = True) -> bool:
         """Record a score. Returns whether it is the best usable score so far."""
         self.history.setdefault(format_candidate(candidate), []).append(score)
         is_best = is_usable and score > self.score
@@ -105,7 +105,7 @@ class Selection:
 
     def describe(self) -> dict[str, float | int | None]:
         """Return the selection as an entry of results.json."""
-        return {"score": self.score, **self.candidate, "epoch": self.epoch}
+        return {"score": self.score, **self.candidate} | ({} if self.epoch is None else {"epoch": self.epoch})
 
 
 def format_candidate(candidate: Mapping[str, float]) -> str:

@@ -18,7 +18,7 @@ from .results import results_table, summarise_seeds
 from .subset import VALIDATION_SHARE, Subset, encode_subset, open_subset, split_off
 from .verification import PAIR_SEED, TestPairs, compute_pair_cosines, open_pairs
 
-# All pairs of 1,414 images. The limit bounds the time of an epoch, which is scored on all pairs.
+# All pairs of 1,414 images. The limit bounds the time of a candidate, which is scored on all pairs.
 MOST_HELD_OUT_PAIRS = 1_000_000
 MEASURES = ("accuracy", "accuracy_standard_error", "auc", "tar_at_far_0.01", "tar_at_far_0.001", "equal_error_rate")
 
@@ -49,20 +49,19 @@ def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, f
     if arguments.identity_embedding:
         trained, parts = train_embeddings(arguments, encoder, image_size, pairs)
         embedded = {
-            key: pairs.compute_cosines(probe.compute_logits(table.features[key[0]][:]))
-            for key, probe in trained.items()
+            feature: pairs.compute_cosines(embedding.compute_logits(table.features[feature][:]))
+            for feature, embedding in trained.items()
         }
         for feature in features:
-            measures = [pairs.measure(embedded[feature, seed]) for seed in arguments.seeds]
-            facts["results"][feature]["identity embedding"] = summarise_seeds(measures)
-        feature, seed = best = max(trained, key=lambda key: trained[key].selection.score or 0)
+            measures = pairs.measure(embedded[feature])
+            facts["results"][feature]["identity embedding"] = summarise_seeds([measures])
+        best = max(trained, key=lambda feature: trained[feature].selection.score or 0)
         embedding = trained[best]
         facts["parts"][0] |= parts
-        facts["seeds"] = arguments.seeds
-        facts["head"] = [{"feature": feature, "seed": seed} | embedding.selection.describe()]
-        columns[f"{feature} identity embedding"] = embedded[best]
+        facts["head"] = [{"feature": best} | embedding.selection.describe()]
+        columns[f"{best} identity embedding"] = embedded[best]
         config.verification_threshold = pairs.measure(embedded[best])["threshold"]
-        save_embedding(encoder.model, embedding.weight, embedding.bias, feature, image_size, folder)
+        save_embedding(encoder.model, embedding.weight, embedding.bias, best, image_size, folder)
     else:
         best = max(features, key=lambda feature: measured[feature]["accuracy"])
         config.verification_feature, config.verification_threshold = best, measured[best]["threshold"]
@@ -81,13 +80,13 @@ def run_verification_probe(arguments: VerificationArguments, encoder: Encoder, f
 
 def train_embeddings(
     arguments: VerificationArguments, encoder: Encoder, image_size: int, pairs: TestPairs
-) -> tuple[dict[tuple[str, int], LinearProbe], dict]:
-    """Train a linear embedding for each feature and seed.
+) -> tuple[dict[str, LinearProbe], dict]:
+    """Train a linear embedding for each feature.
 
-    In the strict protocol, its epoch is chosen by AUC on people who are held out of `--train`.
+    In the strict protocol, its components and shrinkage are chosen by AUC on people who are held out of `--train`.
 
     Returns:
-        The embeddings, by feature and seed, and the facts about the sets they were trained and chosen on.
+        The embeddings, by feature, and the facts about the sets they were trained and chosen on.
 
     Raises:
         ValueError: If `--train` is missing, has too few people, or only images or people of the test pairs.
@@ -109,8 +108,7 @@ def train_embeddings(
             def score(weight: torch.Tensor, bias: torch.Tensor, features=held_out_features) -> float:
                 return float(roc_auc_score(same, compute_pair_cosines(features @ weight.T + bias, first, second)))
 
-        for seed in arguments.seeds:
-            trained[feature, seed] = train_identity_embedding(features, people.subjects(), score, seed=seed)
+        trained[feature] = train_identity_embedding(features, people.subjects(), score)
     return trained, {"train": people.describe(), "validation": held_out and held_out.describe()}
 
 
@@ -128,7 +126,7 @@ def _drop_people_of(people: Subset, pairs: TestPairs) -> Subset:
 
 
 def choose_held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Choose the pairs that select the epoch of an embedding: all pairs of held-out images, or a million of them.
+    """Choose the pairs that select an embedding: all pairs of held-out images, or a million of them.
 
     Args:
         subjects: Person in each image.
@@ -147,7 +145,7 @@ def choose_held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.nd
     same = people[first] == people[second]
     if same.all() or not same.any():
         raise ValueError(
-            f"A tenth of the people, {len(set(subjects))}, is held out to choose the epoch. It must have at least two "
+            f"A tenth of the people, {len(set(subjects))}, is held out to choose the embedding. It must have at least two "
             "people, one of them with two images; give a larger `--train`."
         )
     return first, second, same

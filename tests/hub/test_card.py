@@ -242,8 +242,8 @@ def test_text_from_data_is_shown_as_it_is(folder, what, place):
 
 
 def test_results_that_are_incomplete_are_named(folder):
-    probe = {key: value for key, value in PROBE.items() if key != "seeds"}
-    with pytest.raises(ValueError, match=r"results of `raf` are not as `pcl probe` writes them \(KeyError: 'seeds'"):
+    probe = {key: value for key, value in PROBE.items() if key != "selection"}
+    with pytest.raises(ValueError, match=r"of `raf` are not as `pcl probe` writes them \(KeyError: 'selection'"):
         render_model_card(TEMPLATES, gather_facts(folder(probes={"raf": probe}), "user/faces"))
 
 

@@ -23,7 +23,7 @@ ATOL = 1e-5  # Single precision, of values around 1.
 @pytest.fixture(scope="module")
 def model() -> PCLForPreTraining:
     torch.manual_seed(3)
-    return PCLForPreTraining(tiny.config()).eval()
+    return PCLForPreTraining(tiny.config(mirror_invariant_face=True)).eval()
 
 
 @pytest.fixture(scope="module")

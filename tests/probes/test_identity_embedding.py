@@ -7,9 +7,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from modeling_pcl.probes.identity_embedding import SCALE, normalised_softmax_loss, train_identity_embedding
-
-QUIET = {"dim": 4, "epochs": 2, "learning_rates": (1e-2,)}
+from modeling_pcl.probes.identity_embedding import (
+    COMPONENTS,
+    SHRINKAGES,
+    WITHOUT_CHOICE,
+    scale_axes_by_identity,
+    train_identity_embedding,
+)
 
 
 def faces(people: range, images_each: int = 10) -> tuple[torch.Tensor, list[str]]:
@@ -30,94 +34,97 @@ def auc(features: torch.Tensor, subjects: list[str]) -> float:
     return float(roc_auc_score(names[first] == names[second], (rows @ rows.T).numpy()[first, second]))
 
 
-def test_the_loss_equals_a_naive_twin():
-    embeddings, centres, identities = torch.randn(5, 3), torch.randn(4, 3), torch.tensor([0, 3, 1, 1, 2])
-    losses = []
-    for row, identity in zip(embeddings.double(), identities):
-        cosines = [float(row @ centre / row.norm() / centre.norm()) for centre in centres.double()]
-        shares = [math.exp(SCALE * cosine) for cosine in cosines]
-        losses.append(-math.log(shares[identity] / sum(shares)))
-    loss = normalised_softmax_loss(embeddings, centres, identities)
-    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
+def test_axes_are_scaled_by_the_ratio_of_the_variances():
+    """By hand: the first feature differs between people only, with a variance of 4; the second within, with 1."""
+    features = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]])
+    people = np.array([0, 0, 1, 1])
+    # Variances between people are 4 and 0, within 0 and 1; half of each is replaced by their mean: 3 and 1, 1/4 and 3/4.
+    axes = scale_axes_by_identity(features, people, 0.5)
+    np.testing.assert_allclose(np.abs(axes[:, ::-1]), np.diag([math.sqrt(3) / 0.25, 1 / 0.75]), atol=1e-12)
 
 
 def test_unseen_people_are_told_apart_better_than_by_the_raw_features():
     features, subjects = faces(range(60))
     others, other_subjects = faces(range(100, 120))
-    embedding = train_identity_embedding(features, subjects, None, dim=16, epochs=100, learning_rates=(1e-1,))
+    embedding = train_identity_embedding(features, subjects, None)
     assert auc(others - others.mean(dim=0), other_subjects) < 0.7
-    assert auc(embedding.compute_logits(others), other_subjects) > 0.9
+    assert auc(embedding.compute_logits(others), other_subjects) > 0.95
 
 
-def test_the_best_epoch_and_learning_rate_of_all_are_kept():
-    epochs_seen, scores = [], iter([0.1, 0.3, 0.2, 0.2, 0.5, 0.4])
+def test_without_shrinkage_the_axes_are_those_of_discriminant_analysis():
+    features, subjects = faces(range(30))
+    numbers = np.unique(subjects, return_inverse=True)[1]
+    axes = scale_axes_by_identity(features.double().numpy(), numbers, 0.0)
+    projected = features.double().numpy() @ axes
+    means = np.stack([projected[numbers == person].mean(axis=0) for person in range(30)])
+    within = np.cov((projected - means[numbers]).T, bias=True)
+    between = np.cov(means.T, bias=True)
+    # Each axis has the variance between people as its variance within a person, and they are uncorrelated.
+    np.testing.assert_allclose(between.diagonal(), within.diagonal() ** 2, rtol=1e-6)
+    np.testing.assert_allclose(within - np.diag(within.diagonal()), 0, atol=1e-6 * within.max())
+
+
+def test_the_best_candidate_is_kept():
+    embeddings, count = [], len(COMPONENTS) * len(SHRINKAGES)
 
     def held_out_score(weight, bias):
-        epochs_seen.append((weight.clone(), bias.clone()))
-        return next(scores)
+        embeddings.append((weight, bias))
+        return 0.5 if len(embeddings) == 4 else 0.1
 
     features, subjects = faces(range(5))
-    embedding = train_identity_embedding(
-        features, subjects, held_out_score, dim=4, epochs=3, learning_rates=(1e-3, 1e-1)
-    )
-    assert embedding.selection.describe() == {"learning_rate": 1e-1, "epoch": 2, "score": 0.5}
-    assert torch.equal(embedding.weight, epochs_seen[4][0])
-    assert torch.equal(embedding.bias, epochs_seen[4][1])
-    assert not torch.equal(epochs_seen[4][0], epochs_seen[5][0])
+    embedding = train_identity_embedding(features, subjects, held_out_score)
+    assert len(embeddings) == count
+    assert embedding.selection.describe() == {"components": COMPONENTS[0], "shrinkage": SHRINKAGES[3], "score": 0.5}
+    assert torch.equal(embedding.weight, embeddings[3][0])
+    assert torch.equal(embedding.bias, embeddings[3][1])
+    assert not torch.equal(embeddings[3][0], embeddings[4][0])
 
 
-def test_without_a_score_the_last_epoch_of_the_first_learning_rate_is_kept():
-    epochs_seen = []
-
-    def worse_and_worse(weight, bias):
-        epochs_seen.append(weight.clone())
-        return -len(epochs_seen)
-
+def test_without_a_score_the_default_is_used():
     features, subjects = faces(range(5))
-    options = {"dim": 4, "epochs": 3, "learning_rates": (1e-3, 1e-1)}
-    embedding = train_identity_embedding(features, subjects, None, **options)
-    assert embedding.selection.describe() == {"learning_rate": 1e-3, "epoch": 3, "score": None}
-    train_identity_embedding(features, subjects, worse_and_worse, **options)
-    assert torch.equal(embedding.weight, epochs_seen[2])
-
-
-def test_one_seed_gives_one_embedding_and_another_another():
-    features, subjects = faces(range(5))
-    first, again, other = (train_identity_embedding(features, subjects, None, **QUIET, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.weight, again.weight)
-    assert not torch.equal(first.weight, other.weight)
-    assert first.weight.shape == (4, 20)
-    assert first.bias.shape == (4,)
+    embedding = train_identity_embedding(features, subjects, None)
+    assert embedding.selection.describe() == {**WITHOUT_CHOICE, "score": None}
+    assert embedding.weight.shape == (20, 20)  # There are no more components than features.
+    assert embedding.bias.shape == (20,)
 
 
 def test_standardisation_is_folded_in():
-    """Features of another mean and scale are equal after standardisation, so the embeddings are equal, too."""
+    """Features of another mean and scale are equal after standardisation, so the cosines are equal, too."""
     features, subjects = faces(range(5))
     scale, shift = torch.linspace(0.1, 10, 20), torch.linspace(-5, 5, 20)
-    plain = train_identity_embedding(features, subjects, None, **QUIET)
-    moved = train_identity_embedding(scale * features + shift, subjects, None, **QUIET)
+    plain = train_identity_embedding(features, subjects, None)
+    moved = train_identity_embedding(scale * features + shift, subjects, None)
     assert plain.weight.dtype == plain.bias.dtype == torch.float32
-    # Adam divides by the size of the gradient, so that rounding matters where it is small.
-    torch.testing.assert_close(
-        moved.compute_logits(scale * features + shift), plain.compute_logits(features), atol=1e-3, rtol=0
+    one, other = (
+        F.normalize(embedding.compute_logits(values), dim=1)
+        for embedding, values in ((plain, features), (moved, scale * features + shift))
     )
+    torch.testing.assert_close(one @ one.T, other @ other.T, atol=1e-4, rtol=0)
 
 
 def test_people_with_a_single_image_are_left_out_and_counted(caplog):
     features, subjects = faces(range(5))
     lonely = torch.full((2, 20), 1000.0)
     with caplog.at_level(logging.WARNING):
-        embedding = train_identity_embedding(
-            torch.cat([lonely, features]), ["lonely", "alone", *subjects], None, **QUIET
-        )
+        embedding = train_identity_embedding(torch.cat([lonely, features]), ["lonely", "alone", *subjects], None)
     assert "2 of 7 people have a single image and are left out" in caplog.text
-    assert torch.equal(embedding.weight, train_identity_embedding(features, subjects, None, **QUIET).weight)
+    assert torch.equal(embedding.weight, train_identity_embedding(features, subjects, None).weight)
 
 
-def test_bfloat16_features_and_a_constant_one_train():
-    features, subjects = faces(range(5))
+def test_batches_of_any_number_of_images_give_the_components_of_all(monkeypatch):
+    features, subjects = faces(range(30))
+    whole = train_identity_embedding(features, subjects, None)
+    monkeypatch.setattr("modeling_pcl.probes.identity_embedding.ROWS_AT_ONCE", 64)
+    parts = train_identity_embedding(features, subjects, None)
+    one, other = (F.normalize(embedding.compute_logits(features), dim=1) for embedding in (whole, parts))
+    torch.testing.assert_close(one @ one.T, other @ other.T, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("images_each", [2, 10])
+def test_bfloat16_features_a_constant_one_and_few_images_train(images_each):
+    features, subjects = faces(range(2), images_each)
     features[:, 3] = 1
-    embedding = train_identity_embedding(features.bfloat16(), subjects, None, **QUIET)
+    embedding = train_identity_embedding(features.bfloat16(), subjects, None)
     assert embedding.compute_logits(features.bfloat16()).isfinite().all()
 
 
@@ -127,5 +134,5 @@ def test_two_people_with_two_images_are_required():
 
 
 def test_scores_that_are_no_numbers_are_refused():
-    with pytest.raises(ValueError, match="lower `learning_rates`"):
-        train_identity_embedding(torch.rand(4, 2), ["a", "a", "b", "b"], lambda weight, bias: math.nan, **QUIET)
+    with pytest.raises(ValueError, match="the features of `--train` are not finite"):
+        train_identity_embedding(torch.rand(4, 2), ["a", "a", "b", "b"], lambda weight, bias: math.nan)
