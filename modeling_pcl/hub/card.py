@@ -257,8 +257,7 @@ def _build_table(name: str, probe: Mapping) -> dict[str, Any]:
 def _describe_probe(name: str, probe: Mapping) -> dict[str, Any]:
     test = _get_test_set(probe)
     train = probe["parts"][0].get("train") if test else None
-    entries = probe["parts"].values() if test is None else [test]
-    sources = [source for entry in entries for source in (entry if isinstance(entry, list) else [entry])]
+    sources = [part.get("test", part) for part in probe["parts"].values()] if test is None else [test]
     return {
         "title": f"{name}: {TASK_NAMES.get(probe['task'], probe['task'])}",
         # Verification trains nothing at random, and disentanglement has no protocol either.

@@ -70,7 +70,7 @@ def open_model(name: str) -> PCLPreTrainedModel:
 
 
 def model_digest(model) -> str:
-    """Compute an identifier of an encoder: a SHA-256 over its sizes, options and weights, the same on every machine.
+    """Compute an identifier of an encoder: a SHA-256 over its sizes and weights, the same on every machine.
 
     Args:
         model: A `PCLModel`.
@@ -78,10 +78,7 @@ def model_digest(model) -> str:
     Returns:
         `sha256:` and the first 16 hexadecimal digits.
     """
-    config = model.config
-    # Appended only if it is set, so that features that were stored without it keep their identifier.
-    facts = [config.hidden_sizes, config.negative_slope] + ["mirror_invariant_face"] * config.mirror_invariant_face
-    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest = hashlib.sha256(json.dumps([model.config.hidden_sizes, model.config.negative_slope]).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().numpy().tobytes())

@@ -19,7 +19,7 @@ from .published import remove_private
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
-PROBE_KEYS = {"task", "protocol", "parts", "results", "model_revision"}
+PROBE_KEYS = {"task", "parts", "results", "model_revision"}
 # Names of the pictures that `pcl` draws. No other picture is published, and those with faces of the corpus (`FACES`)
 # only on request.
 CHARTS = {"comparison", "confusion", "disentanglement", "epochs", "f1", "head_pose", "learning_curve", "losses"}

@@ -115,19 +115,24 @@ def compare(arguments: ComparisonArguments) -> str:
     tasks = {name: options for name, options in tasks.items() if name in (arguments.tasks or tasks)}
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
-    digests = {path: model_digest(open_encoder(path)) for paths in groups.values() for path in paths}
+    encoders = {path: open_encoder(path) for paths in groups.values() for path in paths}
+    digests = {path: model_digest(encoder) for path, encoder in encoders.items()}
+    keys = {path: (digests[path], encoder.config.mirror_invariant_face) for path, encoder in encoders.items()}
     results = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
             task_records = [record for record in records if select_task_options(record) == options]
             # Reversed, so that the first record of each model wins.
-            known_records = {record["model_revision"]: record for record in reversed(task_records)}
+            known_records = {
+                (record["model_revision"], record.get("mirror_invariant_face", False)): record
+                for record in reversed(task_records)
+            }
             task_folder = folder / task.replace(" ", "-")
             try:
                 runs = {name: [] for name in groups}
                 for name, path in ((name, path) for name, paths in groups.items() for path in paths):
                     runs[name].append(
-                        known_records.get(digests[path])
+                        known_records.get(keys[path])
                         or probe_model(options, path, task_folder / (name if name in models else Path(path).name))
                     )
                     bar.update()

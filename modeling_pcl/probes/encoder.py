@@ -106,7 +106,7 @@ class BatchEncoder(Protocol):
 
     Attributes:
         image_size: Side in px of the images that the model was made for.
-        digest: Identifier of the weights.
+        digest: Identifier of the weights, and of options that change the features.
         device: Device on which it computes.
     """
 
@@ -132,7 +132,10 @@ class TorchEncoder:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = open_encoder(name).to(self.device, memory_format=torch.channels_last).eval()
         self.name, self.precision = name, precision
-        self.image_size, self.digest = self.model.config.image_size, model_digest(self.model)
+        self.image_size = self.model.config.image_size
+        # Face features of the same weights differ by this option.
+        option = " mirror_invariant_face" if self.model.config.mirror_invariant_face else ""
+        self.digest = model_digest(self.model) + option
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return encode(self.model, images, self.precision)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..files import write_json
+from ..hub.models import model_digest
 from ..training.record import describe_run
 from .arguments import DisentanglementArguments, HeadArguments, ProbeArguments, VerificationArguments
 from .disentanglement import run_disentanglement_probe
@@ -39,10 +40,10 @@ def run_probe(arguments: ProbeArguments) -> str:
     encoder = Encoder(arguments.model, arguments.cache_dir, None if is_finetuned else arguments.batch_size)
     run = next(run for kind, run in RUNS.items() if isinstance(arguments, kind))
     facts, table = run(arguments, encoder, folder)
-    record = describe_run(asdict(arguments), encoder.digest)
+    record = describe_run(asdict(arguments), model_digest(encoder.model))
     record["model_revision"] = record.pop("data_revision")
     config = encoder.model.config
     heading = {"task": arguments.task, "model": encoder.name}
-    heading |= {"hidden_sizes": config.hidden_sizes, "feature_channels": config.feature_channels}
+    heading |= {name: getattr(config, name) for name in ("hidden_sizes", "feature_channels", "mirror_invariant_face")}
     write_json(folder / "results.json", heading | facts | record)
     return table

@@ -145,8 +145,8 @@ def choose_held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.nd
     same = people[first] == people[second]
     if same.all() or not same.any():
         raise ValueError(
-            f"A tenth of the people, {len(set(subjects))}, is held out to choose the embedding. It must have at least two "
-            "people, one of them with two images; give a larger `--train`."
+            f"A tenth of the people, {len(set(subjects))}, is held out to choose the embedding. It must have at least "
+            "two people, one of them with two images; give a larger `--train`."
         )
     return first, second, same
 

@@ -114,6 +114,11 @@ def test_what_is_measured_already_is_not_measured_again(compare, models, tmp_pat
     PCLModel(tiny.config()).save_pretrained(copy)  # Other weights under the same name.
     compare("first", str(copy), probe=[])
     assert probed == ["second"]
+    probed.clear()
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"mirror_invariant_face": True}))  # Other face features.
+    compare("first", str(copy), probe=[])
+    assert "second" in probed
 
 
 def test_tasks_whose_corpora_are_not_here_are_left_out(compare, models, options, tmp_path, capsys, caplog, refused):

@@ -21,6 +21,9 @@ from modeling_pcl import PCLForHeadPoseEstimation, PCLForImageClassification, PC
 from modeling_pcl.data.corpora import load_corpus, load_pairs
 from modeling_pcl.data.images import decode_image
 from modeling_pcl.features_pcl import READABLE_FEATURES, read_feature
+from modeling_pcl.hub.card import gather_facts, lint, render_model_card
+from modeling_pcl.hub.push import TEMPLATES
+from modeling_pcl.hub.repository import collect_results
 from modeling_pcl.probes import encoder as encoder_module
 from modeling_pcl.probes import feature_files, head_probe
 from modeling_pcl.probes.arguments import ExpressionArguments
@@ -52,6 +55,20 @@ def results(folder: Path) -> dict:
 
 def predictions(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "predictions.csv")
+
+
+def write_card(model: Path, probed: Path, folder: Path) -> str:
+    """Write the card of a model with the results of one probe, as `pcl push` does."""
+    (folder / "run" / "probe").mkdir(parents=True)
+    shutil.copyfile(probed / "results.json", folder / "run" / "probe" / "results.json")
+    shutil.copyfile(model / "config.json", folder / "config.json")
+    probes = collect_results(folder / "run", results(probed)["model_revision"])
+    (folder / "results.json").write_text(json.dumps(probes))
+    templates = {path.name: path.read_text() for path in TEMPLATES.glob("*.md")}
+    facts = gather_facts(folder, "user/faces")
+    card = render_model_card(templates, facts)
+    assert lint(card, templates, facts) == []
+    return " ".join(card.split())
 
 
 def picture(path: Path) -> np.ndarray:
@@ -762,6 +779,12 @@ class TestVerification:
         auc = roc_auc_score(written["same"], written[f"{feature} identity embedding"])
         assert embedding["auc"]["values"] == [pytest.approx(auc, abs=1e-9)]
 
+    def test_its_results_stand_on_the_card_of_the_model(self, embedded, model, tmp_path):
+        folder, feature = embedded
+        card = write_card(model, folder, tmp_path)
+        assert f"| {feature} | identity embedding |" in card
+        assert "Protocol strict. Test: 40 pairs of others.parquet" in card
+
     def test_the_saved_embedding_gives_the_cosines_that_were_written(self, embedded, people):
         folder, feature = embedded
         head, written = PCLForImageClassification.from_pretrained(folder), predictions(folder)
@@ -838,6 +861,11 @@ class TestDisentanglement:
         for name in ("pose", "expression"):
             assert {part: facts["images"] for part, facts in record["parts"][name].items()} == {"train": 48, "test": 12}
         assert record["parts"]["identity"]["pairs"] == 20
+
+    def test_its_results_stand_on_the_card_of_the_model(self, swapped, model, tmp_path):
+        card = write_card(model, swapped, tmp_path)
+        assert "| pose | linear readings |" in card
+        assert "Protocol" not in card
 
     def test_swaps_are_drawn_only_if_the_model_has_a_decoder(self, probe, swapped, model, three, tmp_path):
         PCLModel.from_pretrained(model).save_pretrained(tmp_path / "encoder")

@@ -1,10 +1,13 @@
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as Images
+from PIL import Image
 
 from modeling_pcl import PCLConfig, PCLModel
 from modeling_pcl.hub.models import model_digest
 from modeling_pcl.probes import encoder
-from modeling_pcl.probes.encoder import encode, extract_features
+from modeling_pcl.probes.encoder import Encoder, encode, extract_features
 
 CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4, projection_size=8, decoder_size=16)
 
@@ -48,3 +51,20 @@ def test_a_digest_is_of_the_weights_and_sizes_and_nothing_else():
     torch.manual_seed(0)
     sloped = PCLConfig(**(CONFIG.to_dict() | {"negative_slope": 0.2}))
     assert model_digest(PCLModel(sloped)) != digest
+
+
+def test_cached_face_features_are_not_taken_for_those_of_image_and_mirror(tmp_path):
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8).numpy()
+    corpus = Dataset.from_dict({"image": [Image.fromarray(image) for image in pixels]})
+    corpus = corpus.cast_column("image", Images(decode=False))
+    model, features = PCLModel(CONFIG), []
+    for value in (False, True, False):
+        model.config.mirror_invariant_face = value
+        model.save_pretrained(tmp_path / "model")
+        table = Encoder(str(tmp_path / "model"), str(tmp_path / "cache")).extract(corpus, 32, "float32", "faces")
+        features.append({name: table.features[name][:] for name in ("face", "pose")})
+    plain, averaged, again = features
+    assert not torch.allclose(plain["face"], averaged["face"])
+    assert torch.equal(plain["face"], again["face"])
+    torch.testing.assert_close(plain["pose"], averaged["pose"])

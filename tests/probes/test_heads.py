@@ -30,6 +30,7 @@ def photos(count: int) -> list[Image.Image]:
 
 @pytest.mark.parametrize("feature", READABLE_FEATURES)
 def test_a_saved_head_is_the_linear_layer_on_the_encoders_feature(encoder, tmp_path, feature):
+    encoder.config.mirror_invariant_face = True
     weight, bias = linear(3, encoder, parts=feature.count("+") + 1)
     model = build_head(encoder, "expression", EXPRESSIONS, feature, SIZE)
     set_head(model, weight, bias)
@@ -43,6 +44,8 @@ def test_a_saved_head_is_the_linear_layer_on_the_encoders_feature(encoder, tmp_p
     assert opened.config.label2id == {"angry": 0, "happy": 1, "neutral": 2}
     assert opened.config.problem_type == "single_label_classification"
     assert opened.config.head_feature == feature
+    # A head that does not read the face feature does not pay for the mirror.
+    assert opened.config.mirror_invariant_face == ("face" in feature)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_axes_are_scaled_by_the_ratio_of_the_variances():
     """By hand: the first feature differs between people only, with a variance of 4; the second within, with 1."""
     features = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]])
     people = np.array([0, 0, 1, 1])
-    # Variances between people are 4 and 0, within 0 and 1; half of each is replaced by their mean: 3 and 1, 1/4 and 3/4.
+    # Variances are 4 and 0 between people, 0 and 1 within; half of each becomes their mean: 3 and 1, 1/4 and 3/4.
     axes = scale_axes_by_identity(features, people, 0.5)
     np.testing.assert_allclose(np.abs(axes[:, ::-1]), np.diag([math.sqrt(3) / 0.25, 1 / 0.75]), atol=1e-12)
 
