@@ -213,12 +213,13 @@ def make_random_models(models: dict[str, str], folder: Path, seeds: int) -> dict
     Returns:
         Folders of the initialisations, by their name in the table.
     """
-    sizes = ("num_channels", "hidden_sizes", "feature_channels", "negative_slope", "image_size")
+    names = ("num_channels", "hidden_sizes", "feature_channels", "negative_slope", "image_size")
+    names += ("mirror_invariant_face",)
     # By JSON of the sizes: the first model of that architecture, and its config.
     architectures: dict[str, tuple[str, PCLConfig]] = {}
     for name, model in models.items():
         config = open_encoder(model).config
-        values = {size: getattr(config, size) for size in sizes}
+        values = {field: getattr(config, field) for field in names}
         architectures.setdefault(json.dumps(values), (name, PCLConfig(**values)))
     folders = {}
     for sizes_json, (model_name, config) in architectures.items():

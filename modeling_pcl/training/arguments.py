@@ -57,6 +57,10 @@ class ModelArguments:
         None, "Width of the projection heads' hidden layer, not scaled by `--width`; by default that of the config."
     )
 
+    mirror_invariant_face: bool | None = option(
+        None, "Return as face feature of the trained encoder the mean over the image and its mirror, in twice the time."
+    )
+
 
 @dataclass
 class ObjectiveArguments:
