@@ -48,6 +48,8 @@ def train_identity_embedding(
         Fisher 1936, linear discriminant analysis, regularised as by Friedman 1989. Differs from both: axes are scaled
         by the ratio of the variances, as cosines weigh all axes alike.
     """
+    # From the shipped face features of 347 people, a layer trained by gradient descent on a softmax over cosines had an
+    # AUC of 0.740 on pairs of another collection; this has 0.770.
     rows, people = _select_usable_rows(subjects)
     candidates = [{"components": count, "shrinkage": share} for count in COMPONENTS for share in SHRINKAGES]
     candidates = candidates if held_out_score else [WITHOUT_CHOICE]
