@@ -76,7 +76,7 @@ def gather_facts(
     """
     config = json.loads((folder / "config.json").read_text())
     config = {"image_size": 64, "head_feature": "trunk", "verification_feature": "face"} | config
-    config.setdefault("hidden_sizes", [64, 128, 128, 256])
+    config = {"hidden_sizes": [64, 128, 128, 256], "mirror_invariant_face": False} | config
     for name in ("custom_pipelines", "id2label"):
         config.setdefault(name, {})
     for name in ("problem_type", "verification_threshold"):

@@ -100,6 +100,16 @@ def test_every_kind_of_model_has_a_card_without_faults(folder, kind, is_bare):
     assert ModelCard(card).data.to_dict()["library_name"] == "transformers"
 
 
+@pytest.mark.parametrize("value", [False, True])
+def test_a_face_feature_of_image_and_mirror_is_told(folder, value):
+    path = folder()
+    PCLConfig(**CONFIGS["pretrained"], mirror_invariant_face=value).save_pretrained(path)
+    facts = gather_facts(path, "user/faces")
+    card = render_model_card(TEMPLATES, facts)
+    assert lint(card, TEMPLATES, facts) == []
+    assert ("the mean over an image and its mirror" in " ".join(card.split())) == value
+
+
 def test_numbers_of_runs_and_probes_stand_in_it(folder):
     card = render_model_card(TEMPLATES, gather_facts(folder(probes={"raf": PROBE}), "user/faces"))
     said = " ".join(card.split())
