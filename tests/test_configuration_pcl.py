@@ -17,6 +17,7 @@ CHANGED = {
     "hidden_sizes": [4, 6, 8, 10],
     "feature_channels": 12,
     "negative_slope": 0.2,
+    "mirror_invariant_face": True,
     "projection_hidden_size": 14,
     "projection_size": 16,
     "decoder_size": 20,

@@ -65,7 +65,7 @@ def test_results_further_down_are_found(run):
     ]
 
 
-@pytest.mark.parametrize("missing", ["protocol", "parts", "results", "model_revision"])
+@pytest.mark.parametrize("missing", ["parts", "results", "model_revision"])
 def test_incomplete_results_are_refused_by_name(run, missing):
     probe = {key: value for key, value in PROBE.items() if key != missing} | {"task": "expression"}
     (run / "expression/results.json").write_text(json.dumps(probe))
