@@ -168,8 +168,10 @@ def read_records(folder: Path) -> list[dict]:
 
 
 def select_task_options(record: Mapping) -> dict:
-    """Select the options of a probe that apply to any model."""
-    return {name: value for name, value in record["options"].items() if name not in MODEL_OPTIONS}
+    """Select the options of a probe that apply to any model, of those that its task still has."""
+    options = record["options"]
+    names = {field.name for field in dataclasses.fields(TASKS[options["task"]])} - MODEL_OPTIONS
+    return {name: value for name, value in options.items() if name in names}
 
 
 def name_tasks(records: Sequence[Mapping]) -> dict[str, dict]:

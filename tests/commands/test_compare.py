@@ -154,6 +154,12 @@ def test_several_tasks_of_one_kind_have_names_of_their_own():
     assert tasks == dict(zip(("expression", "expression (2)", "expression smile"), options))
 
 
+def test_options_that_a_task_had_in_an_earlier_version_are_left_out():
+    options = {"task": "verification", "test": "lfw", "seeds": [0], "model": "runs/one", "folds": 10}
+    selected = comparison.select_task_options({"options": options})
+    assert selected == {"task": "verification", "test": "lfw", "folds": 10}
+
+
 class TestWhatCannotBeComparedSaysWhy:
     @pytest.fixture
     def message(self, refused, models, tmp_path):
