@@ -52,11 +52,19 @@ class FeatureArguments(ProbeArguments):
         "`strict` chooses epoch and hyper-parameters on validation data and uses the test set once. `paper` uses the "
         "published hyper-parameters and the best epoch on the test set, which results.json states.",
     )
+    seeds: list[int] = option(
+        [0, 1, 2], "Seeds of the probe; results are mean and spread over them. Verification needs none."
+    )
     group_by: list[str] = option(
         [],
         "Columns of the test corpus, such as `gender`, `ethnicity` or `age`: also measure each of their groups. Ages "
         "are grouped by tens; verification compares people within a group.",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.seeds:
+            raise ValueError("`--seeds` must name at least one seed.")
 
     def feature_names(self) -> list[str]:
         """List the features to measure."""
@@ -85,7 +93,6 @@ class PairArguments:
 class HeadArguments(FeatureArguments):
     """Options of tasks that train a head. The default test set is the split `test` of the corpus, or a fifth of it."""
 
-    seeds: list[int] = option([0, 1, 2], "Seeds of the probe; results are mean and spread over them.")
     validation: str | None = option(
         None,
         "Corpus on which `strict` chooses epoch and hyper-parameters (its split `validation`, or its only one); by "
@@ -119,8 +126,6 @@ class HeadArguments(FeatureArguments):
     def __post_init__(self):
         super().__post_init__()
         check_at_least(self, epochs=1, folds=2, weight_decay=0)
-        if not self.seeds:
-            raise ValueError("`--seeds` must name at least one seed.")
         if self.train is None:
             raise ValueError(f"`--task {self.task}` needs `--train`, a corpus to train the probe on.")
         if self.one_scale and self.protocol == "paper":

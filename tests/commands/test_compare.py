@@ -155,7 +155,7 @@ def test_several_tasks_of_one_kind_have_names_of_their_own():
 
 
 def test_options_that_a_task_had_in_an_earlier_version_are_left_out():
-    options = {"task": "verification", "test": "lfw", "seeds": [0], "model": "runs/one", "folds": 10}
+    options = {"task": "verification", "test": "lfw", "dim": 128, "model": "runs/one", "folds": 10}
     selected = comparison.select_task_options({"options": options})
     assert selected == {"task": "verification", "test": "lfw", "folds": 10}
 

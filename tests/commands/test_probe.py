@@ -953,7 +953,7 @@ class TestWhatCannotBeMeasuredSaysWhy:
             common = (model, "--output_dir", tmp_path / "out", "--image_size", 32)
             common += ("--cache_dir", tmp_path / "features")
             heads = ("--epochs", 2, *ONE_HEAD)
-            one_head = {"disentanglement": (), "verification": ONE_HEAD[:2]}.get(task, heads)
+            one_head = {"disentanglement": (), "verification": ONE_HEAD}.get(task, heads)
             message = refused("probe", *common, "--task", task, *one_head, *options)
             assert not (tmp_path / "out" / "results.json").exists()
             return message
