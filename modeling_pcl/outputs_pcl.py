@@ -13,7 +13,8 @@ class PCLModelOutput(ModelOutput):
     Args:
         last_hidden_state: Trunk map, `(batch, feature_channels, h, w)`; h and w are the image's sides / 16, rounded up.
         pooler_output: The flattened trunk map, `(batch, feature_channels * h * w)`. It is not averaged over positions.
-        face_features: Flattened face-aware features, same shape as `pooler_output`.
+        face_features: Flattened face-aware features, same shape as `pooler_output`; with `mirror_invariant_face`, the
+            mean of those of the image and of its mirror.
         pose_features: Flattened pose-related features, same shape as `pooler_output`.
         hidden_states: Maps after each of the five stages, the trunk map last; None unless they were requested.
     """

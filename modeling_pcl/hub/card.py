@@ -75,8 +75,8 @@ def gather_facts(
         ValueError: If the terms of a collection are not known; the message lists the known collections.
     """
     config = json.loads((folder / "config.json").read_text())
-    config = {"image_size": 64, "head_feature": "trunk", "verification_feature": "face"} | config
-    config = {"hidden_sizes": [64, 128, 128, 256], "mirror_invariant_face": False} | config
+    defaults = {"image_size": 64, "hidden_sizes": [64, 128, 128, 256], "mirror_invariant_face": False}
+    config = defaults | {"head_feature": "trunk", "verification_feature": "face"} | config
     for name in ("custom_pipelines", "id2label"):
         config.setdefault(name, {})
     for name in ("problem_type", "verification_threshold"):

@@ -52,9 +52,7 @@ class FeatureArguments(ProbeArguments):
         "`strict` chooses epoch and hyper-parameters on validation data and uses the test set once. `paper` uses the "
         "published hyper-parameters and the best epoch on the test set, which results.json states.",
     )
-    seeds: list[int] = option(
-        [0, 1, 2], "Seeds of the probe; results are mean and spread over them. Verification needs none."
-    )
+    seeds: list[int] = option([0, 1, 2], "Seeds of the probe; results are mean and spread over them.")
     group_by: list[str] = option(
         [],
         "Columns of the test corpus, such as `gender`, `ethnicity` or `age`: also measure each of their groups. Ages "

@@ -115,9 +115,8 @@ def compare(arguments: ComparisonArguments) -> str:
     tasks = {name: options for name, options in tasks.items() if name in (arguments.tasks or tasks)}
     groups = make_random_models(models, folder / "models", arguments.random_seeds)
     groups |= {name: [model] for name, model in models.items()}
-    encoders = {path: open_encoder(path) for paths in groups.values() for path in paths}
-    digests = {path: model_digest(encoder) for path, encoder in encoders.items()}
-    keys = {path: (digests[path], encoder.config.mirror_invariant_face) for path, encoder in encoders.items()}
+    keys = {path: identify_features(path) for paths in groups.values() for path in paths}
+    digests = {path: digest for path, (digest, _) in keys.items()}
     results = {}
     with progress(total=len(tasks) * len(digests), desc="Probes", unit="probe") as bar:
         for task, options in tasks.items():
@@ -165,6 +164,12 @@ def read_records(folder: Path) -> list[dict]:
     """Read the results of all probes in a folder and below it."""
     records = [json.loads(path.read_text()) for path in sorted(folder.rglob("results.json"))] if folder.is_dir() else []
     return [record for record in records if record.get("task") in TASKS and "model_revision" in record]
+
+
+def identify_features(path: str) -> tuple[str, bool]:
+    """Return the digest of an encoder's weights, and whether its face feature is that of the image and its mirror."""
+    encoder = open_encoder(path)
+    return model_digest(encoder), encoder.config.mirror_invariant_face
 
 
 def select_task_options(record: Mapping) -> dict:

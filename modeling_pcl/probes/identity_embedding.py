@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 COMPONENTS, SHRINKAGES = (32, 64, 128, 256), (0.01, 0.1, 0.3, 0.5, 0.9)
 WITHOUT_CHOICE = {"components": 64, "shrinkage": 0.1}
+SMALLEST_VARIANCE = 1e-6  # Of a component, as a share of that of the first.
+SAME_FEATURES = "The images of each person, or all people, have the same features; give another `--train`."
 ROWS_AT_ONCE = 2048  # A float32 copy of all features may not fit in memory.
 
 
@@ -42,7 +44,7 @@ def train_identity_embedding(
         The embedding, of as many dimensions as components were kept.
 
     Raises:
-        ValueError: If fewer than two people have two images, or no embedding has a score above minus infinity.
+        ValueError: If fewer than two people have two images, features do not differ, or no embedding has a valid score.
 
     Source:
         Fisher 1936, linear discriminant analysis, regularised as by Friedman 1989. Differs from both: axes are scaled
@@ -53,17 +55,23 @@ def train_identity_embedding(
     rows, people = _select_usable_rows(subjects)
     candidates = [{"components": count, "shrinkage": share} for count in COMPONENTS for share in SHRINKAGES]
     candidates = candidates if held_out_score else [WITHOUT_CHOICE]
-    most = min(max(candidate["components"] for candidate in candidates), len(rows), features.shape[1])
+    # The images have one component less than there are images.
+    most = min(max(candidate["components"] for candidate in candidates), len(rows) - 1, features.shape[1])
     batches = [rows[batch] for batch in gen_batches(len(rows), ROWS_AT_ONCE, min_batch_size=most)]
     scaler, components = StandardScaler(), IncrementalPCA(most, whiten=True)
     for batch in batches:
         scaler.partial_fit(features[batch].float().numpy())
+    if not scaler.var_.any():
+        raise ValueError(SAME_FEATURES)
     for batch in batches:
         components.partial_fit(scaler.transform(features[batch].float().numpy()))
     transform = make_pipeline(scaler, components).transform
     whitened = np.concatenate([transform(features[batch].float().numpy()) for batch in batches])
+    # Whitened, a component without variance would be rounding errors, and large in other images.
+    variances = components.explained_variance_
+    most = int((variances > SMALLEST_VARIANCE * variances[0]).sum())
     # (features - mean) @ whitening  =  whitened
-    whitening = (components.components_ / scaler.scale_ / np.sqrt(components.explained_variance_)[:, None]).T
+    whitening = (components.components_[:most] / scaler.scale_ / np.sqrt(variances[:most, None])).T
     mean = scaler.mean_ + scaler.scale_ * components.mean_
 
     selection, best_probe = Selection(), None
@@ -90,10 +98,15 @@ def scale_axes_by_identity(features: np.ndarray, people: np.ndarray, shrinkage: 
 
     Returns:
         One axis a column, `(dim, dim)`.
+
+    Raises:
+        ValueError: If the images of each person, or all people, have the same features.
     """
     counts = np.bincount(people)
     means = np.stack([np.bincount(people, column) / counts for column in features.T], axis=1)
     between, within = means - means.mean(axis=0), features - means[people]
+    if np.allclose(within, 0) or np.allclose(between, 0):
+        raise ValueError(SAME_FEATURES)
     variances, axes = eigh(*(_shrink(deviations, shrinkage) for deviations in (between, within)))
     return axes * np.sqrt(variances.clip(min=0))
 

@@ -128,6 +128,25 @@ def test_bfloat16_features_a_constant_one_and_few_images_train(images_each):
     assert embedding.compute_logits(features.bfloat16()).isfinite().all()
 
 
+def test_fewer_images_than_features_keep_no_direction_in_which_they_do_not_differ():
+    """A component without variance would be scaled up until it outweighs all others in images of other people."""
+    features, subjects = faces(range(6), images_each=2)
+    embedding = train_identity_embedding(features, subjects, None)
+    assert embedding.weight.shape == (11, 20)
+    others, _ = faces(range(100, 130))
+    sizes = embedding.compute_logits(others).norm(dim=1)
+    assert sizes.max() < 20 * embedding.compute_logits(features).norm(dim=1).median()
+    copies = torch.cat([features, features])  # Twice each image: as many directions, and more rows.
+    assert train_identity_embedding(copies, 2 * subjects, None).weight.shape == (11, 20)
+
+
+@pytest.mark.parametrize("rows", [[0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]])
+def test_features_that_do_not_differ_are_refused(rows):
+    features = torch.randn(2, 5)[rows]
+    with pytest.raises(ValueError, match="give another `--train`"):
+        train_identity_embedding(features, ["a", "a", "b", "b"], None)
+
+
 def test_two_people_with_two_images_are_required():
     with pytest.raises(ValueError, match="at least 2 people with at least 2 images each, got 1 of 2"):
         train_identity_embedding(torch.rand(3, 2), list("aab"), None)
