@@ -100,7 +100,8 @@ class BareIteration:
         for objective, convolutions in self.convolutions.items():
             for part in PARTS_OF_MODEL:
                 part_layers = [layer for layer in convolutions if layer.is_of_decoder == (part == "decoder")]
-                parts[objective, part] = report.measure_seconds(partial(self.compute, part_layers))
+                work = partial(self.compute, part_layers)
+                parts[objective, part] = report.measure_seconds(work) if part_layers else 0.0
         self.spent.append(parts)
 
 

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import tracemalloc
 
 import numpy as np
@@ -163,15 +162,13 @@ def test_rows_without_a_subject_are_counted_in_the_error():
         make_pairs(["a", None, None, "b"], 2, 1)
 
 
-def test_a_large_corpus_takes_seconds_and_little_memory():
+def test_a_large_corpus_takes_little_memory():
     sizes = np.random.default_rng(0).integers(1, 36, 10_000)
     sizes[:4] = 5000  # 12 million pairs each
     subjects = make_subjects(sizes).tolist()
     tracemalloc.start()
-    began_s = time.perf_counter()
     pairs = make_pairs(subjects, 6000)
-    taken_s, (_, peak) = time.perf_counter() - began_s, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert_valid(pairs, subjects, 6000, 10)
-    assert taken_s < 10  # about 1 s
     assert peak < 2**26

@@ -133,7 +133,7 @@ def test_a_step_is_measured_beside_its_convolutions_and_a_plain_one(run):
     results = run("step", corpus="orl", **SMALL, **SMALL_BATCH, plain_pairs=1, **growth)["results"]
     *objectives, whole = results["objectives"]
     assert [row["objective"] for row in objectives] == ["disentangling", "face_contrast", "pose_contrast"]
-    assert [row["bare decoder, s"] > 1e-4 for row in objectives] == [True, False, False]  # What no work takes.
+    assert [row["bare decoder, s"] > 0 for row in objectives] == [True, False, False]  # Only one draws.
     for row in objectives:
         bare = row["bare encoder, s"] + row["bare decoder, s"]
         assert row["times the bare"] == pytest.approx(row["ours, s"] / bare)
