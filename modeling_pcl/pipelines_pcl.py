@@ -13,6 +13,7 @@ from .faces_pcl import CutFace
 from .features_pcl import READABLE_FEATURES, feature_parts, read_feature
 from .head_pose_pcl import ANGLES, draw_axes, turn_back
 from .images_pcl import open_image
+from .swap_pcl import split_for_swap
 
 
 class ForPCLModels:
@@ -266,25 +267,25 @@ class FaceSwapPosePipeline(PCLPipeline):
 
     For a pair, `{"face": ..., "pose": ...}` or a tuple of two images, it returns an image of `config.drawn_size` px;
     for a list of pairs it returns a list. The image shows what the two features contain; it is not a photo of a
-    person. With `detect=True` the images are photos, of which the largest faces are used.
+    person. With `exchange="turn"`, only the side to which the head is turned and tilted is taken from the second image,
+    see `split_for_swap`. With `detect=True` the images are photos, of which the largest faces are used.
 
     Raises:
-        ValueError: If the model is of another class.
+        ValueError: If the model is of another class, or `exchange` is neither `pose` nor `turn`.
     """
 
     models = ("PCLForPreTraining",)
 
-    def _sanitize_parameters(self, **options):
+    def _sanitize_parameters(self, exchange: str | None = None, **options):
         preprocess, postprocess = self._split_options(options)
-        return preprocess, {}, postprocess
+        return preprocess, {} if exchange is None else {"exchange": exchange}, postprocess
 
     def preprocess(self, pair: Any, **options) -> dict:
         return self._process(self._open_pair(pair, ("face", "pose"), **options))
 
-    def _forward(self, inputs: dict) -> dict:
-        outputs = self.model.pcl(inputs["pixel_values"])
-        faces, poses = outputs.face_features[0::2], outputs.pose_features[1::2]
-        return {"images": self.model.decode(faces, poses)}
+    def _forward(self, inputs: dict, exchange: str = "pose") -> dict:
+        kept, exchanged = split_for_swap(self.model.pcl, inputs["pixel_values"], exchange)
+        return {"images": self.model.decode(kept[0::2], exchanged[1::2])}
 
     def postprocess(self, outputs: dict) -> Image.Image:
         pixels = outputs["images"][0].float().clamp(0, 1).permute(1, 2, 0).mul(255).round().byte()

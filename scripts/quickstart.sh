@@ -35,7 +35,7 @@ echo "3/4  Face verification of people 31 to 40, who are in the training data of
 .venv/bin/pcl compare "$out/scratch" "$out/continued" "$shipped" --names scratch continued shipped --tasks verification \
   --output_dir "$out/comparison" | tee "$out/summary.txt"
 
-echo "4/4  Drawing unseen faces in each other's pose, by the model trained from scratch"
+echo "4/4  Drawing unseen faces in each other's pose by the model trained from scratch"
 .venv/bin/pcl swaps "$out/scratch" --corpus orl --subjects s31-s40 --output_dir "$out/unseen"
 
 cat <<EOF
@@ -43,7 +43,7 @@ cat <<EOF
 The shipped weights  $out/shown/ (answers.png, neighbours.png, swaps.png)
 The models           $out/scratch, $out/continued (PCLModel.from_pretrained opens them)
 Verification         $out/comparison/ (comparison.md, comparison.png, and a folder for each model)
-Pictures             $out/unseen/swaps.png, $out/unseen/reconstructions.png, $out/scratch/pictures/
+Pictures             $out/unseen/ (swaps.png, turns.png, reconstructions.png), $out/scratch/pictures/
 Loss curves          .venv/bin/tensorboard --logdir $out
 Records of the runs  $out/scratch/run.json, $out/continued/run.json
 EOF

@@ -148,6 +148,10 @@ def test_pairs_are_verified_and_swapped(handlers):
     pair = {"face": as_text(face(0)), "pose": as_text(face(1))}
     answer = handlers["pretrained"]({"inputs": pair, "parameters": {"task": "face-swap-pose"}})
     assert Image.open(io.BytesIO(base64.b64decode(answer["image"]))).size == (32, 32)
+    turned = handlers["pretrained"]({"inputs": pair, "parameters": {"task": "face-swap-pose", "exchange": "turn"}})
+    assert turned["image"] != answer["image"]
+    with pytest.raises(ValueError, match=r"422.*`exchange` must be one of pose, turn"):
+        handlers["pretrained"]({"inputs": pair, "parameters": {"task": "face-swap-pose", "exchange": "face"}})
 
 
 def test_what_is_transparent_is_white(handlers):

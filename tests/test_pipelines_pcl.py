@@ -34,6 +34,7 @@ from modeling_pcl import (
     PCLModel,
 )
 from modeling_pcl.head_pose_pcl import AXIS_COLOURS, draw_axes, turn_back
+from modeling_pcl.swap_pcl import split_for_swap
 
 PROCESSOR = PCLImageProcessor.for_image_size(32)
 
@@ -175,6 +176,14 @@ class TestSwap:
         assert [picture.size for picture in pictures] == [(32, 32)] * 2
         assert np.asarray(pictures[0]) == pytest.approx(expected, abs=0.6)
         assert not np.array_equal(*map(np.asarray, pictures))
+
+    @torch.no_grad()
+    def test_it_turns_the_face_of_one_as_the_other(self, swap):
+        kept, exchanged = split_for_swap(swap.model.pcl, pixels(face(0), face(1)), "turn")
+        expected = (swap.model.decode(kept[:1], exchanged[1:])[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+        assert np.asarray(swap((face(0), face(1)), exchange="turn")) == pytest.approx(expected, abs=0.6)
+        with pytest.raises(ValueError, match="`exchange` must be one of pose, turn, got 'side'"):
+            swap((face(0), face(1)), exchange="side")
 
 
 class TestSavedFolders:

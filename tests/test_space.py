@@ -150,13 +150,13 @@ def test_the_sliders_go_from_one_photo_to_the_other(models, monkeypatch):
     asked, decode = [], models.decoder.decode
     monkeypatch.setattr(models.decoder, "decode", lambda *features: asked.append(features) or decode(*features))
     picture, grid = models.draw_swaps(models.find_face(SAMPLE, False)[0], models.find_face(OTHER, False)[0], 0.25, 1)
-    (face, pose), (faces, poses) = asked
+    (face, turn), (faces, turns) = asked
     assert picture.size == (256, 256)
-    assert [text for _, text in grid] == ["face 1, pose 1", "face 1, pose 2", "face 2, pose 1", "face 2, pose 2"]
+    assert [text for _, text in grid] == [f"face {face}, turned as {other}" for face in (1, 2) for other in (1, 2)]
     torch.testing.assert_close(face[0], 0.75 * faces[0] + 0.25 * faces[2])
-    torch.testing.assert_close(pose[0], poses[1])
+    torch.testing.assert_close(turn[0], turns[1])
     assert torch.equal(faces[0], faces[1])
-    assert torch.equal(poses[0], poses[2])
+    assert torch.equal(turns[0], turns[2])
     assert not torch.equal(faces[0], faces[2])
 
 
@@ -286,7 +286,7 @@ def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  #
         asked = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"http://127.0.0.1:{port}")
-        for text in ("One face is found.", "No face is found", "state 6", "pitch", "face 2, pose 1"):
+        for text in ("One face is found.", "No face is found", "state 6", "pitch", "face 2, turned as 1"):
             page.get_by_text(text).first.wait_for()
         assert not looked
         page.locator("input[type=file]").first.set_input_files(SAMPLE)
@@ -313,7 +313,7 @@ def test_the_page_in_a_browser(app, models, chromium, tmp_path, monkeypatch):  #
         page.get_by_role("checkbox").check()
         page.get_by_text("One face is found.").nth(1).wait_for()
         page.get_by_label("Remove Image").first.click()
-        page.get_by_text("face 2, pose 1").first.wait_for(state="detached")
+        page.get_by_text("face 2, turned as 1").first.wait_for(state="detached")
         (tmp_path / "text.png").write_text("hello")
         page.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
         page.get_by_text("cannot be read: no image format that PIL knows.").wait_for()  # Once: more would raise.

@@ -26,6 +26,7 @@ from modeling_pcl.detection_pcl import save_detector
 from modeling_pcl.head_pose_pcl import ANGLES, draw_axes
 from modeling_pcl.hub.onnx_export import export_decoder, export_onnx
 from modeling_pcl.probes.heads import build_head, save_head, set_head
+from modeling_pcl.swap_pcl import split_for_swap
 
 STATIC = Path(__file__).parents[1] / "hub_cards" / "space_static"
 SAMPLES = STATIC.parent / "space" / "samples"
@@ -46,6 +47,8 @@ ENCODE = """async (bytes) => {
     const features = await encode(model, toInput(crop(image.pixels, image.width, image.height, model.size)));
     return Object.fromEntries(Object.entries(features).map(([name, values]) => [name, Array.from(values)]));
 }"""
+
+PIXELS = "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)"
 
 ANSWER = """async ([text, isSearched]) => {
     const { askHeads, cutFace, encodeFace, findFacesOf } = await import("./model.js");
@@ -168,7 +171,7 @@ def test_a_benchmark_times_the_page_in_a_process_of_its_own(site, repository, tm
 
 
 def test_the_page_opens_with_two_examples_that_are_answered(page):
-    for text in ("One face is found", "No face is found", "happiness", "Nearest by pose", "second pose"):
+    for text in ("One face is found", "No face is found", "happiness", "Nearest by pose", "turned as the second"):
         assert text in page.at_first
 
 
@@ -222,14 +225,20 @@ def test_two_photos_are_compared_and_swapped_without_a_word_to_anybody(page, sit
         page.locator(f"#file-{index}").set_input_files(SAMPLES / name)
     wait_for_answers(page)
     images = [Image.open(SAMPLES / name) for name in names]
-    outputs = model.pcl(**PCLImageProcessor.for_image_size(32)(images, return_tensors="pt"))
+    inputs = PCLImageProcessor.for_image_size(32)(images, return_tensors="pt")
+    outputs = model.pcl(**inputs)
     cosine = torch.cosine_similarity(*outputs.face_features, dim=0).item()
     assert float(page.locator("#cosine-face").inner_text()) == pytest.approx(cosine, abs=2e-3)
     together = torch.cat([outputs.face_features, outputs.pose_features], dim=1)
     is_same = torch.cosine_similarity(*together, dim=0).item() >= 0.25
     verdict = f"0.250 (face+pose): {'the same person' if is_same else 'different people'}"
     assert verdict in page.locator("#verdict").inner_text()
-    assert page.locator("#swap-0").evaluate("canvas => canvas.width") == 32
+    kept, turns = split_for_swap(model.pcl, inputs["pixel_values"], "turn")
+    drawn = model.decode(kept, turns.flip(0)).clamp(0, 1)
+    for index, expected in enumerate(drawn):
+        shown = page.locator(f"#swap-{index}").evaluate(PIXELS)
+        shown = torch.tensor(shown).view(32, 32, 4)[:, :, :3]
+        torch.testing.assert_close(shown.permute(2, 0, 1) / 255, expected, atol=5e-3, rtol=0)
     assert all(url.startswith(site) for url in page.asked if not url.startswith("data:"))
     refused = page.evaluate("fetch('https://example.org').then(() => 'answered', () => 'refused')")
     assert refused == "refused"

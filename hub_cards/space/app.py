@@ -55,8 +55,9 @@ EXPRESSION_TEXT = """## Expression
 Probabilities from a linear layer on the frozen encoder. They describe what a face looks like to the people who labelled
 the training images, not what the person feels."""
 SWAP_TEXT = """## Swap
-What the decoder draws from the face features of one photo and the pose features of the other. Images are blurred: the
-decoder was trained to check what the features contain. The sliders go from the first photo (0) to the second (1)."""
+What the decoder draws from the features of one photo, turned as the other: what changes is half the difference between
+the pose features of a photo and of its mirror. Images are blurred: the decoder was trained to check what the features
+contain. The sliders go from the first photo (0) to the second (1)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,9 @@ class PhotoState:
     path: str
     is_searched: bool  # Whether the largest face is cut out of the photo; otherwise the whole photo is used as a face.
     features: dict[str, torch.Tensor]  # Outputs of the encoder by name, `(1, dim)`; empty if there is no encoder.
+    turn: (
+        torch.Tensor | None
+    )  # The part of the pose feature that the mirrored face has with the other sign, `(1, dim)`.
 
     @property
     def options(self) -> dict:
@@ -128,10 +132,18 @@ class Models:
         return photo
 
     @torch.no_grad()
-    def encode(self, image: Image.Image) -> dict[str, torch.Tensor]:
-        """Compute the features of a face crop, `(1, dim)` each, by the names of the encoder's outputs."""
-        outputs = self.encoder(**self.processor(image, return_tensors="pt"))
+    def encode(self, image: Image.Image, is_mirrored: bool = False) -> dict[str, torch.Tensor]:
+        """Compute the features of a face crop or its mirror, `(1, dim)` each, by the names of the encoder's outputs."""
+        pixels = self.processor(image, return_tensors="pt")["pixel_values"]
+        outputs = self.encoder(pixels.flip(3) if is_mirrored else pixels)
         return {name: outputs[name] for names in FEATURES.values() for name in names}
+
+    def measure(self, path: str, is_searched: bool, face: Image.Image) -> PhotoState:
+        """Compute what the page stores of a photo from its face."""
+        if self.encoder is None:
+            return PhotoState(path, is_searched, {}, None)
+        features, mirrored = self.encode(face), self.encode(face, is_mirrored=True)
+        return PhotoState(path, is_searched, features, (features["pose_features"] - mirrored["pose_features"]) / 2)
 
     def find_face(self, path: str | Path, is_searched: bool) -> tuple[PhotoState, Image.Image, str]:
         """Find the face in a photo, and return its state, the photo with faces drawn on it, and a description."""
@@ -144,7 +156,7 @@ class Models:
             count = "One face is found." if len(faces) == 1 else f"{len(faces)} faces are found; the largest is taken."
             face, text = faces[0].image, FACES_TEXT.format(count)
         picture.thumbnail((MOST_SHOWN_PX, MOST_SHOWN_PX))
-        return PhotoState(str(path), is_searched, self.encode(face) if self.encoder else {}), picture, text
+        return self.measure(str(path), is_searched, face), picture, text
 
     def find_neighbours(self, state: PhotoState, feature: str) -> list[tuple[str, str]]:
         """Find the nearest sample images, and return their paths with their cosines, the nearest first."""
@@ -169,16 +181,19 @@ class Models:
         return {entry["label"]: entry["score"] for entry in answer}
 
     @torch.no_grad()
-    def draw_swaps(self, first: PhotoState, second: PhotoState, face: float, pose: float) -> tuple[Image.Image, list]:
-        """Draw a face between those of two photos, and each face in each pose, with captions.
+    def draw_swaps(self, first: PhotoState, second: PhotoState, face: float, turn: float) -> tuple[Image.Image, list]:
+        """Draw a face between those of two photos, and each face turned as each, with captions.
 
-        `face` and `pose` are the positions of the two features between the photos, from 0 (first) to 1 (second).
+        `face` and `turn` are the positions between the photos, from 0 (first) to 1 (second), of what is kept of a face
+        and of the side to which it is turned and tilted.
         """
-        faces, poses = ((first.features[name], second.features[name]) for name in ("face_features", "pose_features"))
-        interpolated = self.decoder.decode(torch.lerp(*faces, face), torch.lerp(*poses, pose))
-        # Faces 1, 1, 2, 2 in poses 1, 2, 1, 2.
-        swapped = self.decoder.decode(torch.cat(faces).repeat_interleave(2, 0), torch.cat(poses).repeat(2, 1))
-        captions = [f"face {a}, pose {b}" for a in (1, 2) for b in (1, 2)]
+        states = (first, second)
+        kept = [state.features["face_features"] + state.features["pose_features"] - state.turn for state in states]
+        turns = [state.turn for state in states]
+        interpolated = self.decoder.decode(torch.lerp(*kept, face), torch.lerp(*turns, turn))
+        # Faces 1, 1, 2, 2 turned as 1, 2, 1, 2.
+        swapped = self.decoder.decode(torch.cat(kept).repeat_interleave(2, 0), torch.cat(turns).repeat(2, 1))
+        captions = [f"face {a}, turned as {b}" for a in (1, 2) for b in (1, 2)]
         return to_picture(interpolated[0]), [(to_picture(image), text) for image, text in zip(swapped, captions)]
 
 
@@ -307,13 +322,13 @@ def add_swap_section(models: Models, first: gr.State, second: gr.State):
     gr.Markdown(SWAP_TEXT)
     with gr.Row():
         face = gr.Slider(0, 1, 0, step=0.05, label="Face: from first to second")
-        pose = gr.Slider(0, 1, 1, step=0.05, label="Pose: from first to second")
-    picture, pictures = models.draw_swaps(first.value, second.value, face.value, pose.value)
+        turn = gr.Slider(0, 1, 1, step=0.05, label="Turn: from first to second")
+    picture, pictures = models.draw_swaps(first.value, second.value, face.value, turn.value)
     with gr.Row():
         image = gr.Image(picture, label="Drawn", buttons=["download"])
-        grid = gr.Gallery(pictures, label="Each face in each pose", columns=2, object_fit="contain")
-    changes = [first.change, second.change, face.change, pose.change]
-    inputs, outputs = [first, second, face, pose], [image, grid]
+        grid = gr.Gallery(pictures, label="Each face turned as each", columns=2, object_fit="contain")
+    changes = [first.change, second.change, face.change, turn.change]
+    inputs, outputs = [first, second, face, turn], [image, grid]
     gr.on(changes, skip_without_photo(models.draw_swaps, 2), inputs, outputs, show_progress="minimal")
 
 

@@ -2,7 +2,7 @@
 
 import { cutSquare, findFaces, laySquare } from "./faces.js";
 import { applyHead, openHead, turnBack } from "./heads.js";
-import { crop, readImage, toInput } from "./pixels.js";
+import { crop, mirror, readImage, toInput } from "./pixels.js";
 import { AutoModel, Tensor, env } from "./vendor/transformers.js";
 
 const here = new URL(".", import.meta.url);
@@ -97,10 +97,18 @@ export async function encodeSamples(model) {
   return samples;
 }
 
-/** Decode the face of one image in the pose of another, channels first. */
-export async function swap(model, face, pose) {
+/** Split the features of a face crop into what a swap keeps and what it exchanges: to which side the head is turned. */
+export async function splitForSwap(model, face, { face: faceFeature, pose }) {
+  const values = toInput(crop(face.pixels, face.width, face.height, model.size));
+  const { pose: mirrored } = await encode(model, mirror(values));
+  const turn = pose.map((value, index) => (value - mirrored[index]) / 2);
+  return { kept: faceFeature.map((value, index) => value + pose[index] - turn[index]), turn };
+}
+
+/** Decode the face of one image turned as another, channels first. */
+export async function swap(model, { kept }, { turn }) {
   const tensor = (features) => new Tensor("float32", features, [1, features.length]);
-  const outputs = await model.decoder({ face_features: tensor(face), pose_features: tensor(pose) });
+  const outputs = await model.decoder({ face_features: tensor(kept), pose_features: tensor(turn) });
   return outputs.images.data;
 }
 

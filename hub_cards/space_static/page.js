@@ -1,5 +1,5 @@
 import { drawAxes, readFeature } from "./heads.js";
-import { askHeads, cosine, cutFace, encodeFace, encodeSamples, fetchSample, findFacesOf, openModel, swap } from "./model.js";
+import { askHeads, cosine, cutFace, encodeFace, encodeSamples, fetchSample, findFacesOf, openModel, splitForSwap, swap } from "./model.js";
 import { crop, draw, readImage } from "./pixels.js";
 
 const NEAREST = 4; // Number of sample faces to show.
@@ -36,6 +36,7 @@ async function answer(index, file) {
   element(`note-${index}`).textContent = note;
   draw(element(`seen-${index}`), crop(face.pixels, face.width, face.height, model.size));
   photos[index] = await encodeFace(model, face);
+  if (model.decoder) Object.assign(photos[index], await splitForSwap(model, face, photos[index]));
   if (index === 0) {
     showAnswers(await askHeads(model, face, photos[0]), photo, box);
     for (const feature of ["face", "pose"]) showNearest(feature);
@@ -100,8 +101,8 @@ async function compare(model) {
     }. It is often wrong.`;
   }
   if (model.decoder) {
-    draw(element("swap-0"), await swap(model, first.face, second.pose));
-    draw(element("swap-1"), await swap(model, second.face, first.pose));
+    draw(element("swap-0"), await swap(model, first, second));
+    draw(element("swap-1"), await swap(model, second, first));
   }
   element("swaps").hidden = !model.decoder;
   element("results").hidden = false;

@@ -89,6 +89,12 @@ export function toInput(square) {
   return values;
 }
 
+/** Mirror a square image of values, channels first. */
+export function mirror(values) {
+  const size = Math.sqrt(values.length / 3);
+  return values.map((_, place) => values[place - (place % size) + size - 1 - (place % size)]);
+}
+
 /** Draw a square image from 8-bit pixels, or from values of the model, channels first. */
 export function draw(canvas, square) {
   const size = Math.sqrt(square.length / 3);

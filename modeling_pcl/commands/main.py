@@ -1,6 +1,8 @@
 """The command `pcl`: pre-train, probe, compare, embed and publish PCL models of faces."""
 
 import argparse
+import atexit
+import gc
 import importlib
 import logging
 import signal
@@ -37,6 +39,7 @@ def main(name: str | None = None):
     argv = sys.argv[1:]
     if name is None:
         name, argv = _parse_command(argv)
+    atexit.register(gc.freeze)  # The last collection would look at all that was imported, for more than a second.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
         for number in STOPS:

@@ -49,7 +49,8 @@ def run(arguments: ShowArguments) -> str:
     }
     if hasattr(model, "decode") and model.config.disentangling_weight:  # Otherwise the decoder was never trained.
         images = torch.stack(list(decode_rows(corpus, rows, side_px).values())).float() / 255
-        pictures["swaps"] = draw_face_rows(swap_rows(model, images), "swaps")
+        title = "face of each row, turned and tilted as each column"
+        pictures["swaps"] = draw_face_rows(swap_rows(model, images, "turn"), title)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     files = [f"{name}.png" for name, picture in pictures.items() if picture is not None]
     for file in files:

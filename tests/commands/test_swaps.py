@@ -4,7 +4,7 @@ from PIL import Image
 
 def test_swaps_and_reconstructions_are_drawn_into_a_folder(call, model, tmp_path):
     call("swaps", model, "--output_dir", tmp_path / "new")
-    for name in ("swaps", "reconstructions"):
+    for name in ("swaps", "turns", "reconstructions"):
         with Image.open(tmp_path / "new" / f"{name}.png") as image:
             assert image.size[0] > 800
             assert len(image.convert("L").getcolors()) > 50

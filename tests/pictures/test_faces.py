@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 
 from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl.pictures.faces import draw_face_rows, reconstruct_rows, swap_rows
+from modeling_pcl.swap_pcl import EXCHANGES, split_for_swap
 
 CONFIG = PCLConfig(image_size=32, hidden_sizes=[4, 4, 4, 8], feature_channels=4, projection_size=8, decoder_size=16)
 
@@ -22,12 +24,13 @@ def test_rows_hold_what_their_titles_say_and_leave_the_model_as_it_was():
     torch.testing.assert_close(rows["face of mirror\npose of image"], expected)
 
 
-def test_swap_rows_put_the_face_of_the_row_into_the_pose_of_the_column():
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_swap_rows_put_the_face_of_the_row_into_the_pose_of_the_column(exchange):
     model, images = PCLForPreTraining(CONFIG).eval(), torch.rand(3, 3, 32, 32)
-    rows = swap_rows(model, images)
+    rows = swap_rows(model, images, exchange)
     with torch.no_grad():
-        outputs = model.pcl(images)
-        expected = model.decode(outputs.face_features[2:3], outputs.pose_features[1:2])
+        kept, exchanged = split_for_swap(model.pcl, images, exchange)
+        expected = model.decode(kept[2:3], exchanged[1:2])
     torch.testing.assert_close(rows["face 3"][2:3], expected)  # Column 0 is the face's own image.
     assert torch.equal(rows["pose of"][1:], images)
     assert torch.equal(rows["face 3"][0], images[2])

@@ -14,7 +14,8 @@ pixels in total. The parameter `task` selects a task that the model supports; th
     face-verification       {"similarity": ..., "threshold": ..., "same": ...}; parameters `feature` (trunk, face, pose
     or
                             face+pose, the two concatenated) and `threshold`
-    face-swap-pose          {"image": "<base64 of a PNG>"} for {"face": ..., "pose": ...}; only if `task` selects it
+    face-swap-pose          {"image": "<base64 of a PNG>"} for {"face": ..., "pose": ...}; only if `task` selects it;
+                            parameter `exchange` (pose or turn)
 
 An image is a face crop. With the parameter `detect` it is a photo: its largest face is cut out as in training, and the
 answer holds its position in px, `box`, or `boxes` for a pair.
@@ -45,7 +46,7 @@ PARAMETERS = {
     "image-classification": {"detect": FLAG, "top_k": "an integer of at least 1"},
     "head-pose-estimation": {"detect": FLAG, "draw": FLAG},
     "face-verification": {"detect": FLAG, "feature": TEXT, "threshold": NUMBER},
-    "face-swap-pose": {"detect": FLAG},
+    "face-swap-pose": {"detect": FLAG, "exchange": TEXT},
 }
 IS_VALID = {
     "an integer of at least 1": lambda value: type(value) is int and value >= 1,
