@@ -19,7 +19,8 @@ def split_for_swap(
         exchange: `pose` keeps the face feature and exchanges the pose feature, as published. Pose features hold much of
             how a face looks, so that a swap may show the face that gave the pose. `turn` exchanges only the part of the
             pose feature that changes its sign if the image is mirrored, half of its difference to that of the mirror:
-            to which side the head is turned and tilted. The rest is kept, which costs a second pass.
+            to which side the head is turned and tilted. The rest is kept, which costs a second pass. Both are divided
+            by the length of the sum of the image's face and pose features, as which it counts alike in every swap.
 
     Returns:
         What to keep and what to exchange, each `(batch, feature_size)`.
@@ -34,4 +35,5 @@ def split_for_swap(
     if exchange == "pose":
         return face, pose
     turn = (pose - encoder(pixel_values.flip(3), mirror_invariant_face=False).pose_features) / 2
-    return face + pose - turn, turn
+    length = (face + pose).norm(dim=1, keepdim=True)
+    return (face + pose - turn) / length, turn / length

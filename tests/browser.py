@@ -16,6 +16,6 @@ def chromium():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context()
-        context.set_default_timeout(120_000)  # A slow machine that does other work must not fail.
+        context.set_default_timeout(60_000)  # A slow machine that does other work must not fail.
         yield context
         browser.close()

@@ -67,9 +67,7 @@ class PhotoState:
     path: str
     is_searched: bool  # Whether the largest face is cut out of the photo; otherwise the whole photo is used as a face.
     features: dict[str, torch.Tensor]  # Outputs of the encoder by name, `(1, dim)`; empty if there is no encoder.
-    turn: (
-        torch.Tensor | None
-    )  # The part of the pose feature that the mirrored face has with the other sign, `(1, dim)`.
+    swap: dict[str, torch.Tensor]  # What a swap keeps and what it exchanges, `(1, dim)`; empty if there is no decoder.
 
     @property
     def options(self) -> dict:
@@ -138,12 +136,12 @@ class Models:
         outputs = self.encoder(pixels.flip(3) if is_mirrored else pixels)
         return {name: outputs[name] for names in FEATURES.values() for name in names}
 
-    def measure(self, path: str, is_searched: bool, face: Image.Image) -> PhotoState:
-        """Compute what the page stores of a photo from its face."""
-        if self.encoder is None:
-            return PhotoState(path, is_searched, {}, None)
-        features, mirrored = self.encode(face), self.encode(face, is_mirrored=True)
-        return PhotoState(path, is_searched, features, (features["pose_features"] - mirrored["pose_features"]) / 2)
+    @torch.no_grad()
+    def split_for_swap(self, face: Image.Image, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Split the features of a face crop into what a swap keeps and what it exchanges."""
+        together = features["face_features"] + features["pose_features"]
+        turn = (features["pose_features"] - self.encode(face, is_mirrored=True)["pose_features"]) / 2
+        return {"kept": (together - turn) / together.norm(), "turn": turn / together.norm()}
 
     def find_face(self, path: str | Path, is_searched: bool) -> tuple[PhotoState, Image.Image, str]:
         """Find the face in a photo, and return its state, the photo with faces drawn on it, and a description."""
@@ -156,7 +154,9 @@ class Models:
             count = "One face is found." if len(faces) == 1 else f"{len(faces)} faces are found; the largest is taken."
             face, text = faces[0].image, FACES_TEXT.format(count)
         picture.thumbnail((MOST_SHOWN_PX, MOST_SHOWN_PX))
-        return self.measure(str(path), is_searched, face), picture, text
+        features = self.encode(face) if self.encoder else {}
+        swap = self.split_for_swap(face, features) if self.decoder else {}
+        return PhotoState(str(path), is_searched, features, swap), picture, text
 
     def find_neighbours(self, state: PhotoState, feature: str) -> list[tuple[str, str]]:
         """Find the nearest sample images, and return their paths with their cosines, the nearest first."""
@@ -187,9 +187,7 @@ class Models:
         `face` and `turn` are the positions between the photos, from 0 (first) to 1 (second), of what is kept of a face
         and of the side to which it is turned and tilted.
         """
-        states = (first, second)
-        kept = [state.features["face_features"] + state.features["pose_features"] - state.turn for state in states]
-        turns = [state.turn for state in states]
+        kept, turns = ((first.swap[name], second.swap[name]) for name in ("kept", "turn"))
         interpolated = self.decoder.decode(torch.lerp(*kept, face), torch.lerp(*turns, turn))
         # Faces 1, 1, 2, 2 turned as 1, 2, 1, 2.
         swapped = self.decoder.decode(torch.cat(kept).repeat_interleave(2, 0), torch.cat(turns).repeat(2, 1))
