@@ -55,9 +55,8 @@ EXPRESSION_TEXT = """## Expression
 Probabilities from a linear layer on the frozen encoder. They describe what a face looks like to the people who labelled
 the training images, not what the person feels."""
 SWAP_TEXT = """## Swap
-What the decoder draws from the features of one photo, turned as the other: what changes is half the difference between
-the pose features of a photo and of its mirror. Images are blurred: the decoder was trained to check what the features
-contain. The sliders go from the first photo (0) to the second (1)."""
+What the decoder draws from the features of one photo, turned as the other. Images are blurred: the decoder was trained
+to check what the features contain. The sliders go from the first photo (0) to the second (1)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +65,7 @@ class PhotoState:
 
     path: str
     is_searched: bool  # Whether the largest face is cut out of the photo; otherwise the whole photo is used as a face.
-    features: dict[str, torch.Tensor]  # Outputs of the encoder by name, `(1, dim)`; empty if there is no encoder.
-    swap: dict[str, torch.Tensor]  # What a swap keeps and what it exchanges, `(1, dim)`; empty if there is no decoder.
+    features: dict[str, torch.Tensor]  # See `Models.encode`; empty if there is no encoder.
 
     @property
     def options(self) -> dict:
@@ -130,18 +128,14 @@ class Models:
         return photo
 
     @torch.no_grad()
-    def encode(self, image: Image.Image, is_mirrored: bool = False) -> dict[str, torch.Tensor]:
-        """Compute the features of a face crop or its mirror, `(1, dim)` each, by the names of the encoder's outputs."""
+    def encode(self, image: Image.Image) -> dict[str, torch.Tensor]:
+        """Compute the encoder's outputs for a face crop, and what a swap keeps of it and exchanges, `(1, dim)` each."""
         pixels = self.processor(image, return_tensors="pt")["pixel_values"]
-        outputs = self.encoder(pixels.flip(3) if is_mirrored else pixels)
-        return {name: outputs[name] for names in FEATURES.values() for name in names}
-
-    @torch.no_grad()
-    def split_for_swap(self, face: Image.Image, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Split the features of a face crop into what a swap keeps and what it exchanges."""
-        together = features["face_features"] + features["pose_features"]
-        turn = (features["pose_features"] - self.encode(face, is_mirrored=True)["pose_features"]) / 2
-        return {"kept": (together - turn) / together.norm(), "turn": turn / together.norm()}
+        outputs, mirrored = self.encoder(pixels), self.encoder(pixels.flip(3))
+        features = {name: outputs[name] for names in FEATURES.values() for name in names}
+        together = outputs.face_features + outputs.pose_features
+        turn = (outputs.pose_features - mirrored.pose_features) / 2
+        return features | {"kept": (together - turn) / together.norm(), "turn": turn / together.norm()}
 
     def find_face(self, path: str | Path, is_searched: bool) -> tuple[PhotoState, Image.Image, str]:
         """Find the face in a photo, and return its state, the photo with faces drawn on it, and a description."""
@@ -154,9 +148,7 @@ class Models:
             count = "One face is found." if len(faces) == 1 else f"{len(faces)} faces are found; the largest is taken."
             face, text = faces[0].image, FACES_TEXT.format(count)
         picture.thumbnail((MOST_SHOWN_PX, MOST_SHOWN_PX))
-        features = self.encode(face) if self.encoder else {}
-        swap = self.split_for_swap(face, features) if self.decoder else {}
-        return PhotoState(str(path), is_searched, features, swap), picture, text
+        return PhotoState(str(path), is_searched, self.encode(face) if self.encoder else {}), picture, text
 
     def find_neighbours(self, state: PhotoState, feature: str) -> list[tuple[str, str]]:
         """Find the nearest sample images, and return their paths with their cosines, the nearest first."""
@@ -176,18 +168,14 @@ class Models:
 
     def classify_expression(self, state: PhotoState) -> dict[str, float]:
         """Compute the probability of each expression."""
-        count = len(self.classify.model.config.id2label)
+        count = self.classify.model.config.num_labels
         answer = self.classify(self.open_photo(state.path), top_k=count, **state.options)
         return {entry["label"]: entry["score"] for entry in answer}
 
     @torch.no_grad()
     def draw_swaps(self, first: PhotoState, second: PhotoState, face: float, turn: float) -> tuple[Image.Image, list]:
-        """Draw a face between those of two photos, and each face turned as each, with captions.
-
-        `face` and `turn` are the positions between the photos, from 0 (first) to 1 (second), of what is kept of a face
-        and of the side to which it is turned and tilted.
-        """
-        kept, turns = ((first.swap[name], second.swap[name]) for name in ("kept", "turn"))
+        """Draw a face at these positions from the first photo (0) to the second (1), and each face turned as each."""
+        kept, turns = ((first.features[name], second.features[name]) for name in ("kept", "turn"))
         interpolated = self.decoder.decode(torch.lerp(*kept, face), torch.lerp(*turns, turn))
         # Faces 1, 1, 2, 2 turned as 1, 2, 1, 2.
         swapped = self.decoder.decode(torch.cat(kept).repeat_interleave(2, 0), torch.cat(turns).repeat(2, 1))
@@ -325,9 +313,8 @@ def add_swap_section(models: Models, first: gr.State, second: gr.State):
     with gr.Row():
         image = gr.Image(picture, label="Drawn", buttons=["download"])
         grid = gr.Gallery(pictures, label="Each face turned as each", columns=2, object_fit="contain")
-    changes = [first.change, second.change, face.change, turn.change]
-    inputs, outputs = [first, second, face, turn], [image, grid]
-    gr.on(changes, skip_without_photo(models.draw_swaps, 2), inputs, outputs, show_progress="minimal")
+    inputs, compute = [first, second, face, turn], skip_without_photo(models.draw_swaps, 2)
+    gr.on([each.change for each in inputs], compute, inputs, [image, grid], show_progress="minimal")
 
 
 def launch(page: gr.Blocks, **options):
