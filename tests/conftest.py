@@ -41,6 +41,9 @@ def pytest_collection_finish():
 def pytest_collection_modifyitems(items: list[pytest.Item]):
     import torch
 
+    # The longest files begin first, so that no process ends with one of them while the others wait.
+    long_files = {item.path for item in items if "chromium" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in long_files)
     offline = pytest.mark.skip(reason="offline; set HF_HUB_OFFLINE=0 to run it")
     without_gpu = pytest.mark.skip(reason="no CUDA device")
     for item in items:
