@@ -35,5 +35,5 @@ def split_for_swap(
     if exchange == "pose":
         return face, pose
     turn = (pose - encoder(pixel_values.flip(3), mirror_invariant_face=False).pose_features) / 2
-    length = (face + pose).norm(dim=1, keepdim=True)
+    length = (face + pose).norm(dim=1, keepdim=True).clamp_min(1e-12)  # A black image may have features of zeros.
     return (face + pose - turn) / length, turn / length

@@ -52,6 +52,14 @@ def test_a_symmetric_image_turns_no_other(encoder, images):
     torch.testing.assert_close(turn, torch.zeros_like(turn), atol=1e-6, rtol=0)
 
 
+@torch.no_grad()
+def test_features_of_zeros_as_of_a_black_image_stay_zeros(encoder, images):
+    kept, turn = split_for_swap(encoder, torch.zeros_like(images), "turn")
+    assert not encoder(torch.zeros_like(images)).face_features.any()  # Untrained, all its biases are zero.
+    assert not kept.any()
+    assert not turn.any()
+
+
 def test_another_exchange_is_refused(encoder, images):
     with pytest.raises(ValueError, match="`exchange` must be one of pose, turn, got 'face'"):
         split_for_swap(encoder, images, "face")

@@ -133,9 +133,10 @@ class Models:
         pixels = self.processor(image, return_tensors="pt")["pixel_values"]
         outputs, mirrored = self.encoder(pixels), self.encoder(pixels.flip(3))
         features = {name: outputs[name] for names in FEATURES.values() for name in names}
-        together = outputs.face_features + outputs.pose_features
-        turn = (outputs.pose_features - mirrored.pose_features) / 2
-        return features | {"kept": (together - turn) / together.norm(), "turn": turn / together.norm()}
+        pose, together = outputs.pose_features, outputs.face_features + outputs.pose_features
+        turn = (pose - mirrored.pose_features) / 2
+        length = together.norm().clamp_min(1e-12)
+        return features | {"kept": (together - turn) / length, "turn": turn / length}
 
     def find_face(self, path: str | Path, is_searched: bool) -> tuple[PhotoState, Image.Image, str]:
         """Find the face in a photo, and return its state, the photo with faces drawn on it, and a description."""
@@ -177,7 +178,6 @@ class Models:
         """Draw a face at these positions from the first photo (0) to the second (1), and each face turned as each."""
         kept, turns = ((first.features[name], second.features[name]) for name in ("kept", "turn"))
         interpolated = self.decoder.decode(torch.lerp(*kept, face), torch.lerp(*turns, turn))
-        # Faces 1, 1, 2, 2 turned as 1, 2, 1, 2.
         swapped = self.decoder.decode(torch.cat(kept).repeat_interleave(2, 0), torch.cat(turns).repeat(2, 1))
         captions = [f"face {a}, turned as {b}" for a in (1, 2) for b in (1, 2)]
         return to_picture(interpolated[0]), [(to_picture(image), text) for image, text in zip(swapped, captions)]

@@ -101,9 +101,10 @@ export async function encodeSamples(model) {
 export async function splitForSwap(model, face, { face: faceFeature, pose }) {
   const values = toInput(crop(face.pixels, face.width, face.height, model.size));
   const { pose: mirrored } = await encode(model, mirror(values));
-  const length = Math.hypot(...faceFeature.map((value, index) => value + pose[index]));
+  const together = faceFeature.map((value, index) => value + pose[index]);
+  const length = Math.sqrt(together.reduce((sum, value) => sum + value * value, 0)) || 1;
   const turn = pose.map((value, index) => (value - mirrored[index]) / 2 / length);
-  return { kept: faceFeature.map((value, index) => (value + pose[index]) / length - turn[index]), turn };
+  return { kept: together.map((value, index) => value / length - turn[index]), turn };
 }
 
 /** Decode the face of one image turned as another, channels first. */

@@ -18,8 +18,9 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
 # A new Python runs this code first, in 20 ms, before imports that take seconds. It does what `end_with_parent` does,
-# without importing this package. The parent's process id is an argument, because `os.getppid()` already returns another
-# id if the parent was killed before this code runs.
+# without importing this package, and keeps the collection at exit from looking at all that was imported. The parent's
+# process id is an argument, because `os.getppid()` already returns another id if the parent was killed before this code
+# runs.
 _GUARD = f"""
 import atexit, ctypes, gc, os, sys
 atexit.register(gc.freeze)
