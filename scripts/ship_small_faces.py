@@ -1,6 +1,6 @@
 """Make `hub_cards/pcl-small-faces` from a pre-training run: float16 weights, and a head for each task:
 
-python scripts/ship_small_faces.py runs/long --expressions_train fer2013_train.parquet \\
+python scripts/ship_small_faces.py runs/long --faces faces.parquet --expressions_train fer2013_train.parquet \\
     --expressions_test fer2013_public_test.parquet --head_pose corpora/genki4k --portraits utkface.parquet \\
     --people_train youtube_faces.parquet --people celeba.parquet
 
@@ -21,6 +21,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.functional import to_pil_image
 
+from modeling_pcl import PCLForPreTraining
 from modeling_pcl.commands.probe import parse
 from modeling_pcl.configuration_pcl import OBJECTIVES
 from modeling_pcl.data.corpora import load_corpus
@@ -31,6 +32,7 @@ from modeling_pcl.data.views import ViewMaker
 from modeling_pcl.files import write_json
 from modeling_pcl.hub.published import remove_private
 from modeling_pcl.hub.repository import HEAD_FILES
+from modeling_pcl.probes.encoder import extract_features
 from modeling_pcl.probes.probe import run_probe
 from modeling_pcl.probes.subset import ROW, compute_image_digests, open_subset
 from modeling_pcl.training.recipes import RECIPES
@@ -38,6 +40,7 @@ from modeling_pcl.training.recipes import RECIPES
 FOLDER = Path(__file__).parents[1] / "hub_cards" / "pcl-small-faces"
 SIDE_PX = 100  # At 64 px, scores of these tasks are lower (scores.csv).
 LOAD_PX = 150  # Copies are cut from larger images.
+MEASURED_FACES = 8000  # Of the pre-training, for the scale of the channels.
 # Twice this many altered copies of each image.
 PAIRS_OF_COPIES = {"train": 2, "validation": 1, "people": 1}
 # All images of a collection have the same crop, light and sharpness, and a head that was trained on these alone fails
@@ -60,16 +63,53 @@ ALTERED = ViewSettings(
 HEADS = ("expression", "head_pose", "smile", "gender", "age", "verification")
 # Parts of names of tensors that stay float32: heads fit the scale of the features, and statistics may have any scale.
 KEPT_AS_THEY_ARE = ("classifier.", "regressor.", ".running_")
+KEPT_OF_EMBEDDINGS = (".running_",)  # The embedding has 128 rows, not seven, and only directions count.
 
 
-def copy_in_half_precision(source: Path, folder: Path):
-    """Copy a model with float16 weights, except those of its head. The config's `dtype` opens them as float32."""
+@torch.no_grad()
+def equalise_channels(run: Path, corpus: Dataset) -> dict[str, torch.Tensor]:
+    """Scale the channels of both branches so that those of the face feature vary alike over faces.
+
+    Cosines then weigh all channels alike, where a few were ten times as large as others. LeakyReLU passes positive
+    factors on, and the layers that read the branches undo them: nothing else changes, but that the decoder reads the
+    sum of both features at unit length, and lengths change alike only on average.
+
+    Returns:
+        The weights of the run with its branches scaled.
+    """
+    model = PCLForPreTraining.from_pretrained(run).eval()
+    channels, records = model.config.feature_channels, corpus.shuffle(seed=0).select_columns("image")[:MEASURED_FACES]
+    variances, lengths = [], []
+    for side in (model.config.image_size, SIDE_PX):
+        images = torch.stack([decode_image(record, side) for record in records["image"]])
+        features = extract_features(model.pcl, images.split(128), precision="bf16")
+        variances.append(features["face"].float().var(dim=0).unflatten(0, (channels, -1)).mean(dim=1))
+        lengths.append((features["face"] + features["pose"]).float())
+    scales = torch.stack(variances).log().mean(dim=0).div(2).exp()  # One for both sides, by their geometric mean.
+    scales = (scales / scales.log().mean().exp())[:, None]
+    for branch in (model.pcl.face_branch, model.pcl.pose_branch):
+        branch.conv2.weight /= scales[..., None, None]
+        branch.conv2.bias /= scales[:, 0]
+    for layer in (model.face_projection.fc1, model.pose_projection.fc1, model.decoder.fc):
+        layer.weight.unflatten(1, (channels, -1)).mul_(scales)
+    sums = lengths[0].unflatten(1, (channels, -1))
+    model.decoder.fc.weight *= ((sums / scales).flatten(1).norm(dim=1) / lengths[0].norm(dim=1)).mean()
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def copy_in_half_precision(
+    source: Path, folder: Path, kept: tuple[str, ...] = KEPT_AS_THEY_ARE, tensors: dict[str, torch.Tensor] | None = None
+):
+    """Copy a model, or its config with other weights, in float16. The config's `dtype` opens them as float32.
+
+    Weights with a name that contains one of `kept` are not converted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in HEAD_FILES:
         shutil.copyfile(source / name, folder / name)
-    tensors = load_file(source / "model.safetensors")
+    tensors = tensors or load_file(source / "model.safetensors")
     halved = {
-        name: tensor.half() if tensor.is_floating_point() and not any(map(name.count, KEPT_AS_THEY_ARE)) else tensor
+        name: tensor.half() if tensor.is_floating_point() and not any(map(name.count, kept)) else tensor
         for name, tensor in tensors.items()
     }
     if not all(tensor.isfinite().all() for tensor in halved.values()):
@@ -112,6 +152,23 @@ def alter(rows: dict, numbers: list[int], copy: int) -> dict:
     return {name: 2 * values for name, values in rows.items()} | {"image": list(map(encode_png, views))}
 
 
+def split_people(train: str, other: str, folder: Path) -> tuple[str, str]:
+    """Write a corpus of people for training, with half the people of the other corpus, and one of the other half."""
+    corpora = {"train": load_corpus(train), "other": load_corpus(other)}
+    corpora = {name: corpus.select_columns(["image", "subject"]) for name, corpus in corpora.items()}
+    kept, cut = cut_off(corpora["other"]["subject"][:], None, 0.5, seed=0)
+    people = [corpora["train"], corpora["other"].select(kept)]
+    # Without copies, 0.52 of the pairs of different people of ORL were called the same, with them 0.29.
+    people = [add_copies(corpus.cast(people[0].features), PAIRS_OF_COPIES["people"]) for corpus in people]
+    files = [
+        folder / f"{Path(train).stem} and half of {Path(other).name}",
+        folder / f"other half of {Path(other).name}",
+    ]
+    for corpus, file in zip((concatenate_datasets(people), corpora["other"].select(cut)), files):
+        corpus.to_parquet(file)
+    return tuple(map(str, files))
+
+
 def encode_png(image: torch.Tensor) -> dict:
     """Encode an image `(3, side, side)` in [0, 1] as the value of a column `image`."""
     file = io.BytesIO()
@@ -119,12 +176,12 @@ def encode_png(image: torch.Tensor) -> dict:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def make_head(name: str, feature: str, side: int, options: list[str]):
-    """Probe a feature of images of a side, and keep the head with its results."""
+def make_head(name: str, feature: str, options: list[str], kept: tuple[str, ...] = KEPT_AS_THEY_ARE):
+    """Probe a feature, and keep the head with its results."""
     with tempfile.TemporaryDirectory() as scratch:
-        words = [str(FOLDER), "--output_dir", scratch, "--image_size", str(side), "--features", feature]
+        words = [str(FOLDER), "--output_dir", scratch, "--image_size", str(SIDE_PX), "--features", feature]
         print(f"{name}\n{run_probe(parse([*words, *options], 'pcl probe'))}", flush=True)
-        copy_in_half_precision(Path(scratch), FOLDER / name)
+        copy_in_half_precision(Path(scratch), FOLDER / name, kept)
         results = json.loads((Path(scratch) / "results.json").read_text())
         write_json(FOLDER / name / "results.json", remove_private(results))
 
@@ -132,13 +189,15 @@ def make_head(name: str, feature: str, side: int, options: list[str]):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="Folder of the run; without it, only heads are made.")
+    parser.add_argument("--faces", metavar="CORPUS", help="Corpus of the run.")
     for name in ("expressions_train", "expressions_test", "head_pose", "portraits", "people_train", "people"):
         parser.add_argument(f"--{name}", required=True, metavar="CORPUS")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS, help="Heads to make.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.run:
-        copy_in_half_precision(options.run, FOLDER)
+        weights = equalise_channels(options.run, load_corpus(options.faces))
+        copy_in_half_precision(options.run, FOLDER, tensors=weights)
         # The last run may have trained the decoder only; further training should use all objectives.
         config = json.loads((FOLDER / "config.json").read_text())
         weights = {f"{name}_weight": RECIPES["small"].get(f"{name}_weight", 1.0) for name in OBJECTIVES}
@@ -161,19 +220,16 @@ def main():
                 split_with_copies(corpus, test, folder, strata)
                 words = [*words, "--train", str(folder), *(["--test", test] if test else [])]
                 # By the face feature, expressions (0.495) and smiles (0.895) are told no better.
-                make_head(name, "trunk", SIDE_PX, [*words, "--epochs", "30", "--weight_decay", str(decay)])
+                make_head(name, "trunk", [*words, "--epochs", "30", "--weight_decay", str(decay)])
     if "head_pose" in options.heads:
         # Copies would have other angles, and with the weight decay of the others the yaw is a sixth further off.
         words = ["--task", "head_pose", "--train", options.head_pose, *common, "--epochs", "60"]
-        make_head("head_pose", "trunk", SIDE_PX, words)
+        make_head("head_pose", "trunk", words)
     if "verification" in options.heads:
-        # Without copies, 0.52 of the pairs of different people of ORL are called the same, with them 0.29.
         with tempfile.TemporaryDirectory() as scratch:
-            people = Path(scratch) / Path(options.people_train).name
-            add_copies(load_corpus(options.people_train), PAIRS_OF_COPIES["people"]).to_parquet(people)
-            embedding = ["--identity_embedding", "--train", str(people), "--test", options.people]
-            # At 100 px, the embedding is three times as large, and tells people of another collection apart no better.
-            make_head("verification", "face", 64, ["--task", "verification", *embedding])
+            train, test = split_people(options.people_train, options.people, Path(scratch))
+            words = ["--task", "verification", "--identity_embedding", "--train", train, "--test", test]
+            make_head("verification", "face", words, KEPT_OF_EMBEDDINGS)
 
 
 if __name__ == "__main__":

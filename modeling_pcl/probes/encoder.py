@@ -63,7 +63,7 @@ def extract_features(
         `trunk`, `face` and `pose`, each `(images, dim)` on the CPU, in the order of the images.
     """
     encoded = [
-        encode(model, images, precision) for images in progress(batches, desc="features", unit="batch", leave=False)
+        encode(model, images, precision) for images in progress(batches, desc="features", unit="part", leave=False)
     ]
     return {name: torch.cat([rows[name] for rows in encoded]) for name in FEATURES}
 

@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
+from modeling_pcl.probes import identity_embedding
 from modeling_pcl.probes.identity_embedding import (
     COMPONENTS,
     SHRINKAGES,
@@ -86,6 +87,17 @@ def test_without_a_score_the_default_is_used():
     assert embedding.selection.describe() == {**WITHOUT_CHOICE, "score": None}
     assert embedding.weight.shape == (20, 20)  # There are no more components than features.
     assert embedding.bias.shape == (20,)
+
+
+def test_only_the_axes_that_tell_people_apart_best_are_kept(monkeypatch):
+    features, subjects = faces(range(60))
+    others, other_subjects = faces(range(100, 120))
+    whole = train_identity_embedding(features, subjects, None)
+    monkeypatch.setattr(identity_embedding, "MOST_DIMENSIONS", 4)
+    embedding = train_identity_embedding(features, subjects, None)
+    assert (whole.weight.shape[0], embedding.weight.shape[0]) == (20, 4)
+    assert torch.equal(embedding.weight, whole.weight[-4:])
+    assert auc(embedding.compute_logits(others), other_subjects) > 0.95
 
 
 def test_standardisation_is_folded_in():
