@@ -79,12 +79,13 @@ def equalise_channels(run: Path, corpus: Dataset) -> dict[str, torch.Tensor]:
     """
     model = PCLForPreTraining.from_pretrained(run).eval()
     channels, records = model.config.feature_channels, corpus.shuffle(seed=0).select_columns("image")[:MEASURED_FACES]
-    variances, lengths = [], []
+    variances = []
     for side in (model.config.image_size, SIDE_PX):
         images = torch.stack([decode_image(record, side) for record in records["image"]])
         features = extract_features(model.pcl, images.split(128), precision="bf16")
         variances.append(features["face"].float().var(dim=0).unflatten(0, (channels, -1)).mean(dim=1))
-        lengths.append((features["face"] + features["pose"]).float())
+        if side == model.config.image_size:  # As the decoder was trained.
+            sums = (features["face"] + features["pose"]).float().unflatten(1, (channels, -1))
     scales = torch.stack(variances).log().mean(dim=0).div(2).exp()  # One for both sides, by their geometric mean.
     scales = (scales / scales.log().mean().exp())[:, None]
     for branch in (model.pcl.face_branch, model.pcl.pose_branch):
@@ -92,8 +93,7 @@ def equalise_channels(run: Path, corpus: Dataset) -> dict[str, torch.Tensor]:
         branch.conv2.bias /= scales[:, 0]
     for layer in (model.face_projection.fc1, model.pose_projection.fc1, model.decoder.fc):
         layer.weight.unflatten(1, (channels, -1)).mul_(scales)
-    sums = lengths[0].unflatten(1, (channels, -1))
-    model.decoder.fc.weight *= ((sums / scales).flatten(1).norm(dim=1) / lengths[0].norm(dim=1)).mean()
+    model.decoder.fc.weight *= ((sums / scales).flatten(1).norm(dim=1) / sums.flatten(1).norm(dim=1)).mean()
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
@@ -194,6 +194,8 @@ def main():
         parser.add_argument(f"--{name}", required=True, metavar="CORPUS")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS, help="Heads to make.")
     options = parser.parse_args()
+    if options.run and not options.faces:
+        parser.error("a run needs `--faces`, the corpus that it was trained on.")
     torch.set_num_threads(1)
     if options.run:
         weights = equalise_channels(options.run, load_corpus(options.faces))
