@@ -94,7 +94,7 @@ def measure_speed(encoders: Encoders, options: EmbedBenchmark) -> dict:
     }
     ways |= {f"PCL {name}": (encoder, batches) for name, encoder in encoders.onnx.items()}
     others_batch = torch.rand(options.batch_size, 3, OTHERS_PX, OTHERS_PX, device=report.get_device())
-    for name, precision in product(options.others.split(","), dict.fromkeys(("float32", fast))):
+    for name, precision in product(filter(None, options.others.split(",")), dict.fromkeys(("float32", fast))):
         ways[f"{name} {precision}"] = open_other_network(name, precision), [others_batch]
     rows = []
     for name, (encoder, images) in tqdm(ways.items(), desc="Encoders", leave=False):
