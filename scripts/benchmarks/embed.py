@@ -40,7 +40,7 @@ class EmbedBenchmark:
     batches: int = option(8, "Batches in one timing.")
     pairs: int = option(5, "Pairs of timings, of which medians are reported.")
     others: str = option(
-        "resnet50,vit_base_patch16_224", "Networks of timm to compare with, at 224 px, separated by commas."
+        "resnet50,vit_base_patch16_224", "Networks of timm to compare with, at 224 px, separated by commas, or none."
     )
     growth_batch_sizes: str = option("1,8,64,256", "Batch sizes in the part `growth`, separated by commas.")
     growth_image_sizes: str = option("64,100,128,256", "Sides in px in the part `growth`, at `batch_size`.")

@@ -70,6 +70,24 @@ def test_scaled_channels_vary_alike_and_what_reads_them_does_not_change(ship, tm
     assert (drawn[0] - drawn[1]).abs().mean() < 0.2 * drawn[0].std()
 
 
+def test_channels_without_a_scale_and_broken_images_are_refused(ship, tmp_path):
+    model = tiny.save(tmp_path / "run", PCLForPreTraining)
+    faces = load_corpus(str(write_faces(tmp_path / "faces.parquet", ["a", "b", "c"])))
+    with pytest.raises(ValueError, match="same for all of `--faces`"):
+        ship.equalise_channels(tmp_path / "run", faces.select([0]))
+    broken = [*faces.with_format(None)["image"], {"bytes": b"no image", "path": None}]
+    with pytest.raises(ValueError, match="row 3"):
+        ship.equalise_channels(
+            tmp_path / "run", Dataset.from_dict({"image": broken}, features=faces.select_columns("image").features)
+        )
+    with torch.no_grad():
+        model.pcl.face_branch.conv2.weight[1] = 0
+        model.pcl.face_branch.conv2.bias[1] = 0
+    model.save_pretrained(tmp_path / "run")
+    with pytest.raises(ValueError, match="same for all of `--faces`"):
+        ship.equalise_channels(tmp_path / "run", faces)
+
+
 def test_half_of_the_other_people_are_trained_on_and_the_rest_tested(ship, tmp_path):
     train = write_faces(tmp_path / "train.parquet", ["a", "a", "b", "b"], video=[1, 1, 2, 2])
     other = write_faces(tmp_path / "other.parquet", [f"c{number // 2}" for number in range(12)])
