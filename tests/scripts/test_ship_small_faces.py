@@ -1,16 +1,13 @@
 import importlib.util
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from datasets import Dataset, Image, load_dataset
-from PIL import Image as PILImage
+from datasets import load_dataset
 
 from modeling_pcl import PCLForPreTraining
-from modeling_pcl.data.corpora import load_corpus
 from modeling_pcl.data.images import decode_image
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -24,23 +21,10 @@ def ship():
     return module
 
 
-def write_faces(file: Path, subjects: list[str], **columns) -> Path:
-    """Write a corpus of noise, as it has all frequencies."""
-    images = []
-    for number in range(len(subjects)):
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        png = io.BytesIO()
-        PILImage.fromarray(pixels).save(png, "PNG")
-        images.append({"bytes": png.getvalue(), "path": None})
-    faces = Dataset.from_dict({"image": images, "subject": subjects, **columns})
-    faces.cast_column("image", Image(decode=False)).to_parquet(file)
-    return file
-
-
 @torch.no_grad()
-def test_scaled_channels_vary_alike_and_what_reads_them_does_not_change(ship, tmp_path):
+def test_scaled_channels_vary_alike_and_what_reads_them_does_not_change(ship, faces, tmp_path):
     model = tiny.save(tmp_path / "run", PCLForPreTraining)
-    corpus = load_corpus(str(write_faces(tmp_path / "faces.parquet", [str(number) for number in range(60)])))
+    corpus = faces(np.random.default_rng(0).integers(0, 256, (60, 3)))
     model.pcl.face_branch.conv2.weight[0] *= 30
     model.pcl.face_branch.conv2.bias[0] *= 30
     model.save_pretrained(tmp_path / "run")
@@ -70,28 +54,24 @@ def test_scaled_channels_vary_alike_and_what_reads_them_does_not_change(ship, tm
     assert (drawn[0] - drawn[1]).abs().mean() < 0.2 * drawn[0].std()
 
 
-def test_channels_without_a_scale_and_broken_images_are_refused(ship, tmp_path):
+def test_channels_without_a_scale_and_broken_images_are_refused(ship, faces, tmp_path):
     model = tiny.save(tmp_path / "run", PCLForPreTraining)
-    faces = load_corpus(str(write_faces(tmp_path / "faces.parquet", ["a", "b", "c"])))
-    with pytest.raises(ValueError, match="same for all of `--faces`"):
-        ship.equalise_channels(tmp_path / "run", faces.select([0]))
-    broken = [*faces.with_format(None)["image"], {"bytes": b"no image", "path": None}]
+    corpus = faces([0, 1, 2, None])
     with pytest.raises(ValueError, match="row 3"):
-        ship.equalise_channels(
-            tmp_path / "run", Dataset.from_dict({"image": broken}, features=faces.select_columns("image").features)
-        )
+        ship.equalise_channels(tmp_path / "run", corpus)
     with torch.no_grad():
         model.pcl.face_branch.conv2.weight[1] = 0
         model.pcl.face_branch.conv2.bias[1] = 0
     model.save_pretrained(tmp_path / "run")
     with pytest.raises(ValueError, match="same for all of `--faces`"):
-        ship.equalise_channels(tmp_path / "run", faces)
+        ship.equalise_channels(tmp_path / "run", corpus.select(range(3)))
 
 
-def test_half_of_the_other_people_are_trained_on_and_the_rest_tested(ship, tmp_path):
-    train = write_faces(tmp_path / "train.parquet", ["a", "a", "b", "b"], video=[1, 1, 2, 2])
-    other = write_faces(tmp_path / "other.parquet", [f"c{number // 2}" for number in range(12)])
-    files = ship.split_people(str(train), str(other), tmp_path)
+def test_half_of_the_other_people_are_trained_on_and_the_rest_tested(ship, faces, tmp_path):
+    train, other = str(tmp_path / "train.parquet"), str(tmp_path / "other.parquet")
+    faces([0] * 4, seed=0, subject=["a", "a", "b", "b"], video=[1, 1, 2, 2]).to_parquet(train)
+    faces([1] * 12, seed=1, subject=[f"c{number // 2}" for number in range(12)]).to_parquet(other)
+    files = ship.split_people(train, other, tmp_path)
     rows = [load_dataset("parquet", data_files=file, split="train", cache_dir=tmp_path)["subject"][:] for file in files]
     trained, tested = map(set, rows)
     assert {"a", "b"} < trained
