@@ -25,8 +25,9 @@ def ship():
 def test_scaled_channels_vary_alike_and_what_reads_them_does_not_change(ship, faces, tmp_path):
     model = tiny.save(tmp_path / "run", PCLForPreTraining)
     corpus = faces(np.random.default_rng(0).integers(0, 256, (60, 3)))
+    for branch in (model.pcl.face_branch, model.pcl.pose_branch):
+        torch.nn.init.normal_(branch.conv2.bias)  # Zero by default, which any scale would leave.
     model.pcl.face_branch.conv2.weight[0] *= 30
-    model.pcl.face_branch.conv2.bias[0] *= 30
     model.save_pretrained(tmp_path / "run")
     scaled = PCLForPreTraining(model.config).eval()
     scaled.load_state_dict(ship.equalise_channels(tmp_path / "run", corpus))
