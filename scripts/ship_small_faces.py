@@ -160,19 +160,22 @@ def alter(rows: dict, numbers: list[int], copy: int) -> dict:
 
 
 def split_people(train: str, other: str, folder: Path) -> tuple[str, str]:
-    """Write a corpus of people for training, with half the people of the other corpus, and one of the other half."""
+    """Write a corpus of people for training, with half the people of the other corpus, and one of the other half.
+
+    The first has a split `validation` of a tenth of its people. Only images for training have altered copies: pairs of
+    an image and its own copy would be too easy to choose an embedding by.
+    """
     corpora = {"train": load_corpus(train), "other": load_corpus(other)}
     corpora = {name: corpus.select_columns(["image", "subject"]) for name, corpus in corpora.items()}
     kept, cut = cut_off(corpora["other"]["subject"][:], None, 0.5, seed=0)
-    people = [corpora["train"], corpora["other"].select(kept)]
+    people = concatenate_datasets([corpora["train"], corpora["other"].select(kept).cast(corpora["train"].features)])
+    trained, held_out = cut_off(people["subject"][:], None, 0.1, seed=0)
     # An embedding at 64 px called 0.52 of the pairs of different people of ORL the same without copies, with them 0.29.
-    people = [add_copies(corpus.cast(people[0].features), PAIRS_OF_COPIES["people"]) for corpus in people]
-    files = [
-        folder / f"{Path(train).stem} and half of {Path(other).stem}.parquet",
-        folder / f"other half of {Path(other).stem}.parquet",
-    ]
-    for corpus, file in zip((concatenate_datasets(people), corpora["other"].select(cut)), files):
-        corpus.to_parquet(file)
+    copied = add_copies(people.select(trained), PAIRS_OF_COPIES["people"])
+    names = f"{Path(train).stem} and half of {Path(other).stem}", f"other half of {Path(other).stem}.parquet"
+    files = [folder / name for name in names]
+    DatasetDict({"train": copied, "validation": people.select(held_out)}).save_to_disk(files[0])
+    corpora["other"].select(cut).to_parquet(files[1])
     return tuple(map(str, files))
 
 

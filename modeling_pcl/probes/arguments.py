@@ -45,6 +45,12 @@ class FeatureArguments(ProbeArguments):
     )
     train: str | None = option(None, "Corpus to train on (its split `train`, or its only one).")
     test: str | None = option(None, "Corpus to test on (its split `test`, or its only one).")
+    validation: str | None = option(
+        None,
+        "Corpus on which `strict` chooses epoch and hyper-parameters (its split `validation`, or its only one); by "
+        "default the split `validation` of the training corpus, or a tenth of the training images, by subject if all "
+        "subjects are known, otherwise stratified by label. None of its people train an embedding for verification.",
+    )
     train_subjects: str | None = option(None, "Train on these subjects only: `s1-s30`, or names separated by commas.")
     test_subjects: str | None = option(None, "Test on these subjects only.")
     protocol: Literal["strict", "paper"] = option(
@@ -91,12 +97,6 @@ class PairArguments:
 class HeadArguments(FeatureArguments):
     """Options of tasks that train a head. The default test set is the split `test` of the corpus, or a fifth of it."""
 
-    validation: str | None = option(
-        None,
-        "Corpus on which `strict` chooses epoch and hyper-parameters (its split `validation`, or its only one); by "
-        "default the split `validation` of the training corpus, or a tenth of the training images, by subject if all "
-        "subjects are known, otherwise stratified by label.",
-    )
     epochs: int | None = option(None, "Number of epochs; by default 300, or 20 with `--finetune`.")
     folds: int | None = option(
         None,

@@ -1,5 +1,6 @@
 """The verification probe: cosines of features, or of a linear embedding of them, in folds without a common person."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from ..data.corpora import corpus_splits
 from ..pictures.charts import draw_roc
 from .arguments import VerificationArguments
 from .encoder import Encoder
@@ -83,7 +85,8 @@ def train_embeddings(
 ) -> tuple[dict[str, LinearProbe], dict]:
     """Train a linear embedding for each feature.
 
-    In the strict protocol, its components and shrinkage are chosen by AUC on people who are held out of `--train`.
+    In the strict protocol, its components and shrinkage are chosen by AUC on pairs of the people of `--validation`, by
+    default of a tenth of the people of `--train`.
 
     Returns:
         The embeddings, by feature, and the facts about the sets they were trained and chosen on.
@@ -93,11 +96,20 @@ def train_embeddings(
     """
     if arguments.train is None:
         raise ValueError("`--identity_embedding` needs `--train`, a corpus with known people.")
-    people = open_subset(arguments.train, "train", None, arguments.train_subjects, arguments.subject_column)
-    people = _drop_people_of(people.drop_images_of(pairs.image_subset()), pairs)
-    people, held_out, score = encode_subset(encoder, people, image_size, "bf16"), None, None
+    people = _open_people(arguments, arguments.train, "train", arguments.train_subjects, pairs)
+    held_out = score = None
     if arguments.protocol == "strict":
-        people, held_out = split_off(people, VALIDATION_SHARE)
+        has_validation = "validation" in corpus_splits(arguments.train)
+        validation = arguments.validation or (arguments.train if has_validation else None)
+        if validation is not None:
+            held_out = _open_people(arguments, validation, "validation", None, pairs)
+            people = people.drop_images_of(held_out)
+            people = _drop_people(people, held_out.subjects(), "the people of `--validation`")
+            held_out = encode_subset(encoder, held_out, image_size, "bf16")
+    people = encode_subset(encoder, people, image_size, "bf16")
+    if arguments.protocol == "strict":
+        if held_out is None:
+            people, held_out = split_off(people, VALIDATION_SHARE)
         first, second, same = choose_held_out_pairs(held_out.subjects())
     trained = {}
     for feature in arguments.feature_names():
@@ -112,17 +124,23 @@ def train_embeddings(
     return trained, {"train": people.describe(), "validation": held_out and held_out.describe()}
 
 
-def _drop_people_of(people: Subset, pairs: TestPairs) -> Subset:
-    """Drop people who are also in the test pairs, if the pairs have names of people."""
+def _open_people(
+    arguments: VerificationArguments, name: str, split: str, subjects: str | None, pairs: TestPairs
+) -> Subset:
+    """Open a corpus with known people, without the images and, if the test pairs have names, the people of these."""
+    people = open_subset(name, split, None, subjects, arguments.subject_column).drop_images_of(pairs.image_subset())
     if "subject" not in pairs.corpus.column_names:
         return people
-    test_people = set(pairs.corpus.select_columns("subject")[:]["subject"])
-    kept = np.array([subject not in test_people for subject in people.subjects()])
+    return _drop_people(people, pairs.corpus.select_columns("subject")[:]["subject"], "the people of the test pairs")
+
+
+def _drop_people(people: Subset, dropped: Sequence[str], description: str) -> Subset:
+    kept = ~np.isin(np.array(people.subjects(), dtype=object), list(set(dropped)))
     if not kept.any():
-        raise ValueError(f"Every person of {people.source} is also in the test pairs; give another `--train`.")
-    if kept.all():
-        return people
-    return people.keep_rows(people.rows[kept], f"{people.source}, without the people of the test pairs")
+        raise ValueError(
+            f"Every person of {people.source} is one of {description}; give another `--train` or `--validation`."
+        )
+    return people if kept.all() else people.keep_rows(people.rows[kept], f"{people.source}, without {description}")
 
 
 def choose_held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,8 +163,8 @@ def choose_held_out_pairs(subjects: list) -> tuple[np.ndarray, np.ndarray, np.nd
     same = people[first] == people[second]
     if same.all() or not same.any():
         raise ValueError(
-            f"A tenth of the people, {len(set(subjects))}, is held out to choose the embedding. It must have at least "
-            "two people, one of them with two images; give a larger `--train`."
+            f"The {len(set(subjects))} people who are held out to choose the embedding must be at least two, one of "
+            "them with two images; give a larger `--train` or `--validation`."
         )
     return first, second, same
 

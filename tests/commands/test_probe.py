@@ -799,6 +799,18 @@ class TestVerification:
         message = refused("probe", model, "--task", "verification", "--identity_embedding", *options, *small)
         assert "`--train`" in message
 
+    def test_an_embedding_is_chosen_by_people_of_another_corpus(self, probe, people, faces, tmp_path):
+        others = people.with_name("others.parquet")
+        known = faces([row // 4 % 3 for row in range(24)], 2, identity=[f"p{row // 4}" for row in range(24)])
+        known.to_parquet(tmp_path / "known.parquet")
+        options = ("--test", others, "--pairs", 40, "--folds", 2, "--subject_column", "identity", "--features", "trunk")
+        trained = ("--identity_embedding", "--train", people, "--validation", tmp_path / "known.parquet")
+        probe(tmp_path / "out", "verification", *options, *trained)
+        (parts,) = results(tmp_path / "out")["parts"]
+        assert parts["validation"]["images"] == 24
+        assert parts["train"]["images"] == 160 - 24
+        assert "without the people of `--validation`" in parts["train"]["source"]
+
     def test_a_person_who_is_not_known_makes_no_pair(self, probe, faces, tmp_path):
         people = [None if row % 10 == 9 else f"p{row // 4}" for row in range(48)]
         faces([row // 4 % 3 for row in range(48)], subject=people).to_parquet(tmp_path / "faces.parquet")

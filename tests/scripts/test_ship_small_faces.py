@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from datasets import load_dataset
+from datasets import load_dataset, load_from_disk
 
 from modeling_pcl import PCLForPreTraining
 from modeling_pcl.data.images import decode_image
@@ -72,11 +72,11 @@ def test_half_of_the_other_people_are_trained_on_and_the_rest_tested(ship, faces
     train, other = str(tmp_path / "train.parquet"), str(tmp_path / "other.parquet")
     faces([0] * 4, seed=0, subject=["a", "a", "b", "b"], video=[1, 1, 2, 2]).to_parquet(train)
     faces([1] * 12, seed=1, subject=[f"c{number // 2}" for number in range(12)]).to_parquet(other)
-    files = ship.split_people(train, other, tmp_path)
-    rows = [load_dataset("parquet", data_files=file, split="train", cache_dir=tmp_path)["subject"][:] for file in files]
-    trained, tested = map(set, rows)
-    assert {"a", "b"} < trained
-    assert len(trained) == 5
-    assert len(tested) == 3
-    assert not trained & tested
-    assert (len(rows[0]), len(rows[1])) == (3 * 10, 6)  # Each image and two altered copies of it; the test has none.
+    people, test = ship.split_people(train, other, tmp_path)
+    rows = load_from_disk(people) | {"test": load_dataset("parquet", data_files=test, split="train", cache_dir=tmp_path)}
+    subjects = {name: set(part["subject"][:]) for name, part in rows.items()}
+    assert sum(map(len, subjects.values())) == len(set.union(*subjects.values())) == 8
+    assert {"a", "b"} < subjects["train"] | subjects["validation"]
+    assert {name: len(people) for name, people in subjects.items()} == {"train": 4, "validation": 1, "test": 3}
+    # Each image has two altered copies in training only.
+    assert {name: len(part) for name, part in rows.items()} == {"train": 3 * 8, "validation": 2, "test": 6}
