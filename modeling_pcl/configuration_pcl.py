@@ -71,6 +71,9 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         orthogonality: `"cross_product"`, the published form, or `"cosine"`, the mean squared cosine between the face
             and pose features of a sample.
         orthogonality_weight: Weight of the orthogonality terms within objective 1.
+        turn_weight: Weight within objective 2 of a term that is not in the paper: the pose branch predicts by how much
+            the two face views of an image are turned against each other. 0 leaves it out, and the model without the
+            layer for it.
         face_temperature: Temperature of the face contrast.
         pose_temperature: Temperature of the pose contrast.
         pose_negatives: `"own"`: the negatives of an image are views of its own mirror, as the paper describes;
@@ -124,6 +127,7 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
     pose_contrast_weight: float | int = 1.0
     orthogonality: Literal["cross_product", "cosine"] = "cross_product"
     orthogonality_weight: float | int = 1.0
+    turn_weight: float | int = 0.0
     face_temperature: float | int = 0.07
     pose_temperature: float | int = 0.07
     pose_negatives: Literal["own", "batch"] = "own"
@@ -187,7 +191,7 @@ class PCLConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("face_temperature", "pose_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be a positive number, got {getattr(self, name)}.")
-        for name in (*(f"{name}_weight" for name in OBJECTIVES), "orthogonality_weight"):
+        for name in (*(f"{name}_weight" for name in OBJECTIVES), "orthogonality_weight", "turn_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or a positive number, got {getattr(self, name)}.")
         if not 0 <= self.negative_slope < 1:

@@ -111,7 +111,8 @@ class PCLPreTrainedModel(PreTrainedModel):
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             # Buffers too: `from_pretrained` builds the model on the meta device, where they have no values.
             init.ones_(module.weight)

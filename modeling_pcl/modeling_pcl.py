@@ -3,7 +3,6 @@
 from functools import partial
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig
@@ -22,22 +21,9 @@ from .losses_pcl import (
     pose_logits,
 )
 from .outputs_pcl import PCLForPreTrainingOutput, PCLModelOutput
+from .projections_pcl import PCLProjectionHead, PCLTurnHead
 
 CPU_CHUNK = 32  # Number of images whose maps stay in the cache of a CPU from one operation to the next.
-
-
-class PCLProjectionHead(nn.Module):
-    """Project `(batch, feature_size)` features to `(batch, projection_size)` embeddings for the contrastive losses."""
-
-    def __init__(self, config: PCLConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(config.feature_size, config.projection_hidden)
-        self.fc2 = nn.Linear(config.projection_hidden, config.projection_size)
-        self.norm = nn.BatchNorm1d(config.projection_size)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        # As published, the batch norm follows the last layer. (batch, 2048) -> (batch, 2048) -> (batch, 512)
-        return self.norm(self.fc2(self.fc1(features).relu()))
 
 
 class PCLForPreTraining(PCLPreTrainedModel):
@@ -61,6 +47,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         self.face_projection = PCLProjectionHead(config)
         self.pose_projection = PCLProjectionHead(config)
         self.decoder = PCLDecoder(config)
+        self.turn_head = PCLTurnHead(config) if config.turn_weight else None
         self.post_init()
 
     @property
@@ -93,6 +80,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         face_views: torch.FloatTensor | None = None,
         face_mix: torch.FloatTensor | None = None,
         face_permutation: torch.LongTensor | None = None,
+        face_turns: torch.FloatTensor | None = None,
         pose_views: torch.FloatTensor | None = None,
         pose_negative_views: torch.FloatTensor | None = None,
         pose_mix: torch.FloatTensor | None = None,
@@ -112,6 +100,9 @@ class PCLForPreTraining(PCLPreTrainedModel):
             face_mix: `(2 * batch, negatives)` weights in [0, 1], where negatives is 2 * batch * processes - 2; None
                 mixes no negatives.
             face_permutation: `(negatives,)`, the same in every process; None together with `face_mix`.
+            face_turns: `(batch, 2)`, by how much the second face view of an image is turned against the first, out of
+                the plane and in it, in shares of the largest turns; NaN where the two cannot be compared. Needed if
+                `turn_weight` is not 0.
             pose_views: `(2 * images, ...)`, two photometric views of whole images, for objective 3.
             pose_negative_views: `(images, K, ...)`, views of the mirror of each image.
             pose_mix: `(images, K)` weights in [0, 1]; None mixes no negatives.
@@ -131,7 +122,7 @@ class PCLForPreTraining(PCLPreTrainedModel):
         if pixel_values is not None:
             terms |= self._compute_disentangling(pixel_values, noise, maps)
         if face_views is not None:
-            terms["face_contrast_loss"] = self._compute_face_contrast(face_views, face_mix, face_permutation, maps)
+            terms |= self._compute_face_contrast(face_views, face_mix, face_permutation, face_turns, maps)
         if pose_views is not None:
             if pose_negative_views is None:
                 raise ValueError("`pose_views` need `pose_negative_views`, views of each image's mirror.")
@@ -189,22 +180,35 @@ class PCLForPreTraining(PCLPreTrainedModel):
         return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
     def _compute_face_contrast(
-        self, views: torch.Tensor, mix: torch.Tensor | None, permutation: torch.Tensor | None, maps: list | None
-    ) -> torch.Tensor:
+        self,
+        views: torch.Tensor,
+        mix: torch.Tensor | None,
+        permutation: torch.Tensor | None,
+        turns: torch.Tensor | None,
+        maps: list | None,
+    ) -> dict[str, torch.Tensor]:
         check_images("face_views", views, self.config.num_channels, self.config.image_size)
         if views.shape[0] % 2:
             raise ValueError(f"`face_views` must hold two views of every image, got {views.shape[0]} views.")
         # Both views in one pass, so that the batch norm of the projection head normalises them together.
-        embeddings = self.face_projection(self._encode(views, maps)["face"])
+        features = self._encode(views, maps)
+        embeddings = self.face_projection(features["face"])
         first, second = (gather_rows(view) for view in embeddings.chunk(2))  # Each (processes * batch, dim)
-        local_rows = (
-            torch.arange(embeddings.shape[0] // 2, device=embeddings.device) + rank() * embeddings.shape[0] // 2
-        )
+        images = embeddings.shape[0] // 2
+        local_rows = torch.arange(images, device=embeddings.device) + rank() * images
         # The anchors are the rows of this process: its first views, and its second views behind all first views.
         anchors = torch.cat([local_rows, local_rows + first.shape[0]])
-        return mixed_negative_loss(
-            torch.cat([first, second]), mix, permutation, self.config.face_temperature, anchors=anchors
-        )
+        rows = torch.cat([first, second])
+        loss = mixed_negative_loss(rows, mix, permutation, self.config.face_temperature, anchors=anchors)
+        if self.turn_head is None:
+            return {"face_contrast_loss": loss}
+        if turns is None:
+            raise ValueError(
+                "`turn_weight` needs `face_turns`: give `face_turn_probability`, so that views are turned."
+            )
+        errors = self.turn_head(features["pose"]).float() - turns
+        turn_loss = errors.where(~turns.isnan(), 0.0).square().mean()
+        return {"face_contrast_loss": loss + self.config.turn_weight * turn_loss, "turn_loss": turn_loss}
 
     def _compute_pose_contrast(
         self,

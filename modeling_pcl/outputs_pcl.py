@@ -33,7 +33,7 @@ class PCLForPreTrainingOutput(ModelOutput):
     Args:
         loss: Sum of the computed objectives, each multiplied by its weight in the config.
         disentangling_loss: Objective 1: the four reconstructions plus the weighted orthogonality terms.
-        face_contrast_loss: Objective 2, InfoNCE over both views.
+        face_contrast_loss: Objective 2, InfoNCE over both views, plus the weighted loss of the turns if there is one.
         pose_contrast_loss: Objective 3, InfoNCE over both views.
         face_pose_loss: L1 distance of the image's face in the image's pose to the image.
         face_mirror_pose_loss: L1 distance of the image's face in the mirror's pose to the mirror.
@@ -41,6 +41,7 @@ class PCLForPreTrainingOutput(ModelOutput):
         mirror_face_mirror_pose_loss: L1 distance of the mirror's face in the mirror's pose to the mirror.
         orthogonality_loss: Orthogonality of the images' features, unweighted.
         mirror_orthogonality_loss: Orthogonality of the mirrors' features, unweighted.
+        turn_loss: Mean squared error of the predicted turns between face views, unweighted.
         hidden_states: Maps after each of the encoder's five stages, concatenated over all inputs of the encoder:
             images, their mirrors, face views, pose views, pose negatives; None unless they were requested.
     """
@@ -55,4 +56,5 @@ class PCLForPreTrainingOutput(ModelOutput):
     mirror_face_mirror_pose_loss: torch.FloatTensor | None = None
     orthogonality_loss: torch.FloatTensor | None = None
     mirror_orthogonality_loss: torch.FloatTensor | None = None
+    turn_loss: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None

@@ -80,7 +80,7 @@ def equalise_channels(run: Path, corpus: Dataset) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If an image does not decode, or a channel is the same for all faces.
     """
-    model = PCLForPreTraining.from_pretrained(run).eval()
+    model = PCLForPreTraining.from_pretrained(run, turn_weight=0.0).eval()  # Without the layer for turns.
     numbered = corpus.select_columns("image").add_column(ROW, np.arange(len(corpus)))
     faces, channels, variances = numbered.shuffle(seed=0)[:MEASURED_FACES], model.config.feature_channels, []
     for side in (model.config.image_size, SIDE_PX):
@@ -213,7 +213,7 @@ def main():
         # The last run may have trained the decoder only; further training should use all objectives.
         config = json.loads((FOLDER / "config.json").read_text())
         weights = {f"{name}_weight": RECIPES["small"].get(f"{name}_weight", 1.0) for name in OBJECTIVES}
-        write_json(FOLDER / "config.json", config | weights | {"mirror_invariant_face": True})
+        write_json(FOLDER / "config.json", config | weights | {"turn_weight": 0.0, "mirror_invariant_face": True})
     common = ["--seeds", "0", "--one_scale"]
     classes = ["--task", "expression", "--linear_only", *common]
     groups = ["--group_by", "gender", "ethnicity", "age"]

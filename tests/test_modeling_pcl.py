@@ -290,6 +290,36 @@ def test_face_contrast_compares_projected_face_features(tiny_config):
 
 
 @torch.no_grad()
+def test_turns_are_predicted_linearly_from_the_difference_of_unit_pose_features():
+    config = tiny.config(turn_weight=3.0)
+    model, inputs = PCLForPreTraining(config).train(), tiny.face_contrast_inputs(config)
+    first, second = F.normalize(model.pcl(inputs["face_views"]).pose_features, dim=1).chunk(2)
+    predicted = config.feature_size**0.5 * (second - first) @ model.turn_head.linear.weight.T
+    known = ~inputs["face_turns"].isnan().any(dim=1)
+    assert known.tolist() == [True, False, True, True]
+    expected = (predicted - inputs["face_turns"])[known].square().sum() / inputs["face_turns"].numel()
+    outputs = model(**inputs)
+    torch.testing.assert_close(outputs.turn_loss, expected)
+    model.config.turn_weight = 0.0
+    torch.testing.assert_close(outputs.loss, model(**inputs).loss + 3 * expected)
+
+
+def test_unknown_turns_have_no_gradient_and_missing_ones_are_refused_by_name():
+    config = tiny.config(turn_weight=1.0)
+    model, inputs = PCLForPreTraining(config).train(), tiny.face_contrast_inputs(config)
+    model(**inputs).turn_loss.backward()
+    gradient = model.turn_head.linear.weight.grad.clone()
+    assert gradient.abs().max() > 0
+    assert all(parameter.grad.isfinite().all() for parameter in model.pcl.pose_branch.parameters())
+    assert model.face_projection.fc1.weight.grad is None
+    model.zero_grad()
+    model(**inputs | {"face_turns": torch.full((4, 2), torch.nan)}).turn_loss.backward()
+    assert not model.turn_head.linear.weight.grad.any()
+    with pytest.raises(ValueError, match="face_turn_probability"):
+        model(face_views=inputs["face_views"])
+
+
+@torch.no_grad()
 def test_pose_contrast_compares_projected_pose_features_views_apart_from_negatives(tiny_config):
     tiny_config.pose_temperature = 0.2
     model, inputs = PCLForPreTraining(tiny_config).train(), tiny.pose_contrast_inputs(tiny_config)

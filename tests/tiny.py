@@ -60,11 +60,16 @@ def disentangling_inputs(config: PCLConfig, count: int = 4, **options) -> dict[s
 def face_contrast_inputs(config: PCLConfig, count: int = 4, **options) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     negatives = 2 * count - 2
-    return {
+    inputs = {
         "face_views": images(config, 2 * count, seed=4, **options),
         "face_mix": torch.rand(2 * count, negatives, generator=generator),
         "face_permutation": torch.randperm(negatives, generator=generator),
     }
+    if config.turn_weight:
+        turns = 2 * torch.rand(count, 2, generator=generator) - 1
+        turns[1] = torch.nan
+        inputs["face_turns"] = turns
+    return inputs
 
 
 def pose_contrast_inputs(config: PCLConfig, count: int = 4, negatives: int = 4, **options) -> dict[str, torch.Tensor]:

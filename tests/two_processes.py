@@ -35,7 +35,7 @@ SCHEDULES = {
 MUON_ITERATIONS = 2  # So that the momentum counts, too.
 
 # The orthogonality terms are centred over a process's own batch; all the rest does not depend on how it is shared out.
-CONFIG = {"orthogonality_weight": 0.0}
+CONFIG = {"orthogonality_weight": 0.0, "turn_weight": 2.0}
 
 
 def pretraining_model() -> PCLForPreTraining:

@@ -107,7 +107,7 @@ class ViewMaker:
         Returns:
             `face_views` `(2 * batch, ...)`, first views, then second views; unless `mixing_alpha` is 0, `face_mix`
             `(2 * batch, negatives)` and `face_permutation` `(negatives,)`, with `2 * batch * world_size - 2` negatives.
-            The permutation is the same on every rank.
+            The permutation is the same on every rank. If views are turned, `face_turns` `(batch, 2)`.
         """
         batch, side_px = images.shape[0], images.shape[2]
         generator, host_generator = self._make_generators("face_contrast", step, images.device)
@@ -131,6 +131,8 @@ class ViewMaker:
             return crop_and_resize(faces, boxes[rows], self.image_size_px, mirrored[rows])
 
         views = {"face_views": self._make_photometric_views(crop, 2 * batch, generator, host_generator)}
+        if turns is not None:
+            views["face_turns"] = self._compare_turns(turns, mirrored, sources)
         if self.settings.mixing_alpha:
             negatives = 2 * batch * self.world_size - 2
             views["face_mix"] = draw_symmetric_beta(self.settings.mixing_alpha, (2 * batch, negatives), generator)
@@ -203,6 +205,17 @@ class ViewMaker:
         is_turned = torch.rand(count, generator=generator, device=device) < self.settings.face_turn_probability
         # This needs another stream than `is_turned`, because draws from one stream begin with the same numbers.
         return self._draw_turns("turned_faces", count, step, device).keep_only(is_turned)
+
+    def _compare_turns(self, turns: Turns, mirrored: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+        """Compute by how much second views are turned against first views, `(batch, 2)`, as shares of the largest turn.
+
+        NaN where only one view is mirrored, or the second shows another frame: their faces differ in pose anyway.
+        """
+        largest = self.settings.turn_out_of_plane_deg or 1.0, self.settings.turn_deg or 1.0
+        shares = [angles / most for angles, most in zip((turns.out_of_plane_deg, turns.in_plane_deg), largest)]
+        first, second = torch.where(mirrored[:, None], -1, 1).mul(torch.stack(shares, dim=1)).chunk(2)
+        is_alike = [first_view == second_view for first_view, second_view in (mirrored.chunk(2), sources.chunk(2))]
+        return (second - first).where((is_alike[0] & is_alike[1])[:, None], torch.nan)
 
     def _find_negatives(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
         """Find the index of each negative in the list of mirrored images, turned images and other frames, `(I, K)`."""

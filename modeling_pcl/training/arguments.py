@@ -81,6 +81,11 @@ class ObjectiveArguments:
     pose_contrast_weight: float | None = option(None, "Weight of objective 3; 0 leaves it out.")
     orthogonality: Literal["cross_product", "cosine"] | None = option(None, "Form of the orthogonality terms.")
     orthogonality_weight: float | None = option(None, "Weight of the orthogonality terms within objective 1.")
+    turn_weight: float | None = option(
+        None,
+        "Weight within objective 2 of a term that is not in the paper: the pose branch predicts by how much the two "
+        "face views of an image are turned against each other. Needs `--face_turn_probability`.",
+    )
     face_temperature: float | None = option(None, "Temperature of the face contrast.")
     pose_temperature: float | None = option(None, "Temperature of the pose contrast.")
     pose_negative_gradient: bool | None = option(

@@ -182,6 +182,7 @@ def test_simclr_goes_with_a_recipe(order):
     options = parse(*(text for name in order for text in (f"--{name}", words[name])))
     weights = build_config(options).objective_weights
     assert weights == {"disentangling": 0, "face_contrast": 1, "pose_contrast": 0}
+    assert build_config(options).turn_weight == 0
     assert options.training.optimizer == "muon"
 
 

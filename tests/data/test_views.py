@@ -262,6 +262,50 @@ def test_face_views_are_turned_as_often_as_asked_and_else_stay(without_photometr
     assert abs(turned_share(0.5) - 0.5) < 4 * math.sqrt(0.25 / 100)
 
 
+def test_turns_between_face_views_are_differences_in_the_direction_that_is_seen(without_photometric):
+    # On a ramp along the width, a turn in the plane shows as a slope along the height.
+    images = make_ramps(40, 64)
+    defaults = {"face_views": "random_resized_crop", "crop_area_min": 1.0, "crop_aspect_max": 1.0}
+    defaults |= {"face_turn_probability": 0.5, "turn_deg": 30.0, "turn_zoom": 0.0, "turn_shear": 0.0}
+
+    def make(**changes) -> dict[str, torch.Tensor]:
+        return ViewMaker(ViewSettings(**defaults | changes), 32, seed=0).face_contrast(images, 0)
+
+    for mirror_probability in (0.0, 1.0):
+        inputs = make(face_mirror_probability=mirror_probability)
+        views = inputs["face_views"][:, 0, 10:22, 10:22]
+        across, down = views.diff(dim=2).mean(dim=(1, 2)), views.diff(dim=1).mean(dim=(1, 2))
+        seen = torch.atan2(down * across.sign(), across.abs()).rad2deg()  # Clockwise, mirrored or not.
+        first, second = seen.chunk(2)
+        expected = torch.stack([torch.zeros(40), (second - first) / 30], dim=1)
+        torch.testing.assert_close(inputs["face_turns"], expected, atol=0.02, rtol=0)
+    assert "face_turns" not in make(face_turn_probability=0.0)
+
+
+def test_turns_are_unknown_where_one_view_is_mirrored_or_of_another_frame(without_photometric):
+    images = make_ramps(60, 64)
+    settings = {"face_views": "random_resized_crop", "face_turn_probability": 1.0, "turn_out_of_plane_deg": 20.0}
+
+    def make(frames=None, **changes) -> dict[str, torch.Tensor]:
+        return ViewMaker(ViewSettings(**settings | changes), 32, seed=0).face_contrast(images, 0, frames)
+
+    inputs = make(face_mirror_probability=0.5)
+    rises = inputs["face_views"][:, 0, 16, 20] > inputs["face_views"][:, 0, 16, 12]
+    first, second = rises.chunk(2)
+    assert inputs["face_turns"].isnan().all(dim=1).equal(first != second)
+    assert inputs["face_turns"].isnan().any(dim=1).equal(first != second)
+    known, mirrored = make()["face_turns"], make(face_mirror_probability=1.0)["face_turns"]
+    torch.testing.assert_close(known, -mirrored)
+    assert known.abs().max() <= 2
+    # In turn out of the plane and in it.
+    assert (known[::2, 0] == 0).all()
+    assert (known[1::2, 1] == 0).all()
+    assert (known[1::2, 0] != 0).all()
+    frames = VideoFrames(images[:2], np.array([3, 7]))
+    unknown = make(frames, face_positives="same_video")["face_turns"].isnan().all(dim=1)
+    assert unknown.nonzero().flatten().tolist() == [3, 7]
+
+
 def test_pose_negatives_come_from_each_images_own_mirror(without_photometric):
     images = make_images(5)
     maker = ViewMaker(SMALL, 32, seed=0)

@@ -73,7 +73,9 @@ def test_half_of_the_other_people_are_trained_on_and_the_rest_tested(ship, faces
     faces([0] * 4, seed=0, subject=["a", "a", "b", "b"], video=[1, 1, 2, 2]).to_parquet(train)
     faces([1] * 12, seed=1, subject=[f"c{number // 2}" for number in range(12)]).to_parquet(other)
     people, test = ship.split_people(train, other, tmp_path)
-    rows = load_from_disk(people) | {"test": load_dataset("parquet", data_files=test, split="train", cache_dir=tmp_path)}
+    rows = load_from_disk(people) | {
+        "test": load_dataset("parquet", data_files=test, split="train", cache_dir=tmp_path)
+    }
     subjects = {name: set(part["subject"][:]) for name, part in rows.items()}
     assert sum(map(len, subjects.values())) == len(set.union(*subjects.values())) == 8
     assert {"a", "b"} < subjects["train"] | subjects["validation"]

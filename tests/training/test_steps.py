@@ -147,6 +147,15 @@ def test_parts_that_no_objective_reaches_are_not_trained(objectives, frozen):
     assert names == frozen
 
 
+def test_turns_are_trained_with_the_face_contrast_by_the_pose_branch():
+    model = tiny_model(turn_weight=1.0)
+    select_trained_parameters(model, ["face_contrast"])
+    trained = {name.removeprefix("pcl.").split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"trunk", "face_branch", "pose_branch", "face_projection", "turn_head"}
+    select_trained_parameters(model, ["disentangling"])
+    assert not model.turn_head.linear.weight.requires_grad
+
+
 def test_an_encoder_that_is_frozen_is_not_trained():
     model = tiny_model()
     select_trained_parameters(model, ["disentangling"], is_encoder_frozen=True)
