@@ -59,8 +59,11 @@ def parse_options(argv: list[str], prog: str | None = None, description: str | N
     parser = Parser(*(group.type for group in fields(Options)), prog=prog, description=description)
     # Parsed twice: first to learn the recipe and the method, then with their defaults. A third time if another
     # optimizer than the recipe's is given, whose learning rate and decay are for that optimizer only.
-    objective = parser.parse_args_into_dataclasses(argv)[2]
-    parser.set_defaults(**RECIPES[objective.recipe] | METHODS[objective.method])
+    _, model, objective, *_ = parser.parse_args_into_dataclasses(argv)
+    defaults = RECIPES[objective.recipe] | METHODS[objective.method]
+    if model.init_from:  # Its sizes stay: a decoder of another size would begin at random.
+        defaults = {name: value for name, value in defaults.items() if name not in asdict(model)}
+    parser.set_defaults(**defaults)
     options = Options(*parser.parse_args_into_dataclasses(argv))
     optimizer = options.training.optimizer
     if optimizer != RECIPES[objective.recipe].get("optimizer", optimizer):

@@ -11,6 +11,7 @@ from pathlib import Path
 import child
 import numpy as np
 import pytest
+import tiny
 import torch
 import two_pretrainings
 import two_processes
@@ -20,7 +21,7 @@ from refusals import refused
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
-from modeling_pcl import PCLConfig
+from modeling_pcl import PCLConfig, PCLForPreTraining
 from modeling_pcl import precision as precision_module
 from modeling_pcl.commands.main import main
 from modeling_pcl.files import only_process
@@ -174,6 +175,15 @@ def test_a_recipe_sets_views_objectives_and_optimizer_and_options_beside_it_hold
     assert build_config(small).disentangling_weight == RECIPES["small"]["disentangling_weight"]
     changed = {name for name, value in small.flat().items() if value != parse().flat()[name]}
     assert changed == set(RECIPES["small"]) - {"optimizer"} | {"recipe"}
+
+
+def test_a_recipe_leaves_the_sizes_of_a_model_that_training_starts_from(tmp_path):
+    tiny.save(tmp_path, PCLForPreTraining)
+    words = ("--recipe", "small", "--init_from", str(tmp_path))
+    config, start = build_config(parse(*words)), tiny.config()
+    assert (config.decoder_size, config.projection_hidden_size) == (start.decoder_size, start.projection_hidden_size)
+    assert config.face_temperature == RECIPES["small"]["face_temperature"]
+    assert build_config(parse(*words, "--decoder_size", "64")).decoder_size == 64
 
 
 @pytest.mark.parametrize("order", [("recipe", "method"), ("method", "recipe")])
