@@ -41,7 +41,9 @@ class ModelArguments:
     """Sizes and initial weights of the model."""
 
     config: str | None = option(None, "Folder, Hub id or JSON file with a PCLConfig; by default the published one.")
-    init_from: str | None = option(None, "Folder or Hub id of a PCL model whose weights to start from.")
+    init_from: str | None = option(
+        None, "Folder or Hub id of a PCL model whose weights to start from, with its sizes also under a `--recipe`."
+    )
     width: float = option(1.0, "Factor for every width of the config; 0.25 is a sixteenth of the cost.")
     image_size: int | None = option(None, "Side in px of the model's input; by default that of the config, 64.")
     decoder_size: int | None = option(
