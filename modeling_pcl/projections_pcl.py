@@ -29,7 +29,7 @@ class PCLTurnHead(nn.Module):
 
     def __init__(self, config: PCLConfig):
         super().__init__()
-        self.linear = nn.Linear(config.feature_size, 2, bias=False)  # The bias would cancel in the difference.
+        self.linear = nn.Linear(config.feature_size, 2, bias=False)  # Views that are alike are not turned.
 
     def forward(self, pose_features: torch.Tensor) -> torch.Tensor:
         """Predict turns.

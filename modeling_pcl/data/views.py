@@ -214,8 +214,9 @@ class ViewMaker:
         largest = self.settings.turn_out_of_plane_deg or 1.0, self.settings.turn_deg or 1.0
         shares = [angles / most for angles, most in zip((turns.out_of_plane_deg, turns.in_plane_deg), largest)]
         first, second = torch.where(mirrored[:, None], -1, 1).mul(torch.stack(shares, dim=1)).chunk(2)
-        is_alike = [first_view == second_view for first_view, second_view in (mirrored.chunk(2), sources.chunk(2))]
-        return (second - first).where((is_alike[0] & is_alike[1])[:, None], torch.nan)
+        batch = len(first)
+        is_known = (mirrored[:batch] == mirrored[batch:]) & (sources[:batch] == sources[batch:])
+        return (second - first).where(is_known[:, None], torch.nan)
 
     def _find_negatives(self, chosen: np.ndarray, turned: int, frames: VideoFrames | None) -> np.ndarray:
         """Find the index of each negative in the list of mirrored images, turned images and other frames, `(I, K)`."""

@@ -131,11 +131,13 @@ def _open_people(
     people = open_subset(name, split, None, subjects, arguments.subject_column).drop_images_of(pairs.image_subset())
     if "subject" not in pairs.corpus.column_names:
         return people
-    return _drop_people(people, pairs.corpus.select_columns("subject")[:]["subject"], "the people of the test pairs")
+    test_people = pairs.corpus.select_columns("subject")[:]["subject"]
+    return _drop_people(people, test_people, "the people of the test pairs")
 
 
 def _drop_people(people: Subset, dropped: Sequence[str], description: str) -> Subset:
-    kept = ~np.isin(np.array(people.subjects(), dtype=object), list(set(dropped)))
+    dropped = set(dropped)
+    kept = np.array([subject not in dropped for subject in people.subjects()])
     if not kept.any():
         raise ValueError(
             f"Every person of {people.source} is one of {description}; give another `--train` or `--validation`."
