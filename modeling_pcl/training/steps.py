@@ -20,9 +20,7 @@ def select_trained_parameters(model: torch.nn.Module, objectives: Sequence[str],
     model.pcl.trunk.requires_grad_(not is_encoder_frozen)
     objectives = set(objectives)
     turned = set() if model.turn_head is None else {"face_contrast"}
-    heads = [] if model.turn_head is None else [(model.turn_head, turned)]
     for module, users in (
-        *heads,
         (model.decoder, {"disentangling"}),
         (model.face_projection, {"face_contrast"}),
         (model.pose_projection, {"pose_contrast"}),
@@ -30,6 +28,8 @@ def select_trained_parameters(model: torch.nn.Module, objectives: Sequence[str],
         (model.pcl.pose_branch, set() if is_encoder_frozen else {"disentangling", "pose_contrast"} | turned),
     ):
         module.requires_grad_(bool(objectives & users))
+    if model.turn_head is not None:
+        model.turn_head.requires_grad_(bool(objectives & turned))
 
 
 def give_zero_gradients(model: torch.nn.Module):

@@ -297,7 +297,7 @@ def test_turns_are_unknown_where_one_view_is_mirrored_or_of_another_frame(withou
     known, mirrored = make()["face_turns"], make(face_mirror_probability=1.0)["face_turns"]
     torch.testing.assert_close(known, -mirrored)
     assert known.abs().max() <= 2
-    # In turn out of the plane and in it.
+    # Images are turned alternately in the plane and out of it.
     assert (known[::2, 0] == 0).all()
     assert (known[1::2, 1] == 0).all()
     assert (known[1::2, 0] != 0).all()
