@@ -107,8 +107,7 @@ def test_reconstructions_are_compared_with_images_of_the_drawn_side():
     assert model.decoder.blocks[-1].conv.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("image_size", [32, 47, 64, 100])
-@pytest.mark.parametrize("widths", [{}, QUARTER], ids=["full", "quarter"])
+@pytest.mark.parametrize(("widths", "image_size"), [({}, 32), ({}, 47), *((QUARTER, side) for side in (32, 64, 100))])
 def test_every_objective_works_at_every_width_and_size(widths, image_size):
     config = PCLConfig(image_size=image_size, **widths)
     model = PCLForPreTraining(config)

@@ -2,20 +2,20 @@
 
 import base64
 import http.server
+import importlib
 import io
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from browser import chromium, needs_chromium  # noqa: F401
+from exported import exported  # noqa: F401 a fixture
 from photos import group, portrait
 from PIL import Image
 from transformers import pipeline
@@ -24,7 +24,6 @@ from modeling_pcl import PCLForPreTraining, PCLImageProcessor
 from modeling_pcl.crop_pcl import ALIGNMENTS, PADDINGS
 from modeling_pcl.detection_pcl import save_detector
 from modeling_pcl.head_pose_pcl import ANGLES, draw_axes
-from modeling_pcl.hub.onnx_export import export_decoder, export_onnx
 from modeling_pcl.probes.heads import build_head, save_head, set_head
 from modeling_pcl.swap_pcl import split_for_swap
 
@@ -89,14 +88,13 @@ def build(*arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def model() -> PCLForPreTraining:
-    torch.manual_seed(0)
-    return PCLForPreTraining(tiny.config(verification_threshold=0.25, verification_feature="face+pose")).eval()
+def model(exported) -> PCLForPreTraining:  # noqa: F811
+    return PCLForPreTraining.from_pretrained(exported).eval()
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    return tmp_path_factory.mktemp("static") / "repository"
+def repository(tmp_path_factory, exported) -> Path:  # noqa: F811
+    return shutil.copytree(exported, tmp_path_factory.mktemp("static") / "repository")
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +110,9 @@ def heads(model, repository):
 
 
 @pytest.fixture(scope="module")
-def site(model, heads, repository):
+def site(heads, repository):
     """The address of the page, served."""
     root = repository.parent
-    model.save_pretrained(root / "repository")
-    PCLImageProcessor.for_image_size(32).save_pretrained(root / "repository")
-    export_onnx(model, root / "repository" / "onnx" / "model.onnx")
-    export_decoder(model, root / "repository" / "onnx" / "decoder_model.onnx")
     save_detector(root / "repository" / "onnx" / "face_detector.onnx")
     built = build(root / "repository", root / "site")
     assert built.returncode == 0, built.stderr
@@ -158,13 +152,14 @@ def test_features_of_a_photo_are_torchs(page, model, tmp_path, size):
         assert values.abs().max() > 0.01
 
 
-def test_a_benchmark_times_the_page_in_a_process_of_its_own(site, repository, tmp_path):
-    script = STATIC.parents[1] / "scripts" / "benchmark.py"
+def test_a_benchmark_times_the_page_in_a_browser_of_its_own(site, repository, tmp_path):
     options = {"site": repository.parent / "site", "image_sizes": "32", "weights": "fp32"}
     options |= {"calls": 3, "output_dir": tmp_path}
-    command = [sys.executable, str(script), "browser", *(f"--{name}={value}" for name, value in options.items())]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    # Playwright takes a thread for each browser.
+    words = [f"--{name}={value}" for name, value in options.items()]
+    measuring = threading.Thread(target=importlib.import_module("benchmarks.browser").run, args=[words])
+    measuring.start()
+    measuring.join()
     rows = json.loads((tmp_path / "results.json").read_text())["results"]["speed"]
     assert [(row["weights"], row["px"]) for row in rows] == [("fp32", 32)]
     assert rows[0]["faces/s"] == pytest.approx(1000 / rows[0]["ms"])

@@ -85,7 +85,8 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
         The options of all variants, and the options of each variant by name.
 
     Raises:
-        ValueError: If a line is not `name: options`, a name occurs twice, or options begin with an unknown name.
+        ValueError: If a line is not `name: options`, a name occurs twice, options begin with an unknown name, or there
+            is no variant.
     """
     variants: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
@@ -101,7 +102,10 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
                 raise ValueError(f"{path}, line {number}: there is no earlier line named {words[0]!r}.")
             words = [*variants[words[0]], *words[1:]]
         variants[name] = words
-    return variants.pop("all", []), variants
+    common = variants.pop("all", [])
+    if not variants:
+        raise ValueError(f"{path} must hold at least one variant, a line `name: options`.")
+    return common, variants
 
 
 class Trainer:

@@ -7,32 +7,30 @@ import pytest
 import tiny
 import torch
 from datasets import load_dataset
+from exported import exported  # noqa: F401 a fixture
 from onnxruntime import InferenceSession
 from transformers import BertConfig
 
-from modeling_pcl import PCLForImageClassification, PCLModel
-from modeling_pcl.hub.onnx_export import export_files
+from modeling_pcl import PCLForHeadPoseEstimation, PCLModel
 
 PARTS = ["last_hidden_state", "pooler_output", "face_features", "pose_features"]
 
 
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory) -> Path:
-    """The files of a pre-training model: an export takes seconds."""
-    folder = tmp_path_factory.mktemp("exported") / "onnx"
-    export_files(str(model), folder, int8=True)
-    return folder
+@pytest.fixture
+def files(exported) -> Path:  # noqa: F811
+    return exported / "onnx"
 
 
-def test_a_pre_training_model_gives_encoder_small_encoder_and_decoder_and_how_far_they_are_from_torch(exported):
-    assert {path.name for path in exported.iterdir()} == {
+def test_a_pre_training_model_gives_encoder_small_encoder_and_decoder_and_how_far_they_are_from_torch(files):
+    assert {path.name for path in files.iterdir()} == {
         "model.onnx",
         "model_quantized.onnx",
         "decoder_model.onnx",
         "export.json",
     }
-    record = json.loads((exported / "export.json").read_text())
-    assert (record["class"], record["image_size"]) == ("PCLForPreTraining", 32)
+    record = json.loads((files / "export.json").read_text())
+    assert (record["model"], record["class"]) == ("user/exported", "PCLForPreTraining")
+    assert record["image_size"] == 32
     assert {"torch", "onnx", "onnxruntime"} == record["versions"].keys()
     differences = record["files"]["model.onnx"]["largest_difference"]
     assert list(differences) == PARTS
@@ -45,14 +43,16 @@ def test_a_pre_training_model_gives_encoder_small_encoder_and_decoder_and_how_fa
 
 @torch.no_grad()
 def test_the_command_exports_the_class_that_was_saved_and_prints_a_table(call, tmp_path, capsys):
-    model = PCLForImageClassification(tiny.config(num_labels=4, head_feature="face")).eval()
+    model = PCLForHeadPoseEstimation(tiny.config(head_feature="face+pose")).eval()
     model.save_pretrained(tmp_path / "model")
     call("export", tmp_path / "model", "--output_dir", tmp_path / "model" / "onnx")
     folder = tmp_path / "model" / "onnx"
     assert sorted(path.name for path in folder.iterdir()) == ["export.json", "model.onnx"]
     images = tiny.images(model.config, 3)
-    (logits,) = InferenceSession(folder / "model.onnx").run(["logits"], {"pixel_values": images.numpy()})
+    session = InferenceSession(folder / "model.onnx")
+    logits, face = session.run(["logits", "face_features"], {"pixel_values": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), model(images).logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(face), model.pcl(images).face_features, rtol=0, atol=1e-5)
     printed = capsys.readouterr().out
     assert [line.split()[2] for line in printed.splitlines()[2:]] == [*PARTS, "logits"]
 
@@ -66,13 +66,13 @@ def test_what_is_no_pcl_model_is_refused_in_one_line_and_nothing_is_written(refu
 
 @pytest.mark.parametrize(("file", "tolerance"), [("model.onnx", 1e-4), ("model_quantized.onnx", 0.1)])
 @torch.no_grad()
-def test_embed_runs_a_file_over_a_corpus(file, tolerance, call, exported, model, faces, tmp_path):
+def test_embed_runs_a_file_over_a_corpus(file, tolerance, call, files, exported, faces, tmp_path):  # noqa: F811
     corpus = faces([row % 3 for row in range(9)], expression=[row % 3 for row in range(9)])
     corpus.to_parquet(tmp_path / "faces.parquet")
     options = ("--backend", "onnx", "--corpus", tmp_path / "faces.parquet", "--output_dir", tmp_path / "out")
-    call("embed", exported / file, *options, "--image_size", 40, "--batch_size", 4)
+    call("embed", files / file, *options, "--image_size", 40, "--batch_size", 4)
     found = load_dataset("parquet", data_files=str(tmp_path / "out/*.parquet"), split="train").with_format("torch")[:]
-    call("embed", model, *options[2:-1], tmp_path / "torch", "--image_size", 40)
+    call("embed", exported, *options[2:-1], tmp_path / "torch", "--image_size", 40)
     expected = load_dataset("parquet", data_files=str(tmp_path / "torch/*.parquet"), split="train").with_format(
         "torch"
     )[:]
@@ -85,20 +85,20 @@ def test_embed_runs_a_file_over_a_corpus(file, tolerance, call, exported, model,
     assert record["versions"]["onnxruntime"]
 
 
-def test_embed_says_which_backend_a_model_needs(refused, exported, model, faces, tmp_path):
+def test_embed_says_which_backend_a_model_needs(refused, files, model, faces, tmp_path):
     faces([0, 1]).to_parquet(tmp_path / "faces.parquet")
     options = ("--corpus", tmp_path / "faces.parquet", "--output_dir", tmp_path / "out")
-    assert "add `--backend onnx`" in refused("embed", exported / "model.onnx", *options)
+    assert "add `--backend onnx`" in refused("embed", files / "model.onnx", *options)
     assert "`pcl export` writes one" in refused("embed", model, *options, "--backend", "onnx")
-    onnx = (exported / "model.onnx", "--backend", "onnx")
+    onnx = (files / "model.onnx", "--backend", "onnx")
     assert "`--precision` must be float32" in refused("embed", *onnx, *options, "--precision", "bf16")
     assert "`none.onnx` does not open" in refused("embed", "none.onnx", *options, "--backend", "onnx")
-    assert "is no PCL encoder" in refused("embed", exported / "decoder_model.onnx", *options, "--backend", "onnx")
+    assert "is no PCL encoder" in refused("embed", files / "decoder_model.onnx", *options, "--backend", "onnx")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_exported_encoder_without_a_head_takes_other_sizes_than_its_models(exported):
-    session = InferenceSession(exported / "model.onnx")
+def test_an_exported_encoder_without_a_head_takes_other_sizes_than_its_models(files):
+    session = InferenceSession(files / "model.onnx")
     shapes = [
         session.run(["face_features"], {"pixel_values": torch.rand(2, 3, side, 50).numpy()})[0].shape
         for side in (32, 33)

@@ -360,7 +360,7 @@ def with_mark(mark: str) -> list[int]:
 class TestStopped:
     @pytest.fixture
     def many(self, tmp_path) -> Path:
-        for number in range(300):
+        for number in range(150):
             write_face(tmp_path / "many" / "someone" / f"{number:03d}.jpg", number)
         return tmp_path / "many"
 
@@ -395,13 +395,13 @@ class TestStopped:
     def finish(self, prepare, many: Path, tmp_path: Path):
         """The same command goes on to the same bytes, and writes no finished part again."""
         inodes = {path.with_suffix(".parquet").stat().st_ino for path in self.accounts(tmp_path)}
-        assert 5 <= len(inodes) < 300
+        assert 5 <= len(inodes) < 150
         options = ("--rows_per_file", 1, "--shuffle")
         folder = prepare("folders", many, *options)
         assert inodes <= {path.stat().st_ino for path in (folder / "data").iterdir()}
         undisturbed = files(prepare("folders", many, *options, output="undisturbed"))
         resumed = files(folder)
-        assert len(resumed) == 302
+        assert len(resumed) == 152
         assert {name for name in resumed if resumed[name] != undisturbed[name]} == {"README.md"}  # It has its name.
 
     def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_bytes(self, started, prepare, many, tmp_path):

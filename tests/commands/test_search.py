@@ -4,7 +4,6 @@ import shutil
 import signal
 import time
 
-import child
 import numpy as np
 import psutil
 import pytest
@@ -13,6 +12,7 @@ from datasets import Dataset
 from PIL import Image
 from refusals import refused
 
+from modeling_pcl.probes import recipe_search
 from modeling_pcl.probes.quick_scores import COLUMNS
 
 COMMON = (
@@ -88,25 +88,21 @@ def test_variants_are_trained_and_scored_once_and_one_that_fails_is_named(search
         search("one: --face_temperature 0.3")
 
 
-@pytest.mark.slow
-def test_what_trains_ends_with_the_search(inputs, tmp_path):
-    (tmp_path / "variants.txt").write_text(
-        "long: " + COMMON.format(config=tmp_path / "config.json") + " --steps 100000"
-    )
-    options = inputs | {"corpus": tmp_path / "faces", "variants": tmp_path / "variants.txt"}
-    options |= {"runs_dir": tmp_path / "runs", "output": tmp_path / "table.csv"}
-    words = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
-    search = child.start_command("search", ["run", *words], tmp_path / "search.txt")
-    log = tmp_path / "runs/long/log.txt"
-    try:
-        wait_for(lambda: log.exists() and list(tmp_path.glob("runs/long/run.json")))
-        trainers = psutil.Process(search.pid).children(recursive=True)
-    finally:
-        search.terminate()
-    search.join(timeout=60)
-    assert search.exitcode == 128 + signal.SIGTERM
-    gone, alive = psutil.wait_procs(trainers, timeout=30)
-    assert gone
+def test_what_trains_ends_with_the_search(search, tmp_path, monkeypatch):
+    def stop_later(jobs):
+        wait_for(lambda: list(tmp_path.glob("runs/*/begun")))
+        trainers.extend(psutil.Process().children())
+        raise KeyboardInterrupt
+
+    trainers = []
+    long = "import pathlib, sys, time; run = pathlib.Path(sys.argv[4]); (run / 'begun').touch(); time.sleep(30)"
+    monkeypatch.setattr(recipe_search, "PRETRAIN", f"{long}; (run / 'ended').touch()")
+    monkeypatch.setattr(recipe_search, "as_completed", stop_later)
+    with refused("stopped; the same command goes on", status=128 + signal.SIGINT):
+        search("one: --seed 1", "two: --seed 2", "three: --seed 3")
+    assert 1 <= len(trainers) <= 2
+    assert not list(tmp_path.glob("runs/three")) + list(tmp_path.glob("runs/*/ended"))
+    _, alive = psutil.wait_procs(trainers, timeout=30)
     assert not alive
 
 
@@ -115,6 +111,11 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_a_file_without_variants_is_refused(search):
+    with refused("variants.txt must hold at least one variant"):
+        search("# nothing yet")
 
 
 @pytest.mark.parametrize("line", ["--steps 3", "twice: --steps 3\ntwice: --steps 4", "../out: --steps 3"])

@@ -7,11 +7,12 @@ import onnx
 import pytest
 import tiny
 import torch
+from exported import exported  # noqa: F401 a fixture
 from onnx import numpy_helper
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from modeling_pcl import PCLForHeadPoseEstimation, PCLForPreTraining, PCLModel
+from modeling_pcl import PCLForPreTraining, PCLModel
 from modeling_pcl.hub import onnx_export
 from modeling_pcl.hub.onnx_encoder import OnnxEncoder
 from modeling_pcl.hub.onnx_export import FEATURES, MAPS, export_decoder, export_onnx, quantise_onnx
@@ -19,40 +20,25 @@ from modeling_pcl.hub.onnx_export import FEATURES, MAPS, export_decoder, export_
 ATOL = 1e-5  # Single precision, of values around 1.
 
 
-# Exports take seconds each: there is one of each kind.
-@pytest.fixture(scope="module")
-def model() -> PCLForPreTraining:
-    torch.manual_seed(3)
-    return PCLForPreTraining(tiny.config(mirror_invariant_face=True)).eval()
+@pytest.fixture
+def model(exported) -> PCLForPreTraining:  # noqa: F811
+    return PCLForPreTraining.from_pretrained(exported).eval()
 
 
-@pytest.fixture(scope="module")
-def path(model, tmp_path_factory) -> Path:
+@pytest.fixture
+def path(exported) -> Path:  # noqa: F811
     """The encoder's file."""
-    path = tmp_path_factory.mktemp("onnx") / "new folder" / "model.onnx"
-    differences = export_onnx(model, path)
-    assert list(differences) == list(MAPS)
-    assert max(differences.values()) < ATOL
-    return path
+    return exported / "onnx" / "model.onnx"
 
 
-@pytest.fixture(scope="module")
-def quantised(path) -> Path:
-    quantise_onnx(path, path.with_name("model_quantized.onnx"))
-    return path.with_name("model_quantized.onnx")
+@pytest.fixture
+def quantised(exported) -> Path:  # noqa: F811
+    return exported / "onnx" / "model_quantized.onnx"
 
 
-@pytest.fixture(scope="module")
-def decoder(model, tmp_path_factory) -> Path:
-    """The decoder's file, of a copy of the model in bfloat16 that is being trained, which must stay so."""
-    path, training = tmp_path_factory.mktemp("onnx") / "decoder_model.onnx", copy.deepcopy(model).bfloat16().train()
-    before = copy.deepcopy(training.state_dict())
-    assert list(export_decoder(training, path)) == ["images"]
-    assert training.training
-    for name, tensor in training.state_dict().items():
-        assert tensor.dtype == before[name].dtype
-        assert torch.equal(tensor, before[name])
-    return path
+@pytest.fixture
+def decoder(exported) -> Path:  # noqa: F811
+    return exported / "onnx" / "decoder_model.onnx"
 
 
 def edited(path: Path, target: Path, edit: Callable[[dict[str, np.ndarray], list[str]], None]) -> Path:
@@ -84,21 +70,21 @@ class TestExport:
             torch.testing.assert_close(values, expected[name], rtol=0, atol=ATOL)
 
     @torch.no_grad()
-    def test_a_head_gives_logits_of_the_features_that_it_reads(self, tmp_path):
-        model = PCLForHeadPoseEstimation(tiny.config(head_feature="face+pose")).eval()
-        export_onnx(model, tmp_path / "model.onnx")
-        images = tiny.images(model.config, 4)
-        found = run(tmp_path / "model.onnx", pixel_values=images)
-        assert list(found) == [*MAPS, "logits"]
-        torch.testing.assert_close(found["logits"], model(images).logits, rtol=0, atol=ATOL)
-        torch.testing.assert_close(found["face_features"], model.pcl(images).face_features, rtol=0, atol=ATOL)
-
-    @torch.no_grad()
     def test_the_decoder_draws_what_decode_does(self, model, decoder):
         face, pose = torch.randn(2, 5, model.config.feature_size)
         found = run(decoder, face_features=face, pose_features=pose)["images"]
-        expected = copy.deepcopy(model).bfloat16().float().decode(face, pose)
-        torch.testing.assert_close(found, expected, rtol=0, atol=ATOL)
+        torch.testing.assert_close(found, model.decode(face, pose), rtol=0, atol=ATOL)
+
+    def test_a_model_that_is_being_trained_in_half_precision_stays_so(self, model, decoder, tmp_path, monkeypatch):
+        monkeypatch.setattr(onnx_export, "_export", lambda *arguments: onnx.load(decoder))
+        training = copy.deepcopy(model).bfloat16().train()
+        before = copy.deepcopy(training.state_dict())
+        differences = export_decoder(training, tmp_path / "new folder" / "decoder_model.onnx")
+        assert differences["images"] < ATOL
+        assert training.training
+        for name, tensor in training.state_dict().items():
+            assert tensor.dtype == before[name].dtype
+            assert torch.equal(tensor, before[name])
 
     def test_what_differs_from_torch_is_not_written(self, path, tmp_path, monkeypatch):
         monkeypatch.setattr(onnx_export, "_export", lambda *arguments: onnx.load(path))
