@@ -22,13 +22,8 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
         counts: Number of images by labelled class (rows) and predicted class (columns), `(classes, classes)`.
         names: Names of the classes, `(classes,)`.
         title: Title of the picture.
-
-    Raises:
-        ValueError: If there are no names, or `counts` does not have a row and a column for each.
     """
     table, classes = np.asarray(counts), len(names)
-    if not classes or table.shape != (classes, classes):
-        raise ValueError(f"`counts` must have a row and a column for each of {classes} `names`, got {table.shape}.")
     totals = table.sum(axis=1, keepdims=True)
     shares = np.divide(table, totals, out=np.zeros(table.shape), where=totals > 0)
     side = 260 + classes * max(46, min(110, 540 // classes))
@@ -49,26 +44,17 @@ def draw_errors(
     """Draw predicted against labelled numbers, with the mean absolute error of each number.
 
     Args:
-        predictions: `(images, numbers)`.
-        references: Labels, of the same shape, rows paired with `predictions`.
+        predictions: `(images, numbers)`, of at least one image, finite.
+        references: Labels, of the same shape, rows paired with `predictions`, finite.
         names: Names of the numbers, such as the angles of head pose or `age`.
         title: Title of the picture.
         unit: Unit of the numbers, such as `degrees`; empty for none.
-
-    Raises:
-        ValueError: If the shapes differ or are not `(images, names)` with at least one image, or a value is not finite.
     """
-    predicted, labelled = (np.asarray(values, dtype=np.float64) for values in (predictions, references))
-    if predicted.shape != labelled.shape or predicted.shape[1:] != (len(names),) or not len(predicted):
-        expected, shapes = f"(images, {len(names)})", f"{predicted.shape} and {labelled.shape}"
-        raise ValueError(f"`predictions` and `references` must be {expected}, of one image at least, got {shapes}.")
-    if not (np.isfinite(predicted).all() and np.isfinite(labelled).all()):
-        raise ValueError("`predictions` and `references` must be finite numbers; leave other images out.")
     figure = style.new_figure(max(420, 320 * len(names)), 345, title)
-    alpha = max(0.03, min(0.6, 400 / len(labelled)))  # The more points, the paler, so that their density is visible.
+    alpha = max(0.03, min(0.6, 400 / len(references)))  # The more points, the paler, so that their density is visible.
     unit_suffix, sign = f", {unit}" if unit else "", "°" if unit == "degrees" else ""
     subplots = figure.subplots(1, len(names), squeeze=False)[0]
-    for axes, name, labels, values in zip(subplots, names, labelled.T, predicted.T):
+    for axes, name, labels, values in zip(subplots, names, references.T, predictions.T):
         axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
         axes.scatter(labels, values, s=10, color=COLOUR, alpha=alpha, linewidths=0)
         limits = min(labels.min(), values.min()) - 1, max(labels.max(), values.max()) + 1
@@ -87,19 +73,14 @@ def draw_unit_scores(scores: Mapping[str, float | None], title: str, ylabel: str
         scores: Score of each unit, in [0, 1]; None if F1 is not defined for the unit.
         title: Title of the picture.
         ylabel: Name of the score.
-
-    Raises:
-        ValueError: If there are no units, or a score is outside [0, 1].
     """
-    defined_scores = [score for score in scores.values() if score is not None]
-    if not scores or not all(0 <= score <= 1 for score in defined_scores):
-        raise ValueError(f"`scores` must name at least one unit and be in [0, 1] or None, got {dict(scores)}.")
+    known_scores = [score for score in scores.values() if score is not None]
     figure = style.new_figure(max(420, 48 * len(scores) + 80), 320, title)
     axes = figure.subplots()
     style.draw_bars(axes, scores, COLOUR, ".2f", missing="no F1")
-    if defined_scores:
-        axes.axhline(np.mean(defined_scores), color="black", linewidth=1, linestyle="--")
-        axes.set_title(f"mean {np.mean(defined_scores):.3f}", fontsize=9)
+    if known_scores:
+        axes.axhline(np.mean(known_scores), color="black", linewidth=1, linestyle="--")
+        axes.set_title(f"mean {np.mean(known_scores):.3f}", fontsize=9)
     axes.set(ylim=(0, 1.08), ylabel=ylabel)
     return style.render_figure(figure)
 
@@ -111,17 +92,11 @@ def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
         curves: False and true accept rates by name, each `(thresholds,)` in [0, 1] and not decreasing, starting with a
             false accept rate of 0. Curves are not interpolated between thresholds.
         title: Title of the picture.
-
-    Raises:
-        ValueError: If there are no curves, or the rates of a curve are not as described.
     """
-    if not curves:
-        raise ValueError("`curves` must hold at least one curve, got none.")
     figure = style.new_figure(640, 390 + 17 * len(curves), title)
     axes = figure.subplots()
     handles, labels = [], []
-    for (name, curve), (colour, _) in zip(curves.items(), style.choose_looks(curves).values()):
-        false, true = _check_rates(name, *curve)
+    for (name, (false, true)), (colour, _) in zip(curves.items(), style.choose_looks(curves).values()):
         handles += axes.plot(false, true, color=colour, drawstyle="steps-post")
         rates = ", ".join(f"{true[false <= rate].max():.3f} at FAR {rate:g}" for rate in FALSE_ACCEPT_RATES)
         labels.append(f"{style.one_line(name)}: AUC {auc(false, true):.3f}, TAR {rates}")
@@ -136,17 +111,6 @@ def draw_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
     return style.render_figure(figure)
 
 
-def _check_rates(name: str, false, true) -> tuple[np.ndarray, np.ndarray]:
-    false, true = np.asarray(false, dtype=np.float64), np.asarray(true, dtype=np.float64)
-    if false.ndim != 1 or false.shape != true.shape or len(false) < 2:
-        shapes = f"{false.shape} and {true.shape}"
-        raise ValueError(f"`curves` must hold two rates for each of 2 thresholds or more; `{name}` has {shapes}.")
-    is_rising = all((np.diff(values) >= 0).all() and values[0] >= 0 and values[-1] <= 1 for values in (false, true))
-    if not is_rising or false[0] > 0:
-        raise ValueError(f"`curves` must rise from a false accept rate of 0, in [0, 1]; `{name}` does not.")
-    return false, true
-
-
 def draw_histories(
     histories: Mapping[str, Sequence[float]], chosen: tuple[str, int], title: str, ylabel: str
 ) -> Image.Image:
@@ -157,13 +121,8 @@ def draw_histories(
         chosen: Chosen candidate and epoch, from 1.
         title: Title of the picture.
         ylabel: Name of the score.
-
-    Raises:
-        ValueError: If `chosen` is not in `histories`.
     """
     candidate, epoch = chosen
-    if not 1 <= epoch <= len(histories.get(candidate, ())):
-        raise ValueError(f"`chosen` must be a candidate of `histories` and one of its epochs, from 1, got {chosen}.")
     figure = style.new_figure(900, max(390, 17 * (len(histories) + 6)), title)
     axes = figure.subplots()
     handles = []

@@ -28,17 +28,8 @@ def draw_comparison(table: Mapping[str, Mapping[str, Row]], directions: Mapping[
     Returns:
         Picture with a row per model and a dot per feature, whose whisker shows the spread to both sides. The dashed
         line is the best mean of the models whose names begin with "random".
-
-    Raises:
-        ValueError: If there are no measures or models, or a measure has no direction.
     """
     models = list(dict.fromkeys(model for rows in table.values() for model in rows))
-    if not models:
-        raise ValueError("`table` must hold at least one measure of one model, got none.")
-    for measure in table:
-        if directions.get(measure) not in DIRECTIONS:
-            expected = " or ".join(map(repr, DIRECTIONS))
-            raise ValueError(f"`directions` must be {expected} for `{measure}`, got {directions.get(measure)!r}.")
     looks = style.choose_looks(dict.fromkeys(name for rows in table.values() for row in rows.values() for name in row))
     down = math.ceil(len(table) / MOST_ACROSS)
     across = math.ceil(len(table) / down)
@@ -81,14 +72,8 @@ def draw_leakage(
         mirror: Distance by which mirroring the image moves each feature, in any unit.
         swaps: Picture of swapped faces to put below the charts; None leaves it out.
         title: Title of the picture.
-
-    Raises:
-        ValueError: If a panel has no features.
     """
     panels = {**readings, MIRRORING: mirror}
-    empty = [measure for measure, values in panels.items() if not values]
-    if empty:
-        raise ValueError(f"`readings` and `mirror` must hold at least one feature, got none for `{empty[0]}`.")
     looks = style.choose_looks(dict.fromkeys(feature for values in panels.values() for feature in values))
     figure = style.new_figure(250 * len(panels), 320, title)
     for axes, (measure, values) in zip(style.add_grid(figure, len(panels), len(panels)), panels.items()):

@@ -17,7 +17,7 @@ from ..images_pcl import BrokenImageError
 from . import style
 from .captions import LETTERS, write_caption
 from .heads import add_axes_legend
-from .label_charts import build_corpus_panels, build_fold_panel, draw_panels
+from .label_charts import count_labels, count_pairs, draw_charts
 from .sample_choice import choose_pairs, choose_samples
 
 TILE_PX, GAP_PX, LINE_PX, TEXT_GAP_PX = 160, 20, 13, 5
@@ -67,8 +67,8 @@ def draw_corpus(corpus: Dataset, title: str, samples: int = 36, seed: int = 0) -
         heading += f", {_format_count(len(set(names(corpus, 'subject')) - {None}), 'subject')}"
     samples = corpus.with_format(None).select(list(marks))
     tiles = [_make_face_tile(labels, corpus.features, *entry) for entry, labels in zip(marks.items(), samples)]
-    panels = build_corpus_panels(corpus)
-    return style.stack_pictures([draw_tiles(heading, tiles), *([draw_panels(panels)] if panels else [])])
+    charts = count_labels(corpus)
+    return style.stack_pictures([draw_tiles(heading, tiles), *([draw_charts(charts)] if charts else [])])
 
 
 def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> Image.Image:
@@ -88,7 +88,7 @@ def draw_pairs(pairs: Dataset, title: str, samples: int = 24, seed: int = 0) -> 
     rows = choose_pairs(pairs, samples, seed)
     tiles = [_make_pair_tile(pair, row) for row, pair in zip(rows, pairs.with_format(None).select(rows))]
     heading = f"{title}: {_format_count(len(pairs), 'pair')}"
-    return style.stack_pictures([draw_tiles(heading, tiles), draw_panels([build_fold_panel(pairs)])])
+    return style.stack_pictures([draw_tiles(heading, tiles), draw_charts([count_pairs(pairs)])])
 
 
 def draw_class_predictions(

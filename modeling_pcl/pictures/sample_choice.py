@@ -1,9 +1,8 @@
 """Choice of the rows of a corpus, or of a list of pairs, to draw."""
 
-from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
+import pandas as pd
 from datasets import Dataset
 
 from ..data.label_columns import names, numbers, order_names
@@ -32,9 +31,10 @@ def choose_samples(corpus: Dataset, count: int, seed: int) -> dict[int, str]:
     extremes = dict(list(_find_extremes(corpus).items())[:count])
     column = next((name for name in ("expression", "smile") if name in corpus.column_names), None)
     classes = names(corpus, column) if column else [None] * len(corpus)
-    random_rows = [row for row in _shuffle_balanced(classes, seed) if row not in extremes][: count - len(extremes)]
     order = order_names(classes, corpus.features[column]) if column else []
-    return extremes | dict.fromkeys(_sort_by_class(random_rows, classes, order), "")
+    rows = _shuffle_balanced(classes, order, seed)
+    rows = rows[~rows.index.isin(list(extremes))][: count - len(extremes)]
+    return extremes | dict.fromkeys(rows.sort_values(kind="stable").index.tolist(), "")
 
 
 def choose_pairs(pairs: Dataset, count: int, seed: int) -> list[int]:
@@ -49,8 +49,8 @@ def choose_pairs(pairs: Dataset, count: int, seed: int) -> list[int]:
         ValueError: If the list has no rows, or `count` is below 1.
     """
     _check_count(pairs, count)
-    same = names(pairs, "same")
-    return _sort_by_class(_shuffle_balanced(same, seed)[:count], same, ["True", "False"])
+    rows = _shuffle_balanced(names(pairs, "same"), ["True", "False"], seed)
+    return rows[:count].sort_values(kind="stable").index.tolist()
 
 
 def _check_count(rows: Dataset, count: int):
@@ -61,8 +61,7 @@ def _check_count(rows: Dataset, count: int):
 def _find_extremes(corpus: Dataset) -> dict[int, str]:
     marks: dict[int, list[str]] = {}
     for angle in filter(corpus.column_names.__contains__, ANGLES):
-        values = numbers(corpus, angle)
-        order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()].tolist()  # NaN is sorted to the end.
+        order = pd.Series(numbers(corpus, angle)).dropna().sort_values(kind="stable").index.tolist()
         for row in order[:EXTREMES]:
             marks.setdefault(row, []).append(f"lowest {angle}")
         for row in order[EXTREMES:][-EXTREMES:]:
@@ -70,16 +69,13 @@ def _find_extremes(corpus: Dataset) -> dict[int, str]:
     return {row: ", ".join(texts) for row, texts in marks.items()}
 
 
-def _shuffle_balanced(classes: Sequence[str | None], seed: int) -> list[int]:
-    """Return all rows in random order, taking one row of each class in turn; rows without a class come last."""
-    turns: Counter = Counter()
-    entries = []
-    for row in np.random.default_rng(seed).permutation(len(classes)).tolist():
-        entries.append((classes[row] is None, turns[classes[row]], row))
-        turns[classes[row]] += 1
-    return [row for *_, row in sorted(entries, key=lambda entry: entry[:2])]
+def _shuffle_balanced(classes: Sequence[str | None], order: Sequence[str], seed: int) -> pd.Series:
+    """Shuffle all rows, taking one row of each class in turn; rows without a class come last.
 
-
-def _sort_by_class(rows: list[int], classes: Sequence[str | None], order: Sequence[str]) -> list[int]:
-    places = {name: place for place, name in enumerate(order)}
-    return sorted(rows, key=lambda row: places.get(classes[row], len(order)))
+    Returns:
+        The place of each row's class in `order`, by row number.
+    """
+    places = pd.Series(pd.Categorical(classes, order).codes, dtype=int).replace(-1, len(order))
+    places = places.sample(frac=1, random_state=seed)
+    turns = places.groupby(places).cumcount().mask(places == len(order), len(places))
+    return places[turns.sort_values(kind="stable").index]

@@ -161,12 +161,7 @@ def test_bare_convolutions_are_those_of_the_published_network(benchmark):
 
 
 @pytest.mark.usefixtures("memory_in_this_process")
-def test_embedding_is_measured_beside_every_form_of_the_encoder_and_another_network(
-    run,
-    exported,
-    colours,
-    monkeypatch,  # noqa: F811
-):
+def test_embedding_is_measured_beside_every_form_and_another_network(run, exported, colours, monkeypatch):  # noqa: F811
     embed = importlib.import_module("benchmarks.embed")
     for function, name in {"export_onnx": "model.onnx", "quantise_onnx": "model_quantized.onnx"}.items():
         copy = partial(shutil.copy, exported / "onnx" / name)
