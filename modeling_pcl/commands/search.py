@@ -14,7 +14,7 @@ jemalloc in LD_PRELOAD.
 import argparse
 
 from ..options import HelpFormatter, Parser
-from ..probes.arguments import FollowArguments, ScoreModelsArguments, SearchArguments, TableArguments
+from ..probes.search_arguments import FollowArguments, ScoreModelsArguments, SearchArguments, TableArguments
 from .main import main
 
 KINDS = {"run": SearchArguments, "score": ScoreModelsArguments, "follow": FollowArguments, "table": TableArguments}

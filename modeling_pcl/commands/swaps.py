@@ -6,7 +6,7 @@ pcl swaps runs/mine --corpus orl --subjects s31-s40 --output_dir runs/mine/pictu
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..options import Parser, option, positional, required
+from ..options import Parser, check_at_least, option, positional, required
 from .main import main
 
 
@@ -19,6 +19,9 @@ class SwapArguments:
     corpus: str = option("orl", "Hub id, image folder, parquet file, saved dataset or `orl`.")
     subjects: str | None = option(None, "Draw these subjects only: `s1-s30`, or names separated by commas.")
     images: int = option(8, "Number of images, taken at equal distances from the corpus.")
+
+    def __post_init__(self):
+        check_at_least(self, images=1)
 
 
 def parse(argv: list[str], prog: str) -> SwapArguments:

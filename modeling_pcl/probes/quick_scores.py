@@ -12,9 +12,9 @@ from ..data.corpora import load_corpus
 from ..data.images import decode_image
 from ..features_pcl import READABLE_FEATURES, feature_parts
 from ..head_pose_pcl import ANGLES
-from .arguments import ScoreCorpora
 from .disentanglement import measure_mirror_movement
 from .encoder import extract_features
+from .search_arguments import ScoreCorpora
 from .verification import compute_pair_cosines
 
 BATCH_SIZE = 128

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from ..configuration_pcl import PCLConfig
 from ..data.child_processes import python_command
-from ..files import replacing
+from ..files import replacing, report_open_errors
 from ..hub.models import open_encoder
 from ..modeling_pcl import PCLModel
 from ..pictures.charts import draw_learning_curve
@@ -24,8 +25,11 @@ from ..progress import progress
 from ..training.checkpoints import CheckpointFolder, read_state
 from ..training.options import MAY_CHANGE, parse_options
 from ..training.state import check_same_run
-from .arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
 from .quick_scores import ScoreData, compute_quick_scores, read_score_data
+from .search_arguments import FollowArguments, ScoreArguments, ScoreModelsArguments, SearchArguments
+from .search_table import read_score_table
+
+logger = logging.getLogger(__name__)
 
 # Equivalent to `python -m modeling_pcl.commands.pretrain`.
 PRETRAIN = "import runpy; runpy.run_module('modeling_pcl.commands.pretrain', run_name='__main__', alter_sys=True)"
@@ -45,22 +49,24 @@ class Scorer:
             if side not in self.data:
                 self.data[side] = read_score_data(self.arguments, side)
 
-    def read_rows(self) -> list[dict[str, str]]:
-        """Read the rows of the CSV file; none if it does not exist."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
-
     def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
-        """Score a model, and append a row for each side and feature. Returns the first of these rows."""
-        rows = []
+        """Score a model, and append a row for each side and feature. Returns the first of these rows.
+
+        Raises:
+            ValueError: If the CSV file has other columns.
+        """
+        columns, rows = list(facts), []
+        for row in read_score_table(self.path)[:1]:  # Now, because scores that cannot be written would be lost.
+            if list(row)[: len(columns)] != columns:
+                raise ValueError(
+                    f"`--output` {self.path} has other columns than {', '.join(columns)}: name another file."
+                )
         for side in self.arguments.sides:
             for feature, scores in compute_quick_scores(model, self.data[side], self.arguments.features):
                 rounded = {name: round(score, 4) for name, score in scores.items()}
                 rows.append({**facts, "side": side, "feature": feature, **rounded})
         with self.lock:
-            old_rows = self.read_rows()
+            old_rows = read_score_table(self.path)
             with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
@@ -69,13 +75,25 @@ class Scorer:
 
 
 def open_scored_model(name: str) -> PCLModel:
-    """Open a folder or Hub id, or make a random model from `random:SEED:WIDTH`."""
-    kind, *numbers = name.split(":")
-    if kind != "random":
+    """Open a folder or Hub id, or make a random model from `random:SEED:WIDTH`.
+
+    Raises:
+        ValueError: If the model cannot be opened, or the name of a random model has another form.
+    """
+    if not name.startswith("random:"):
         return open_encoder(name)
-    seed, width = numbers
-    torch.manual_seed(int(seed))
-    return PCLModel(PCLConfig().scaled(float(width)))
+    seed, width = parse_random_model(name)
+    torch.manual_seed(seed)
+    return PCLModel(PCLConfig().scaled(width))
+
+
+def parse_random_model(name: str) -> tuple[int, float]:
+    """Parse the seed and the width of `random:SEED:WIDTH`."""
+    try:
+        _, seed, width = name.split(":")
+        return int(seed), float(width)
+    except ValueError as error:
+        raise ValueError(f"A random model must be `random:SEED:WIDTH`, such as random:0:0.25, got `{name}`.") from error
 
 
 def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -89,14 +107,19 @@ def read_variants(path: str) -> tuple[list[str], dict[str, list[str]]]:
             is no variant.
     """
     variants: dict[str, list[str]] = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    with report_open_errors(f"The file of variants `{path}`"):
+        lines = Path(path).read_text().splitlines()
+    for number, line in enumerate(lines, 1):
         text = line.split("#")[0].strip()
         if not text:
             continue
         name, colon, options = text.partition(":")
         if not colon or name in variants or not name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"{path}, line {number}: must be `name: options` with a new name, got {line!r}.")
-        words = shlex.split(options)
+        try:
+            words = shlex.split(options)
+        except ValueError as error:  # A quotation mark without its other half.
+            raise ValueError(f"{path}, line {number}: {error}, in {line!r}.") from error
         if words and not words[0].startswith(("--", "random:")):
             if words[0] not in variants:
                 raise ValueError(f"{path}, line {number}: there is no earlier line named {words[0]!r}.")
@@ -167,7 +190,7 @@ def search_recipes(arguments: SearchArguments):
         ValueError: If the table has a variant with other options, or variants failed.
     """
     (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
-    scored = {row["name"]: row["options"] for row in scorer.read_rows()}
+    scored = {row["name"]: row["options"] for row in read_score_table(scorer.path)}
     for name, options in variants.items():
         if scored.get(name, shlex.join(options)) != shlex.join(options):
             raise ValueError(f"{arguments.output} has {name} with other options: rename the variant.")
@@ -179,8 +202,7 @@ def search_recipes(arguments: SearchArguments):
         """Train and score one variant."""
         facts = {"name": name, "options": shlex.join(options)}
         if name.startswith("random"):  # The options are the model's name.
-            seed = int(options[0].split(":")[1])
-            facts |= {"seed": seed, "steps": 0, "images_seen": 0, "minutes": 0}
+            facts |= {"seed": parse_random_model(options[0])[0], "steps": 0, "images_seen": 0, "minutes": 0}
             return scorer.add(open_scored_model(options[0]), facts)
         folder = trainer.train(name, [*common, *options])
         return scorer.add(open_encoder(str(folder)), facts | read_run_facts(folder))
@@ -206,23 +228,27 @@ def search_recipes(arguments: SearchArguments):
 def score_models(arguments: ScoreModelsArguments):
     """Score models, and append a row to the CSV file for each side and feature."""
     scorer = Scorer(arguments)
+    models = {name: open_scored_model(name) for name in arguments.models}  # Before the images, which take a minute.
     scorer.load_images()
-    for name in arguments.models:
-        print(json.dumps(scorer.add(open_scored_model(name), {"model": name})))
+    for name, model in models.items():
+        print(json.dumps(scorer.add(model, {"model": name})))
 
 
 def score_newest_checkpoint(scorer: Scorer, run: Path):
     """Score the newest checkpoint, unless it is already scored, and redraw the learning curve."""
     newest = CheckpointFolder(run / "checkpoints").newest()
-    step = newest and read_state(newest)["step"]
-    if newest is None or str(step) in {row["step"] for row in scorer.read_rows()}:
+    if newest is None:
+        logger.warning("%s has no checkpoint yet", run)
+        return
+    step = read_state(newest)["step"]
+    if str(step) in {row["step"] for row in read_score_table(scorer.path)}:
         return
     scorer.load_images()
     model = open_encoder(str(newest / "model"))  # Opened before a later checkpoint can replace it.
     images_seen = step * json.loads((run / "run.json").read_text())["images_per_step"]
     facts = {"time": datetime.now().isoformat(timespec="minutes"), "step": step, "images_seen": images_seen}
     print(json.dumps(scorer.add(model, facts)), flush=True)
-    draw_learning_curve(scorer.read_rows()).save(scorer.path.with_suffix(".png"))
+    draw_learning_curve(read_score_table(scorer.path)).save(scorer.path.with_suffix(".png"))
 
 
 def follow_run(arguments: FollowArguments):

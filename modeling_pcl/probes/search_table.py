@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ..files import report_open_errors
 from ..pictures.comparison import draw_comparison
-from .arguments import TableArguments
 from .results import ARROWS, DIRECTIONS, format_mean_and_spread, summarise_seeds, to_bars
+from .search_arguments import TableArguments
 
 SEED = re.compile(r"-\d+$")  # Suffix of a variant's name: the seed.
 # By score: its title, the features to show, and 1 if higher is better, -1 if lower is better, 0 if neither.
@@ -29,11 +30,17 @@ def summarise_variants(rows: Sequence[Mapping[str, str]], side: str) -> dict[str
     Returns:
         Summaries as `summarise_seeds` computes them, by variant (its name without the seed), feature and score. Scores
         that a row lacks do not count.
+
+    Raises:
+        ValueError: If a score is not a number.
     """
     groups: dict[str, dict[str, list[dict]]] = {}
     for row in rows:
         if row["side"] == side:
-            scores = {name: float(row[name]) if row.get(name) else None for name in SCORES}
+            try:
+                scores = {name: float(row[name]) if row.get(name) else None for name in SCORES}
+            except ValueError as error:
+                raise ValueError(f"A score of {row['name']} at {side} px is not a number: {error}.") from error
             groups.setdefault(SEED.sub("", row["name"]), {}).setdefault(row["feature"], []).append(scores)
     return {
         variant: {feature: summarise_seeds(scores) for feature, scores in features.items()}
@@ -55,6 +62,18 @@ def format_markdown(summary: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> 
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
+def read_score_table(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a CSV file of scores; none if it does not exist.
+
+    Raises:
+        ValueError: If the file is not a table.
+    """
+    if not path.exists():
+        return []
+    with report_open_errors(f"The table `{path}`"), path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def tabulate_search(arguments: TableArguments) -> str:
     """Format a table for each side, and save a chart beside the scores.
 
@@ -65,10 +84,9 @@ def tabulate_search(arguments: TableArguments) -> str:
         ValueError: If the file is not a table of scores, or holds no scores.
     """
     path = Path(arguments.table)
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_score_table(path)
     if not rows or not {"name", "side", "feature", "yaw_r2"} <= rows[0].keys():
-        raise ValueError(f"{path} is not a table of `pcl search run`.")
+        raise ValueError(f"{path} must be a table that `pcl search run` wrote, with at least one row.")
     tables = []
     for side in sorted({row["side"] for row in rows}, key=int):
         summary = summarise_variants(rows, side)

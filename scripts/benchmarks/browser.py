@@ -47,7 +47,7 @@ def check_site(corpus: Dataset | None, options: BrowserBenchmark) -> Path:
     site = Path(options.site)
     if not (site / "index.html").exists():
         raise ValueError(f"`--site` must be a folder that `npm run build` wrote, got {site}, without index.html.")
-    print(f"{site} in a browser without a window, one thread of {report.count_cpus()} CPUs")
+    print(f"{site} in a browser without a window, one thread of {report.available_cpus()} CPUs")
     return site
 
 

@@ -134,7 +134,7 @@ def make_our_views(corpus: Dataset, objective: str, images: int, options: DataBe
 def make_views_per_image(corpus: Dataset, objective: str, images: int, options: DataBenchmark):
     negatives = options.pose_negatives_per_image
     dataset = per_image_views.PerImageViews(corpus, objective, options.image_size, negatives)
-    for _ in islice(per_image_views.batches(dataset, images, report.count_cpus()), options.batches):
+    for _ in islice(per_image_views.batches(dataset, images, report.available_cpus()), options.batches):
         pass
 
 

@@ -53,7 +53,7 @@ def measure_epochs(corpus: Dataset, options: ProbeBenchmark) -> dict:
         model = PCLModel.from_pretrained(folder).to(report.get_device()).eval()
         images = reextracted_probe.LabelledImages(corpus, labels, options.image_size)
         plain = partial(
-            reextracted_probe.train_probe, model, images, options.extracted_epochs, workers=report.count_cpus()
+            reextracted_probe.train_probe, model, images, options.extracted_epochs, workers=report.available_cpus()
         )
         timed = report.time_pairs(partial(train_once, folder, corpus, labels, options), plain, options.pairs)
         row = {"width": width, "epochs": options.epochs, "ours, s": timed.ours_s}

@@ -20,6 +20,7 @@ from datasets import Dataset
 from tabulate import tabulate
 from tqdm import trange
 
+from modeling_pcl.data.child_processes import available_cpus
 from modeling_pcl.data.corpora import corpus_revision, load_corpus
 from modeling_pcl.data.label_columns import names
 from modeling_pcl.files import write_json
@@ -38,10 +39,6 @@ def get_device() -> torch.device:
 def choose_fast_dtype() -> torch.dtype:
     """Return the dtype in which `pcl` trains and encodes on the device that benchmarks use."""
     return torch.bfloat16 if has_fast_bfloat16(get_device().type) else torch.float32
-
-
-def count_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def now() -> float:
@@ -172,7 +169,7 @@ def describe_machine() -> str:
     """Describe the machine in one line, with a hint in a second line if another allocator would be faster."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    description = f"{torch.get_num_threads()} threads, {count_cpus()} CPUs, allocator {find_allocator()}"
+    description = f"{torch.get_num_threads()} threads, {available_cpus()} CPUs, allocator {find_allocator()}"
     if find_allocator() == "malloc":
         # glibc returns large activations to the kernel at every step; without that, a training step ran up to 6 times
         # faster.
@@ -243,6 +240,6 @@ def run(
         revision = None if corpus is None else corpus_revision(corpus)
         record = describe_run(vars(options), revision)
         record["versions"] |= {package: importlib.metadata.version(package) for package in packages}
-        record["machine"] |= {"cpus": count_cpus(), "allocator": find_allocator()}
+        record["machine"] |= {"cpus": available_cpus(), "allocator": find_allocator()}
         write_json(Path(options.output_dir) / "results.json", record | {"results": results})
     print(f"\nWritten to {options.output_dir}/results.json")

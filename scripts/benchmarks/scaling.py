@@ -49,7 +49,7 @@ def plan_processes(corpus: Dataset, options: ScalingBenchmark) -> dict[int, list
     """Plan the options of `pcl pretrain` for each number of processes."""
     plans = {count: build_process_flags(options, count) for count in list_process_counts(options.processes)}
     images = f"{options.batch_size} images of {options.corpus}"
-    print(f"{images}, width {options.width}, {report.count_cpus()} CPUs, {count_gpus()} GPUs")
+    print(f"{images}, width {options.width}, {report.available_cpus()} CPUs, {count_gpus()} GPUs")
     return plans
 
 
@@ -78,7 +78,7 @@ def count_gpus() -> int:
 
 def list_process_counts(text: str | None) -> list[int]:
     """Return 1 and the given numbers of processes, by default 1, 2, 4, ... up to the number of GPUs or CPUs."""
-    most = count_gpus() or report.count_cpus()
+    most = count_gpus() or report.available_cpus()
     counts = [2**power for power in range(most.bit_length())] if text is None else report.parse_integers(text)
     if min(counts) < 1:
         raise ValueError(f"`--processes` must be at least 1 each, got {text}.")
@@ -104,7 +104,7 @@ def start(count: int, plan: list[str], iterations: int) -> dict:
         command = [sys.executable, *launcher, "-m", __name__, str(iterations), *plan, f"--output_dir={folder}"]
         scripts = str(Path(__file__).parents[1])
         environment = os.environ | {
-            "OMP_NUM_THREADS": str(max(1, report.count_cpus() // count)),
+            "OMP_NUM_THREADS": str(max(1, report.available_cpus() // count)),
             "PYTHONPATH": os.pathsep.join([scripts, *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -74,7 +74,7 @@ class PlainIteration:
     def __call__(self):
         rows = self.generator.choice(len(self.corpus), self.batch_size, replace=False).tolist()
         start = report.now()
-        inputs = plain_step.make_inputs(self.views, rows, workers=report.count_cpus())
+        inputs = plain_step.make_inputs(self.views, rows, workers=report.available_cpus())
         self.views_s = report.now() - start
         device = self.model.device
         inputs = {name: {key: value.to(device) for key, value in tensors.items()} for name, tensors in inputs.items()}

@@ -118,6 +118,34 @@ def test_a_file_without_variants_is_refused(search):
         search("# nothing yet")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["score", "random:0"], "must be `random:SEED:WIDTH`, .* got `random:0`"),
+        (["score", "random:a:1"], "must be `random:SEED:WIDTH`, .* got `random:a:1`"),
+        (["score", "random:0:1", "--sides", "8"], r"`--sides` must be at least 32 px each, got \[8\]"),
+        (["score", "random:0:1", "--features", "nose"], "`--features` must be some of trunk, .*'nose'"),
+        (["follow", ".", "--every_min", "-1"], "`--every_min` must be at least 0, got -1"),
+        (["run", "--jobs", "0"], "`--jobs` must be at least 1, got 0"),
+        (["run", "--variants", "quote.txt"], "quote.txt, line 2: No closing quotation"),
+        (["run", "--variants", "bytes"], "The file of variants `bytes` does not open: 'utf-8' codec"),
+        (["table", "bytes"], "The table `bytes` does not open: 'utf-8' codec"),
+        (["table", "text.csv"], "A score of x at 64 px is not a number: .*'high'"),
+        (["table", "none.csv"], "none.csv must be a table that `pcl search run` wrote"),
+        (["score", "random:0:0.05", "--output", "text.csv", "--sides", "32"], "text.csv has other columns than model"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_computed(call, inputs, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quote.txt").write_text("one: --seed 1\ntwo: --corpus 'half\n")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "text.csv").write_text("name,side,feature,yaw_r2\nx,64,trunk,high\n")
+    corpora = [f"--{name}={path}" for name, path in inputs.items() if words[0] == "score" and name in COLUMNS]
+    monkeypatch.setattr(recipe_search, "compute_quick_scores", lambda *_: pytest.fail("computed"))
+    with refused(message):
+        call("search", *words, *corpora)
+
+
 @pytest.mark.parametrize("line", ["--steps 3", "twice: --steps 3\ntwice: --steps 4", "../out: --steps 3"])
 def test_lines_that_are_no_variants_are_refused_by_number(search, line):
     with refused("must be `name: options` with a new name"):

@@ -3,7 +3,7 @@ import csv
 import pytest
 from PIL import Image
 
-from modeling_pcl.probes.arguments import TableArguments
+from modeling_pcl.probes.search_arguments import TableArguments
 from modeling_pcl.probes.search_table import SCORES, tabulate_search
 
 YAW = {("small-0", "trunk"): 0.3, ("small-1", "trunk"): 0.5, ("plain-0", "trunk"): 0.2, ("small-0", "pose"): 0.4}
@@ -36,5 +36,5 @@ def test_variants_have_mean_and_spread_over_their_seeds(table):
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "name,side,feature,yaw_r2\n"])
 def test_what_is_no_table_of_scores_is_refused(tmp_path, content):
     (tmp_path / "other.csv").write_text(content)
-    with pytest.raises(ValueError, match="is not a table of `pcl search run`"):
+    with pytest.raises(ValueError, match="must be a table that `pcl search run` wrote"):
         tabulate_search(TableArguments(table=str(tmp_path / "other.csv")))

@@ -53,7 +53,7 @@ def test_the_batch_is_shared_out_where_the_machine_is(scaling, timed, monkeypatc
 
 
 def test_processes_are_doubled_up_to_what_the_machine_has(scaling, monkeypatch):
-    monkeypatch.setattr(scaling.report, "count_cpus", lambda: 6)
+    monkeypatch.setattr(scaling.report, "available_cpus", lambda: 6)
     assert scaling.list_process_counts(None) == [1, 2, 4]
     assert scaling.list_process_counts("3") == [1, 3]
 
