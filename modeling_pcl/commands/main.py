@@ -87,7 +87,14 @@ def _run(command, options) -> str:
 
 
 def _format_error(error: Exception) -> str:
-    """Return the message of an error in one line, without the traceback that workers of torch's loaders add."""
+    """Return the message of an error in one line.
+
+    The traceback that workers of torch's loaders add is left out, and the validator's name that strict dataclasses add.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    if isinstance(error, StrictDataclassError) and error.__cause__:
+        error = error.__cause__
     text = str(error)
     if "Original Traceback" in text:
         text = text[text.rindex(f"\n{type(error).__name__}: ") :].partition(": ")[2]

@@ -1,9 +1,10 @@
 """Options of `pcl pretrain`."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from typing import Literal
 
-from ..options import option
+from ..options import check_at_least, option
 
 
 @dataclass
@@ -103,7 +104,7 @@ class TrainingArguments:
     steps: int = option(
         10_000, "Iterations. Each makes one optimizer step per objective, or a single one if the schedule is joint."
     )
-    batch_size: int = option(256, "Images per process and micro-batch.")
+    batch_size: int = option(256, "Images per process and micro-batch, at least 2.")
     schedule: Literal["alternating", "joint"] = option(
         "alternating", "One optimizer step for each objective in turn (published), or one step on the weighted sum."
     )
@@ -129,7 +130,7 @@ class TrainingArguments:
         "After the warm-up, a cosine to zero (published); or a constant rate with a decay to zero in the last "
         "`--decay_steps`, with which a run may be resumed with more or fewer `--steps`.",
     )
-    warmup_steps: int = option(0, "Iterations of linear warm-up.")
+    warmup_steps: int = option(0, "Iterations of linear warm-up; that of a recipe is at most half of a short run.")
     decay_steps: int = option(0, "Iterations of decay at the end of `warmup_stable_decay`; 0 means no decay.")
     max_grad_norm: float | None = option(None, "Clip the gradient of each optimizer step to this L2 norm.")
     gradient_accumulation_steps: int = option(
@@ -182,29 +183,22 @@ class LoggingArguments:
     hub_private: bool = option(False, "Make a new repository private.")
 
 
-AT_LEAST_ONE = (
-    "steps",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "steps_per_epoch",
-    "logging_steps",
-    "save_total_limit",
-)
-
-
-def check_arguments(training: TrainingArguments, logging: LoggingArguments):
+def check_arguments(model: ModelArguments, training: TrainingArguments, logging: LoggingArguments):
     """Check the ranges of the options and their combinations.
 
     Raises:
         ValueError: If an option is out of range. The message names the option, its range and its value.
     """
-    options = asdict(training) | asdict(logging)
-    for name in AT_LEAST_ONE:
-        if options[name] is not None and options[name] < 1:
-            raise ValueError(f"`--{name}` must be at least 1, got {options[name]}.")
-    for name in ("learning_rate", "adam_learning_rate"):
-        if not options[name] > 0:
-            raise ValueError(f"`--{name}` must be positive, got {options[name]}.")
+    # The objectives compare the images of a batch, so that one image is none.
+    counts = {"steps": 1, "batch_size": 2, "gradient_accumulation_steps": 1, "steps_per_epoch": 1}
+    check_at_least(training, **counts, weight_decay=0, max_grad_norm=0)
+    check_at_least(logging, logging_steps=1, picture_steps=0, save_steps=0, save_total_limit=1)
+    rates = {name: getattr(training, name) for name in ("learning_rate", "adam_learning_rate")}
+    for name, value in {"width": model.width, **rates}.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"`--{name}` must be a positive number, got {value}.")
+    if not 0 <= training.seed < 2**32:
+        raise ValueError(f"`--seed` must be in [0, 2**32), got {training.seed}.")
     if not 0 <= training.warmup_steps < training.steps:
         raise ValueError(f"`--warmup_steps` must be in [0, `--steps`), got {training.warmup_steps}.")
     if not 0 <= training.decay_steps <= training.steps - training.warmup_steps:

@@ -59,8 +59,9 @@ def parse_options(argv: list[str], prog: str | None = None, description: str | N
     parser = Parser(*(group.type for group in fields(Options)), prog=prog, description=description)
     # Parsed twice: first to learn the recipe and the method, then with their defaults. A third time if another
     # optimizer than the recipe's is given, whose learning rate and decay are for that optimizer only.
-    _, model, objective, *_ = parser.parse_args_into_dataclasses(argv)
+    _, model, objective, _, training, _ = parser.parse_args_into_dataclasses(argv)
     defaults = RECIPES[objective.recipe] | METHODS[objective.method]
+    defaults["warmup_steps"] = min(defaults.get("warmup_steps", 0), training.steps // 2)
     if model.init_from:  # Its sizes stay: a decoder of another size would begin at random.
         defaults = {name: value for name, value in defaults.items() if name not in asdict(model)}
     parser.set_defaults(**defaults)
@@ -73,5 +74,5 @@ def parse_options(argv: list[str], prog: str | None = None, description: str | N
         from ..precision import choose_precision  # Imports torch, which `--help` and wrong usage do not need.
 
         options.training.mixed_precision = choose_precision()
-    check_arguments(options.training, options.logging)
+    check_arguments(options.model, options.training, options.logging)
     return options

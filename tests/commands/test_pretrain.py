@@ -429,7 +429,7 @@ def test_too_many_broken_files_stop_the_run_and_name_the_option(monkeypatch, opt
             {"disentangling_weight": 0, "face_contrast_weight": 0, "pose_contrast_weight": 0},
             "Every objective's weight is 0",
         ),
-        ({"face_temperature": -1}, "face_temperature"),
+        ({"face_temperature": -1}, "^error: `face_temperature` must be"),
         ({"mixing_alpha": -1}, "mixing_alpha"),
         ({"pose_negatives": "own"}, "`pose_negatives` must name some of mirror, geometric, video, batch"),
     ],
