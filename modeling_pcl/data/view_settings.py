@@ -100,7 +100,7 @@ class ViewSettings(PhotometricSettings):
     )
     mixing_alpha: float = option(1.6, "Negatives are mixed with shares from Beta(alpha, alpha); 0 disables mixing.")
     disentangling_images: int | None = option(
-        None, "Objective 1 encodes and decodes this many images, the first of each batch; by default all."
+        None, "Objective 1 encodes and decodes this many images, the first of each batch, at least 2; by default all."
     )
     noise_std: float = option(
         0.4,
@@ -142,7 +142,7 @@ class ViewSettings(PhotometricSettings):
             crop_area_min=(1e-4, 1),  # A crop without area has no pixels.
             crop_aspect_max=(1, math.inf),
             mixing_alpha=(0, math.inf),
-            disentangling_images=(1, math.inf),
+            disentangling_images=(2, math.inf),  # The orthogonality is measured over several images.
             noise_std=(0, math.inf),
             pose_images=(1, math.inf),
             pose_negatives_per_image=(len(kinds), math.inf),
@@ -151,6 +151,8 @@ class ViewSettings(PhotometricSettings):
             turn_zoom=(0, 1),
             turn_shear=(0, 1),
         )
+        if self.pose_images * self.pose_negatives_per_image < 2:  # Of a single embedding, batch norm has no spread.
+            raise ValueError("`pose_images` times `pose_negatives_per_image` must be at least 2, got 1.")
         if "geometric" in kinds and not (self.turn_deg or self.turn_out_of_plane_deg):
             raise ValueError(
                 "`turn_deg` and `turn_out_of_plane_deg` must not both be 0 with geometric `pose_negatives`: an image "

@@ -183,7 +183,9 @@ class LoggingArguments:
     hub_private: bool = option(False, "Make a new repository private.")
 
 
-def check_arguments(model: ModelArguments, training: TrainingArguments, logging: LoggingArguments):
+def check_arguments(
+    corpus: CorpusArguments, model: ModelArguments, training: TrainingArguments, logging: LoggingArguments
+):
     """Check the ranges of the options and their combinations.
 
     Raises:
@@ -191,11 +193,12 @@ def check_arguments(model: ModelArguments, training: TrainingArguments, logging:
     """
     # The objectives compare the images of a batch, so that one image is none.
     counts = {"steps": 1, "batch_size": 2, "gradient_accumulation_steps": 1, "steps_per_epoch": 1}
-    check_at_least(training, **counts, weight_decay=0, max_grad_norm=0)
+    check_at_least(corpus, load_size_px=1, num_workers=0)
+    check_at_least(training, **counts, weight_decay=0)
     check_at_least(logging, logging_steps=1, picture_steps=0, save_steps=0, save_total_limit=1)
-    rates = {name: getattr(training, name) for name in ("learning_rate", "adam_learning_rate")}
-    for name, value in {"width": model.width, **rates}.items():
-        if not 0 < value < math.inf:
+    names = ("learning_rate", "adam_learning_rate", "max_grad_norm")
+    for name, value in {"width": model.width, **{name: getattr(training, name) for name in names}}.items():
+        if value is not None and not 0 < value < math.inf:
             raise ValueError(f"`--{name}` must be a positive number, got {value}.")
     if not 0 <= training.seed < 2**32:
         raise ValueError(f"`--seed` must be in [0, 2**32), got {training.seed}.")

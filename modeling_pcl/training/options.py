@@ -74,5 +74,5 @@ def parse_options(argv: list[str], prog: str | None = None, description: str | N
         from ..precision import choose_precision  # Imports torch, which `--help` and wrong usage do not need.
 
         options.training.mixed_precision = choose_precision()
-    check_arguments(options.model, options.training, options.logging)
+    check_arguments(options.corpus, options.model, options.training, options.logging)
     return options

@@ -406,7 +406,7 @@ def test_frames_of_micro_batches_belong_to_the_images_of_the_joined_batch():
 
 def test_disentangling_takes_as_many_images_as_asked_for():
     images = make_images(4)
-    for count, taken in ((1, 1), (3, 3), (9, 4), (None, 4)):
+    for count, taken in ((2, 2), (3, 3), (9, 4), (None, 4)):
         inputs = ViewMaker(ViewSettings(disentangling_images=count), 32, seed=0).disentangling(images, 0)
         assert len(inputs["pixel_values"]) == taken
         assert len(inputs["noise"]) == 2 * taken
@@ -441,7 +441,7 @@ def test_settings_are_plain_values():
         ("noise_std", math.inf),
         ("pose_images", 0),
         ("pose_negatives_per_image", 0),
-        ("disentangling_images", 0),
+        ("disentangling_images", 1),
         ("face_positives", "same_person"),
         ("pose_negatives", []),
         ("pose_negatives", ["own"]),
@@ -467,6 +467,8 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 def test_settings_that_exclude_each_other_are_refused_by_name():
     with pytest.raises(ValueError, match="`pose_negatives_per_image` must be a number of at least 2"):
         ViewSettings(pose_negatives=["mirror", "video"], pose_negatives_per_image=1)
+    with pytest.raises(ValueError, match="`pose_images` times `pose_negatives_per_image` must be at least 2"):
+        ViewSettings(pose_images=1, pose_negatives_per_image=1)
     with pytest.raises(ValueError, match="must not both be 0"):
         ViewSettings(pose_negatives=["geometric"], turn_deg=0.0)
 

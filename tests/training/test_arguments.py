@@ -1,6 +1,12 @@
 import pytest
 
-from modeling_pcl.training.arguments import LoggingArguments, ModelArguments, TrainingArguments, check_arguments
+from modeling_pcl.training.arguments import (
+    CorpusArguments,
+    LoggingArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_arguments,
+)
 from modeling_pcl.training.options import parse_options
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -31,17 +37,24 @@ NAN, INFINITY = float("nan"), float("inf")
 )
 def test_values_that_no_run_can_have_are_refused_by_name(training, logging, name):
     with pytest.raises(ValueError, match=f"`--{name}"):
-        check_arguments(ModelArguments(), TrainingArguments(**training), LoggingArguments(**logging))
+        check_arguments(CorpusArguments(), ModelArguments(), TrainingArguments(**training), LoggingArguments(**logging))
 
 
-@pytest.mark.parametrize("width", [0.0, -1.0, NAN, INFINITY])
-def test_a_width_is_a_positive_number(width):
-    with pytest.raises(ValueError, match="`--width` must be a positive number"):
-        check_arguments(ModelArguments(width=width), TrainingArguments(), LoggingArguments())
+@pytest.mark.parametrize("option", ["width", "max_grad_norm", "adam_learning_rate"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_factors_and_rates_are_positive_numbers(option, value):
+    with pytest.raises(ValueError, match=f"`--{option}` must be a positive number"):
+        parse_options([f"--{option}={value}"])
+
+
+@pytest.mark.parametrize("option", ["load_size_px=0", "num_workers=-1"])
+def test_how_a_corpus_is_read_is_checked_before_it_is_opened(option):
+    with pytest.raises(ValueError, match=f"`--{option.partition('=')[0]}` must be at least"):
+        parse_options([f"--{option}", "--corpus=/nowhere"])
 
 
 def test_the_defaults_are_accepted():
-    check_arguments(ModelArguments(), TrainingArguments(), LoggingArguments())
+    parse_options([])
 
 
 @pytest.mark.parametrize(
