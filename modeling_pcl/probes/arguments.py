@@ -49,7 +49,8 @@ class FeatureArguments(ProbeArguments):
         None,
         "Corpus on which `strict` chooses epoch and hyper-parameters (its split `validation`, or its only one); by "
         "default the split `validation` of the training corpus, or a tenth of the training images, by subject if all "
-        "subjects are known, otherwise stratified by label. None of its people train an embedding for verification.",
+        "subjects are known and are not the classes, otherwise stratified by label. None of its people train an "
+        "embedding for verification.",
     )
     train_subjects: str | None = option(None, "Train on these subjects only: `s1-s30`, or names separated by commas.")
     test_subjects: str | None = option(None, "Test on these subjects only.")

@@ -124,6 +124,12 @@ class Subset:
         subjects = self.column("subject").tolist() if "subject" in self.corpus.column_names else [None]
         return None if None in subjects else subjects
 
+    def has_one_person_per_class(self) -> bool:
+        """Whether the classes are the people, who must then be in all sets."""
+        subjects, classes = self.subjects(), self.targets().tolist() if self.labels.strata else []
+        is_of_classes = subjects is not None and self.labels.targets.dtype == torch.int64
+        return is_of_classes and len(set(subjects)) == len(set(classes)) == len(set(zip(subjects, classes)))
+
     def row_numbers(self) -> list[int]:
         """Read the number of each row in the split that was opened."""
         return self.column(ROW).tolist()
@@ -270,7 +276,7 @@ def check_same_labels(train: Subset, other: Subset):
 
 
 def split_off(subset: Subset, share: float, separate: bool = False) -> tuple[Subset, Subset]:
-    """Split off a share: whole subjects if all subjects are known, otherwise stratified by label.
+    """Split off a share: whole subjects if all are known and are not themselves the classes, else stratified by label.
 
     Args:
         subset: Subset to split.
@@ -280,8 +286,8 @@ def split_off(subset: Subset, share: float, separate: bool = False) -> tuple[Sub
     Returns:
         The rest and the split-off share.
     """
-    subjects = subset.subjects()
-    strata = [subset.labels.strata[row] for row in subset.rows] if subjects is None else []
+    strata = [subset.labels.strata[row] for row in subset.rows] if subset.labels.strata else []
+    subjects = None if subset.has_one_person_per_class() else subset.subjects()
     method = "stratified by label" if subjects is None else "whole subjects"
     try:
         kept_rows, rest_rows = cut_off(subjects, strata, share, CUT_SEED)
@@ -309,6 +315,10 @@ def _split_into_folds(subset: Subset, folds: int) -> list[tuple[Subset, Subset]]
     subjects = subset.subjects()
     if subjects is None:
         raise ValueError("Folds without a common person need a value of `subject` in every row of the training corpus.")
+    if subset.has_one_person_per_class():
+        raise ValueError(
+            "Every class is one person, whom folds without a common person would not train: omit `--folds`."
+        )
     fold = subject_folds(subjects, folds, CUT_SEED)
     return [
         (

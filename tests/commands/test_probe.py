@@ -126,6 +126,19 @@ class TestExpression:
                 assert kinds[kind]["accuracy"] == {"mean": 1.0, "spread": None, "values": [1.0]}
                 assert kinds[kind]["macro_f1"]["values"] == [1.0]
 
+    def test_people_who_are_the_classes_are_in_all_sets(self, probe, faces, tmp_path):
+        people = [row % 3 for row in range(60)]
+        corpus = faces(people, seed=5, subject=[f"s{person}" for person in people])
+        corpus.to_parquet(tmp_path / "people.parquet")
+        options = ("--train", tmp_path / "people.parquet", "--label_column", "subject", "--epochs", 30, "--seeds", 0)
+        probe(tmp_path / "out", "expression", *options, "--features", "trunk", "--linear_only")
+        record = results(tmp_path / "out")
+        assert record["results"]["trunk"]["linear"]["accuracy"]["mean"] > 0.8
+        assert "stratified by label" in record["parts"][0]["test"]["source"]
+        assert record["parts"][0]["shared_by_train_and_test"]["subjects"] == 3
+        with pytest.raises(ValueError, match="Every class is one person"):
+            probe(tmp_path / "folds", "expression", *options, "--folds", 3)
+
     def test_results_say_what_was_done(self, strict, model):
         record = results(strict)
         heading = {"task": "expression", "protocol": "strict", "model": str(model), "seeds": [0, 1]}
