@@ -7,6 +7,7 @@ import importlib
 import logging
 import signal
 import sys
+from contextlib import nullcontext
 
 from .. import __version__
 
@@ -40,7 +41,8 @@ def main(name: str | None = None):
     if name is None:
         name, argv = _parse_command(argv)
     atexit.register(gc.freeze)  # The last collection would look at all that was imported, for more than a second.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("modeling_pcl").setLevel(logging.INFO)  # Other packages inform about every tensor of an export.
     try:
         for number in STOPS:
             signal.signal(number, _stop)
@@ -82,7 +84,8 @@ def _run(command, options) -> str:
 
     disable_progress_bar()  # transformers shows a bar for every file of weights; commands show their own.
     set_verbosity_error()  # transformers would print a table of missing weights before the one-line error.
-    with logging_redirect_tqdm():
+    # In a log file, a line of progress would follow every message.
+    with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
         return command.run(options) or ""
 
 

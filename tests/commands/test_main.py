@@ -1,5 +1,6 @@
 """What all commands do alike: broken models, signals."""
 
+import logging
 import os
 import runpy
 import signal
@@ -68,6 +69,20 @@ def test_a_signal_ends_a_command_in_one_line(call, monkeypatch, number, tmp_path
     monkeypatch.setattr(swaps, "run", lambda arguments: os.kill(os.getpid(), number))
     with stopped("^stopped; the same command goes on where it can\n$", status=128 + number):
         call("swaps", "nothing", "--output_dir", tmp_path)
+
+
+def test_a_log_has_what_this_package_says_and_only_warnings_of_others(call, monkeypatch, capsys, tmp_path):
+    def run(arguments):
+        for name in ("modeling_pcl.anything", "onnxruntime"):
+            logging.getLogger(name).info("said by %s", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.root, "handlers", [])
+        patch.setattr(swaps, "run", run)
+        call("swaps", "nothing", "--output_dir", tmp_path)
+    errors = capsys.readouterr().err
+    assert "INFO said by modeling_pcl.anything" in errors
+    assert "onnxruntime" not in errors
 
 
 SCRIPTS = [
