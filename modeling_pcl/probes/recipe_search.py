@@ -183,6 +183,14 @@ def read_run_facts(folder: Path) -> dict:
     }
 
 
+def _mean_the_same(common: list[str], options: list[str], scored_options: list[str]) -> bool:
+    """Whether two variants are the same model or the same training, though their options may be in another order."""
+    if options == scored_options or any(word.startswith("random:") for word in (*options, *scored_options)):
+        return options == scored_options
+    ours, theirs = (parse_options([*common, *words]).flat() for words in (options, scored_options))
+    return ours == theirs
+
+
 def search_recipes(arguments: SearchArguments):
     """Train variants that are not trained yet, and score those that are not scored yet.
 
@@ -192,7 +200,7 @@ def search_recipes(arguments: SearchArguments):
     (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
     scored = {row["name"]: row["options"] for row in read_score_table(scorer.path)}
     for name, options in variants.items():
-        if scored.get(name, shlex.join(options)) != shlex.join(options):
+        if name in scored and not _mean_the_same(common, options, shlex.split(scored[name])):
             raise ValueError(f"{arguments.output} has {name} with other options: rename the variant.")
     missing = {name: options for name, options in variants.items() if name not in scored}
     if missing:
