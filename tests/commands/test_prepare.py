@@ -9,9 +9,10 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 import refusals
@@ -365,29 +366,14 @@ class TestStopped:
         return tmp_path / "many"
 
     @pytest.fixture
-    def started(self, many, tmp_path) -> Iterator[tuple[subprocess.Popen, str]]:
-        """A run with two workers that has finished some of its parts, and the mark of its processes."""
-        mark = f"PCL_MARK={uuid.uuid4().hex}"
+    def words(self, many, tmp_path) -> list[str]:
+        """Options of a run with two workers."""
         options = ["--num_proc", "2", "--rows_per_file", "1", "--shuffle"]
-        command = [
-            sys.executable,
-            str(SCRIPT),
-            "folders",
-            str(many),
-            "--output_dir",
-            str(tmp_path / "corpus"),
-            *options,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict([mark.split("=")])
-        with open(tmp_path / "errors.txt", "w") as errors:  # No pipe, which a worker that is left would keep open.
-            process = subprocess.Popen(command, env=environment, stderr=errors, start_new_session=True)
-        while process.poll() is None and len(self.accounts(tmp_path)) < 5:
+        return ["folders", str(many), "--output_dir", str(tmp_path / "corpus"), *options]
+
+    def wait_for_parts(self, is_running: Callable[[], bool], tmp_path: Path):
+        while is_running() and len(self.accounts(tmp_path)) < 5:
             time.sleep(0.002)
-        yield process, mark
-        for left in with_mark(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(left, signal.SIGKILL)
-        process.wait()
 
     def accounts(self, tmp_path: Path) -> list[Path]:
         return list((tmp_path / "corpus" / ".preparing").glob("data-*.json"))
@@ -404,20 +390,30 @@ class TestStopped:
         assert len(resumed) == 152
         assert {name for name in resumed if resumed[name] != undisturbed[name]} == {"README.md"}  # It has its name.
 
-    def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_bytes(self, started, prepare, many, tmp_path):
-        process, mark = started
-        process.kill()
-        process.wait()
-        deadline = time.monotonic() + 60
-        while with_mark(mark) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert with_mark(mark) == []
+    def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_bytes(self, words, prepare, many, tmp_path):
+        mark = f"PCL_MARK={uuid.uuid4().hex}"
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict([mark.split("=")])
+        process = subprocess.Popen([sys.executable, str(SCRIPT), *words], env=environment, start_new_session=True)
+        try:
+            self.wait_for_parts(lambda: process.poll() is None, tmp_path)
+            process.kill()
+            process.wait()
+            deadline = time.monotonic() + 60
+            while with_mark(mark) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert with_mark(mark) == []
+        finally:
+            for left in with_mark(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
         self.finish(prepare, many, tmp_path)
 
-    def test_ctrl_c_ends_in_one_line_and_goes_on_to_the_same_bytes(self, started, prepare, many, tmp_path):
-        process, _ = started
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+    def test_ctrl_c_ends_in_one_line_and_goes_on_to_the_same_bytes(self, words, prepare, many, tmp_path):
+        run = child.start_command("prepare", words, tmp_path / "errors.txt")
+        self.wait_for_parts(run.is_alive, tmp_path)
+        os.kill(run.pid, signal.SIGINT)
+        run.join(60)
+        assert run.exitcode == 130
         error = (tmp_path / "errors.txt").read_text()
         assert error.splitlines()[-1] == "stopped; the same command goes on where it can"
         assert "Traceback" not in error

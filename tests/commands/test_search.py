@@ -93,10 +93,10 @@ def test_variants_are_trained_and_scored_once_and_one_that_fails_is_named(search
 def test_what_trains_ends_with_the_search(search, tmp_path, monkeypatch):
     def stop_later(jobs):
         wait_for(lambda: list(tmp_path.glob("runs/*/begun")))
-        trainers.extend(psutil.Process().children())
+        trainers.extend(set(psutil.Process().children()) - earlier)
         raise KeyboardInterrupt
 
-    trainers = []
+    trainers, earlier = [], set(psutil.Process().children())
     long = "import pathlib, sys, time; run = pathlib.Path(sys.argv[4]); (run / 'begun').touch(); time.sleep(30)"
     monkeypatch.setattr(recipe_search, "PRETRAIN", f"{long}; (run / 'ended').touch()")
     monkeypatch.setattr(recipe_search, "as_completed", stop_later)
