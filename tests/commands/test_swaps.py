@@ -20,3 +20,7 @@ def test_a_misspelt_option_is_wrong_usage(call, model, tmp_path, option, capsys)
         call("swaps", model, "--output_dir", tmp_path, option, "x")
     assert stop.value.code == 2
     assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
+def test_no_images_are_refused_by_name(refused, tmp_path):
+    assert "`--images` must be at least 1, got 0" in refused("swaps", "model", "--output_dir", tmp_path, "--images", 0)
