@@ -36,12 +36,23 @@ PRETRAIN = "import runpy; runpy.run_module('modeling_pcl.commands.pretrain', run
 
 
 class Scorer:
-    """Scores models at several sides, and appends the scores to a CSV file."""
+    """Scores models at several sides, and appends the scores to a CSV file.
 
-    def __init__(self, arguments: ScoreArguments):
+    Args:
+        arguments: Corpora, sides, features and CSV file.
+        columns: Columns that the CSV file must have, if it exists.
+
+    Raises:
+        ValueError: If the CSV file is of another kind.
+    """
+
+    def __init__(self, arguments: ScoreArguments, *columns: str):
         self.arguments, self.path = arguments, Path(arguments.output)
         self.data: dict[int, ScoreData] = {}
         self.lock = FileLock(f"{arguments.output}.lock")
+        for row in read_score_table(self.path)[:1]:
+            if not {*columns, "side", "feature"} <= row.keys():
+                raise ValueError(f"`--output` {self.path} lacks the column {' or '.join(columns)}: name another file.")
 
     def load_images(self):
         """Read the images of all corpora, once for all models."""
@@ -50,17 +61,8 @@ class Scorer:
                 self.data[side] = read_score_data(self.arguments, side)
 
     def add(self, model: PCLModel, facts: dict) -> dict[str, float]:
-        """Score a model, and append a row for each side and feature. Returns the first of these rows.
-
-        Raises:
-            ValueError: If the CSV file has other columns.
-        """
-        columns, rows = list(facts), []
-        for row in read_score_table(self.path)[:1]:  # Now, because scores that cannot be written would be lost.
-            if list(row)[: len(columns)] != columns:
-                raise ValueError(
-                    f"`--output` {self.path} has other columns than {', '.join(columns)}: name another file."
-                )
+        """Score a model, and append a row for each side and feature. Returns the first of these rows."""
+        rows = []
         for side in self.arguments.sides:
             for feature, scores in compute_quick_scores(model, self.data[side], self.arguments.features):
                 rounded = {name: round(score, 4) for name, score in scores.items()}
@@ -68,7 +70,7 @@ class Scorer:
         with self.lock:
             old_rows = read_score_table(self.path)
             with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
+                writer = csv.DictWriter(file, dict.fromkeys([*(old_rows[0] if old_rows else ()), *rows[0]]))
                 writer.writeheader()
                 writer.writerows([*old_rows, *rows])
         return rows[0]
@@ -197,7 +199,11 @@ def search_recipes(arguments: SearchArguments):
     Raises:
         ValueError: If the table has a variant with other options, or variants failed.
     """
-    (common, variants), scorer, trainer = read_variants(arguments.variants), Scorer(arguments), Trainer(arguments)
+    (common, variants), scorer, trainer = (
+        read_variants(arguments.variants),
+        Scorer(arguments, "name", "options"),
+        Trainer(arguments),
+    )
     scored = {row["name"]: row["options"] for row in read_score_table(scorer.path)}
     for name, options in variants.items():
         if name in scored and not _mean_the_same(common, options, shlex.split(scored[name])):
@@ -235,7 +241,7 @@ def search_recipes(arguments: SearchArguments):
 
 def score_models(arguments: ScoreModelsArguments):
     """Score models, and append a row to the CSV file for each side and feature."""
-    scorer = Scorer(arguments)
+    scorer = Scorer(arguments, "model")
     models = {name: open_scored_model(name) for name in arguments.models}  # Before the images, which take a minute.
     scorer.load_images()
     for name, model in models.items():
@@ -269,7 +275,7 @@ def follow_run(arguments: FollowArguments):
     if not run.is_dir():
         raise ValueError(f"{run} is not the folder of a run.")
     arguments.output = arguments.output or str(run / "scores.csv")
-    scorer = Scorer(arguments)
+    scorer = Scorer(arguments, "step")
     score_newest_checkpoint(scorer, run)
     while not arguments.once:
         time.sleep(60 * arguments.every_min)

@@ -66,12 +66,15 @@ def read_score_table(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV file of scores; none if it does not exist.
 
     Raises:
-        ValueError: If the file is not a table.
+        ValueError: If the file is not a table, or a row has more entries than the heading.
     """
     if not path.exists():
         return []
     with report_open_errors(f"The table `{path}`"), path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+        if any(None in row for row in rows):  # Where `csv` puts entries without a column.
+            raise ValueError("a row has more entries than the heading.")
+        return rows
 
 
 def tabulate_search(arguments: TableArguments) -> str:
@@ -85,7 +88,8 @@ def tabulate_search(arguments: TableArguments) -> str:
     """
     path = Path(arguments.table)
     rows = read_score_table(path)
-    if not rows or not {"name", "side", "feature", "yaw_r2"} <= rows[0].keys():
+    is_table = rows and {"name", "side", "feature", "yaw_r2"} <= rows[0].keys()
+    if not is_table or not all((row["side"] or "").isdigit() for row in rows):
         raise ValueError(f"{path} must be a table that `pcl search run` wrote, with at least one row.")
     tables = []
     for side in sorted({row["side"] for row in rows}, key=int):

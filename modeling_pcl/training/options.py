@@ -61,6 +61,7 @@ def parse_options(argv: list[str], prog: str | None = None, description: str | N
     # optimizer than the recipe's is given, whose learning rate and decay are for that optimizer only.
     _, model, objective, _, training, _ = parser.parse_args_into_dataclasses(argv)
     defaults = RECIPES[objective.recipe] | METHODS[objective.method]
+    # The warm-up of a recipe must fit into a run of a few steps too, with which one tries it.
     defaults["warmup_steps"] = min(defaults.get("warmup_steps", 0), training.steps // 2)
     if model.init_from:  # Its sizes stay: a decoder of another size would begin at random.
         defaults = {name: value for name, value in defaults.items() if name not in asdict(model)}

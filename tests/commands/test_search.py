@@ -134,7 +134,11 @@ def test_a_file_without_variants_is_refused(search):
         (["table", "bytes"], "The table `bytes` does not open: 'utf-8' codec"),
         (["table", "text.csv"], "A score of x at 64 px is not a number: .*'high'"),
         (["table", "none.csv"], "none.csv must be a table that `pcl search run` wrote"),
-        (["score", "random:0:0.05", "--output", "text.csv", "--sides", "32"], "text.csv has other columns than model"),
+        (["table", "long.csv"], "The table `long.csv` does not open: a row has more entries"),
+        (["table", "side.csv"], "side.csv must be a table that `pcl search run` wrote"),
+        (["score", "random:0:0.05", "--output", "text.csv"], "text.csv lacks the column model: name another file"),
+        (["follow", ".", "--output", "text.csv", "--once"], "text.csv lacks the column step: name another file"),
+        (["run", "--output", "other.csv", "--variants", "one.txt"], "other.csv lacks the column name or options"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_computed(call, inputs, tmp_path, monkeypatch, words, message):
@@ -142,6 +146,10 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(call, inputs, tmp
     (tmp_path / "quote.txt").write_text("one: --seed 1\ntwo: --corpus 'half\n")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     (tmp_path / "text.csv").write_text("name,side,feature,yaw_r2\nx,64,trunk,high\n")
+    (tmp_path / "long.csv").write_text("name,side,feature,yaw_r2\nx,64,trunk,0.1,0.2\n")
+    (tmp_path / "side.csv").write_text("name,side,feature,yaw_r2\nx,small,trunk,0.1\n")
+    (tmp_path / "other.csv").write_text("model,side,feature,yaw_r2\nx,64,trunk,0.1\n")
+    (tmp_path / "one.txt").write_text("one: --seed 1")
     corpora = [f"--{name}={path}" for name, path in inputs.items() if words[0] == "score" and name in COLUMNS]
     monkeypatch.setattr(recipe_search, "compute_quick_scores", lambda *_: pytest.fail("computed"))
     with refused(message):
@@ -180,4 +188,12 @@ def test_models_are_scored_by_name(call, inputs, tmp_path, capsys):
     options = [text for name, value in inputs.items() for text in (f"--{name}", value)]
     call("search", "score", "random:0:0.05", "--output", tmp_path / "scores.csv", *options)
     assert json.loads(capsys.readouterr().out)["model"] == "random:0:0.05"
-    assert len(table(tmp_path / "scores.csv")) == 4
+    earlier = table(tmp_path / "scores.csv")
+    assert len(earlier) == 4
+    # Columns of an earlier version stay.
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    (tmp_path / "scores.csv").write_text("\n".join([f"{lines[0]},note", *(f"{line},old" for line in lines[1:])]))
+    call("search", "score", "random:1:0.05", "--output", tmp_path / "scores.csv", *options, "--features", "face")
+    rows = table(tmp_path / "scores.csv")
+    assert [row["note"] for row in rows] == ["old"] * 4 + [""]
+    assert rows[4]["feature"] == "face"
