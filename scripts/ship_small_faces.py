@@ -68,39 +68,48 @@ KEPT_OF_EMBEDDINGS = (".running_",)  # The embedding has 128 rows, not seven, an
 
 @torch.no_grad()
 def equalise_channels(run: Path, corpus: Dataset) -> dict[str, torch.Tensor]:
-    """Scale the channels of both branches so that those of the face feature vary alike over faces.
+    """Scale the channels of trunk and branches so that those of trunk and face feature vary alike over faces.
 
     Cosines then weigh all channels alike, where the largest varied ten times as much as the smallest. LeakyReLU passes
-    positive factors on, and the layers that read the branches undo them: nothing else changes, but that the decoder
-    reads the sum of both features at unit length, and lengths change alike only on average.
+    positive factors on, and the layers that read trunk and branches undo them: nothing else changes, but that the
+    decoder reads the sum of both features at unit length, and lengths change alike only on average.
 
     Returns:
-        The weights of the run with its branches scaled.
+        The weights of the run with its channels scaled.
 
     Raises:
         ValueError: If an image does not decode, or a channel is the same for all faces.
     """
     model = PCLForPreTraining.from_pretrained(run, turn_weight=0.0).eval()  # Without the layer for turns.
     numbered = corpus.select_columns("image").add_column(ROW, np.arange(len(corpus)))
-    faces, channels, variances = numbered.shuffle(seed=0)[:MEASURED_FACES], model.config.feature_channels, []
+    faces, channels = numbered.shuffle(seed=0)[:MEASURED_FACES], model.config.feature_channels
+    variances = {"trunk": [], "face": []}
     for side in (model.config.image_size, SIDE_PX):
         images = torch.stack(
             [decode_image(record, side, name=f"row {row}") for record, row in zip(faces["image"], faces[ROW])]
         )
         features = extract_features(model.pcl, images.split(128), precision="bf16")
-        variances.append(features["face"].float().var(dim=0).unflatten(0, (channels, -1)).mean(dim=1))
+        for name, measured in variances.items():
+            measured.append(features[name].float().var(dim=0).unflatten(0, (channels, -1)).mean(dim=1))
         if side == model.config.image_size:  # As the decoder was trained.
             sums = (features["face"] + features["pose"]).float().unflatten(1, (channels, -1))
-    scales = torch.stack(variances).log().mean(dim=0).div(2).exp()  # One for both sides, by their geometric mean.
-    if not (scales > 0).all():  # NaN for a single face.
-        raise ValueError(f"Channels of the face branch of {run} are the same for all of `--faces`; they have no scale.")
-    scales = (scales / scales.log().mean().exp())[:, None]
-    for branch in (model.pcl.face_branch, model.pcl.pose_branch):
-        branch.conv2.weight /= scales[..., None, None]
-        branch.conv2.bias /= scales[:, 0]
+    scales = {}
+    for name, measured in variances.items():
+        deviations = torch.stack(measured).log().mean(dim=0).div(2).exp()  # By their geometric mean over both sides.
+        if not (deviations > 0).all():  # NaN for a single face.
+            raise ValueError(f"Channels of the {name} of {run} are the same for all of `--faces`; they have no scale.")
+        scales[name] = (deviations / deviations.log().mean().exp())[:, None]
+    branches = [model.pcl.face_branch, model.pcl.pose_branch]
+    for name, stages in {"trunk": [model.pcl.trunk.stages[-1]], "face": branches}.items():
+        for stage in stages:
+            stage.conv2.weight /= scales[name][..., None, None]
+            stage.conv2.bias /= scales[name][:, 0]
+    for branch in branches:
+        branch.conv1.weight *= scales["trunk"][..., None]
     for layer in (model.face_projection.fc1, model.pose_projection.fc1, model.decoder.fc):
-        layer.weight.unflatten(1, (channels, -1)).mul_(scales)
-    model.decoder.fc.weight *= ((sums / scales).flatten(1).norm(dim=1) / sums.flatten(1).norm(dim=1)).mean()
+        layer.weight.unflatten(1, (channels, -1)).mul_(scales["face"])
+    lengths = (sums / scales["face"]).flatten(1).norm(dim=1) / sums.flatten(1).norm(dim=1)
+    model.decoder.fc.weight *= lengths.mean()
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
