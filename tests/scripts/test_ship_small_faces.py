@@ -50,6 +50,10 @@ def test_scaled_channels_vary_alike_and_what_reads_them_does_not_change(ship, fa
 
     pixels = torch.rand(4, 3, 32, 32)
     before, after = model.pcl(pixels), scaled.pcl(pixels)
+    for feature in ("pooler_output", "face_features", "pose_features"):  # One positive factor for each channel.
+        factors = (after[feature] / before[feature]).unflatten(1, (model.config.feature_channels, -1))
+        assert (factors > 0).all()
+        torch.testing.assert_close(factors, factors[:1, :, :1].expand_as(factors), rtol=1e-3, atol=0)
     for name in ("face", "pose"):
         embeddings = (
             getattr(m, f"{name}_projection")(o[f"{name}_features"]) for m, o in ((model, before), (scaled, after))
@@ -64,12 +68,13 @@ def test_channels_without_a_scale_and_broken_images_are_refused(ship, faces, tmp
     corpus = faces([0, 1, 2, None])
     with pytest.raises(ValueError, match="row 3"):
         ship.equalise_channels(tmp_path / "run", corpus)
-    with torch.no_grad():
-        model.pcl.face_branch.conv2.weight[1] = 0
-        model.pcl.face_branch.conv2.bias[1] = 0
-    model.save_pretrained(tmp_path / "run")
-    with pytest.raises(ValueError, match="same for all of `--faces`"):
-        ship.equalise_channels(tmp_path / "run", corpus.select(range(3)))
+    for name, stage in (("face", model.pcl.face_branch), ("trunk", model.pcl.trunk.stages[-1])):
+        with torch.no_grad():
+            stage.conv2.weight[1] = 0
+            stage.conv2.bias[1] = 0
+        model.save_pretrained(tmp_path / "run")
+        with pytest.raises(ValueError, match=f"Channels of the {name} .* same for all of `--faces`"):
+            ship.equalise_channels(tmp_path / "run", corpus.select(range(3)))
 
 
 def test_half_of_the_other_people_are_trained_on_and_the_rest_tested(ship, faces, tmp_path):
