@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 Corpus = Dataset | IterableDataset
 
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
+# A name without its user is none: without a connection, `datasets` would open any folder of that name in its cache.
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 SHARDS_OF_A_TABLE = 64  # Readers of a stream share its shards; this many workers can each have their own.
 # Enough rows to notice a changed corpus, few enough to read before every run. Rows of a stream must be downloaded.
 REVISION_ROWS, REVISION_STREAM_ROWS = 256, 16
@@ -84,7 +85,7 @@ def corpus_splits(name: str) -> list[str]:
         ValueError: If no corpus of this name can be opened.
     """
     path, config = _parse_local_name(name)
-    if path.suffix == ".parquet":
+    if name == "orl" or path.suffix == ".parquet":
         return ["train"]
     if not path.is_dir() and not HUB_ID.fullmatch(name):
         raise ValueError(f"The corpus `{name}` does not open: there is no such file or folder.")

@@ -175,9 +175,9 @@ def test_a_hub_id_is_opened_with_its_configuration_and_revision(monkeypatch):
         corpora, "load_dataset", lambda *names, **options: calls.append((names, options)) or make_table()
     )
     load_corpus("user/faces:small", "dev", revision="v1")
-    load_corpus("faces")
+    load_corpus("user/faces")
     assert calls[0] == (("user/faces", "small"), {"split": "dev", "streaming": False, "revision": "v1"})
-    assert calls[1] == (("faces", None), {"split": "train", "streaming": False, "revision": None})
+    assert calls[1] == (("user/faces", None), {"split": "train", "streaming": False, "revision": None})
 
 
 class TestSelectSubjects:
@@ -302,10 +302,19 @@ class TestCorpusSplits:
     def test_a_hub_id_is_asked_with_its_configuration(self, monkeypatch):
         calls = []
         monkeypatch.setattr(corpora, "get_dataset_split_names", lambda *names: calls.append(names) or ["test"])
-        assert corpus_splits("user/faces:small") == corpus_splits("faces") == ["test"]
-        assert calls == [("user/faces", "small"), ("faces", None)]
+        assert corpus_splits("user/faces:small") == corpus_splits("user/faces") == ["test"]
+        assert calls == [("user/faces", "small"), ("user/faces", None)]
 
-    @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "too/many/slashes"])
+    def test_the_name_of_a_folder_elsewhere_is_not_opened_from_the_cache(self, tmp_path, monkeypatch):
+        (tmp_path / "elsewhere" / "faces").mkdir(parents=True)
+        make_table().to_parquet(tmp_path / "elsewhere" / "faces" / "0.parquet")
+        load_corpus(str(tmp_path / "elsewhere" / "faces"))
+        monkeypatch.chdir(tmp_path)
+        for open_corpus in (load_corpus, corpus_splits):
+            with pytest.raises(ValueError, match=r"`faces`.* does not open: there is no such file or folder"):
+                open_corpus("faces")
+
+    @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "too/many/slashes", "no-such-folder"])
     def test_what_is_neither_here_nor_a_hub_id_is_refused(self, name):
         with pytest.raises(ValueError, match=f"`{name}` does not open: there is no such file or folder"):
             corpus_splits(name)
