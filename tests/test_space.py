@@ -104,9 +104,9 @@ def test_a_photo_without_a_face_or_unsearched_is_taken_whole_and_said_so(models,
 
 
 def test_without_the_detectors_packages_nothing_is_searched(app, folders, monkeypatch):
-    from modeling_pcl import detection_pcl, faces_pcl
+    from modeling_pcl import faces_pcl
 
-    monkeypatch.setattr(detection_pcl, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     faces_pcl.shared_detector.cache_clear()
     page = app.build(app.Models(folders["model"]))
     (checkbox,) = (block for block in page.blocks.values() if isinstance(block, gr.Checkbox))
