@@ -240,7 +240,7 @@ def main():
                 folder = Path(scratch) / Path(corpus).stem
                 split_with_copies(corpus, test, folder, strata)
                 words = [*words, "--train", str(folder), *(["--test", test] if test else [])]
-                # By the face feature, expressions (0.495) and smiles (0.895) are told no better.
+                # By the face feature of earlier weights, expressions (0.495) and smiles (0.895) were told no better.
                 make_head(name, "trunk", [*words, "--epochs", "30", "--weight_decay", str(decay)])
     if "head_pose" in options.heads:
         # Copies would have other angles, and with the weight decay of the others the yaw is a sixth further off.
