@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 Corpus = Dataset | IterableDataset
 
-# A name without its user is none: without a connection, `datasets` would open any folder of that name in its cache.
+# The user is needed: by a bare name, without a connection, `datasets` would open any folder of that name in its cache.
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 SHARDS_OF_A_TABLE = 64  # Readers of a stream share its shards; this many workers can each have their own.
 # Enough rows to notice a changed corpus, few enough to read before every run. Rows of a stream must be downloaded.
